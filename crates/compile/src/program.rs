@@ -1,0 +1,209 @@
+//! What `compile` hands to a device: a flat list of kernels over planned buffers. Data only, no device notion, so that
+//! a device may interpret it (cpu) or print it as text (wgpu, cuda).
+
+use raphson_graph::dtype::{DType, Scalar};
+use raphson_graph::kernel::{Prim, Reg};
+
+/// Position of a buffer in [`Program::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Where a buffer's memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Given by the caller: position in the run's input list. Kernels only read it, unless an output aliases it.
+    Input(usize),
+    /// A result: position in the run's output list. Fresh memory of exactly the buffer's size.
+    Output(usize),
+    /// A result written over a donated input: `output` takes over the memory of `input`.
+    InPlace { input: usize, output: usize },
+    /// A temporary at this byte offset (a multiple of 64) of the run's arena.
+    Arena(usize),
+}
+
+/// A contiguous, row-major run of elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Buffer {
+    pub dtype: DType,
+    pub elements: usize,
+    pub place: Place,
+}
+
+impl Buffer {
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.elements * self.dtype.size_bytes()
+    }
+}
+
+/// An affine map from a kernel's index space to element positions:
+/// `offset + Σ kept[i]·kept_index[i] + Σ reduced[j]·reduced_index[j]`. Strides may be zero or negative.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    pub offset: i64,
+    pub kept: Vec<i64>,
+    pub reduced: Vec<i64>,
+}
+
+/// Where in a fused kernel a value lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// One value for each point of kept × reduced.
+    Full,
+    /// One value for each point of kept (what a reduction yields, and what follows from it alone).
+    Kept,
+}
+
+/// How elements combine along the reduced axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceOp {
+    Sum,
+    Prod,
+    /// NaN if any element is NaN; the least value of the dtype over an empty axis.
+    Max,
+    /// NaN if any element is NaN.
+    Min,
+    /// Position (i32) of the first greatest element along the flattened reduced axes; a NaN counts as greatest.
+    ArgMax,
+}
+
+/// One instruction of a fused kernel, in static single assignment form: instruction `i` defines `Reg(i)`
+/// (a store defines nothing that may be read).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Instr {
+    /// Read an element. A `Kept` load's view has zero `reduced` strides.
+    Load {
+        buffer: BufferId,
+        view: View,
+    },
+    Const(Scalar),
+    /// The affine index itself, as an integer or float of the instruction's dtype.
+    Index(View),
+    /// `args[..prim.arity()]` are meaningful. `Full` if any operand is `Full`.
+    Prim {
+        prim: Prim,
+        args: [Reg; 3],
+    },
+    /// Combine a `Full` value over the reduced axes; defines a `Kept` value.
+    Reduce {
+        op: ReduceOp,
+        arg: Reg,
+    },
+    /// Write a value. A `Kept` value is stored once for each kept index, a `Full` value at each point.
+    Store {
+        buffer: BufferId,
+        view: View,
+        value: Reg,
+    },
+}
+
+/// An instruction with the dtype and level of what it defines (for a store: of what it writes).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    pub instr: Instr,
+    pub dtype: DType,
+    pub level: Level,
+    /// The pass over the reduced axes to which this instruction belongs. A value that depends on a reduction of pass
+    /// `p` has pass `p + 1` at least; a `Reduce` itself carries the pass in which it accumulates. Full values of an earlier pass
+    /// that a later one needs must be recomputed there when the row does not fit a device's registers.
+    pub pass: u32,
+}
+
+/// Which axis group varies fastest in memory, and so along which a device should walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// The reduced axes are contiguous (softmax over the last axis), or there are none.
+    Row,
+    /// The kept axes are contiguous and the reduced ones lead (a bias gradient).
+    Column,
+}
+
+/// The one fused kernel form: instructions over the index space kept × reduced. With no reduced axes it is a plain
+/// elementwise kernel. All loads of a buffer that the same kernel stores to use the very view of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RowKernel {
+    pub kept: Vec<usize>,
+    pub reduced: Vec<usize>,
+    pub order: Order,
+    pub steps: Vec<Step>,
+}
+
+/// A matrix operand: `batch` strides (one for each batch axis), then element strides of its two matrix axes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixView {
+    pub buffer: BufferId,
+    pub offset: i64,
+    pub batch: Vec<i64>,
+    pub rows: i64,
+    pub columns: i64,
+}
+
+/// `out[b, m, n] = Σ_k left[b, m, k] · right[b, k, n]`. The output is contiguous over (batch, m, n).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DotKernel {
+    pub dtype: DType,
+    pub batch: Vec<usize>,
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+    pub left: MatrixView,
+    pub right: MatrixView,
+    pub out: BufferId,
+}
+
+/// `out[o, j, i] = data[o, index[j], i]` over contiguous buffers of shapes [outer, axis, inner], [count], [outer, count, inner].
+/// Indices are i32 or u32; one outside 0..axis is an error that the device reports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatherKernel {
+    pub dtype: DType,
+    pub index_dtype: DType,
+    pub outer: usize,
+    pub axis: usize,
+    pub inner: usize,
+    pub count: usize,
+    pub data: BufferId,
+    pub indices: BufferId,
+    pub out: BufferId,
+}
+
+/// `out = 0; out[o, index[j], i] += updates[o, j, i]`; duplicates add up, in order of j.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScatterAddKernel {
+    pub dtype: DType,
+    pub index_dtype: DType,
+    pub outer: usize,
+    pub axis: usize,
+    pub inner: usize,
+    pub count: usize,
+    pub updates: BufferId,
+    pub indices: BufferId,
+    pub out: BufferId,
+}
+
+/// One entry of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    Row(RowKernel),
+    Dot(DotKernel),
+    Gather(GatherKernel),
+    ScatterAdd(ScatterAddKernel),
+    /// Set every element of a buffer.
+    Fill {
+        buffer: BufferId,
+        value: Scalar,
+    },
+}
+
+/// A compiled graph.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Program {
+    pub buffers: Vec<Buffer>,
+    /// In an order that respects every dependency.
+    pub kernels: Vec<Kernel>,
+    /// Buffer of each input, by position.
+    pub inputs: Vec<BufferId>,
+    /// Buffer of each output, by position; distinct outputs have distinct buffers.
+    pub outputs: Vec<BufferId>,
+    /// Bytes of the arena that holds all temporaries.
+    pub arena_bytes: usize,
+}

@@ -1,0 +1,58 @@
+//! Devices run compiled programs. One trait; what a device is never knows about ops, gradients or optimizers.
+
+pub mod cpu;
+
+use raphson_compile::program::Program;
+use raphson_graph::error::Result;
+use std::any::Any;
+use std::sync::Arc;
+
+/// A piece of a device's memory. Dropping the last clone gives it back.
+#[derive(Clone)]
+pub struct Memory {
+    /// The device's own representation.
+    pub inner: Arc<dyn Any + Send + Sync>,
+    /// Size in bytes.
+    pub bytes: usize,
+}
+
+/// What a device says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `cpu`, `wgpu`, `cuda`
+    pub kind: &'static str,
+    /// For people: `cpu (AVX2 + FMA, 2 threads)`.
+    pub name: String,
+}
+
+/// Counters that tests and users read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in live `Memory`.
+    pub live_bytes: usize,
+    /// Bytes kept for reuse.
+    pub pooled_bytes: usize,
+}
+
+/// A device: it holds memory and runs programs.
+pub trait Device: Send + Sync {
+    /// Who this is.
+    fn describe(&self) -> Description;
+    /// Memory counters.
+    fn usage(&self) -> Usage;
+    /// Copy bytes to the device. Zero bytes are allowed.
+    fn upload(&self, bytes: &[u8]) -> Result<Memory>;
+    /// Copy a memory's bytes back; waits for the work that produces them. `into` has exactly `memory.bytes` bytes.
+    fn download(&self, memory: &Memory, into: &mut [u8]) -> Result<()>;
+    /// Prepare a program for running.
+    fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>>;
+    /// Give pooled memory back to the system.
+    fn trim(&self);
+}
+
+/// A program prepared by a device. Owns its arena, so one `Loaded` runs once at a time.
+pub trait Loaded: Send {
+    /// Run with the inputs by position; the outputs come back by position. An input that an output takes over
+    /// (`Place::InPlace`) is overwritten when this was its last clone, and copied first otherwise.
+    fn run(&mut self, inputs: Vec<Memory>) -> Result<Vec<Memory>>;
+}

@@ -1,0 +1,111 @@
+//! Element types and scalar values. Nothing here assumes `f32`: code that needs a float type asks the tensor.
+
+use std::fmt;
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// 32-bit IEEE float.
+    F32,
+    /// 64-bit IEEE float.
+    F64,
+    /// 32-bit two's-complement integer.
+    I32,
+    /// 32-bit unsigned integer, wrapping.
+    U32,
+    /// Truth value, stored as one byte, 0 or 1.
+    Bool,
+}
+
+impl DType {
+    /// Every dtype, in code order (the position is the number the addon's interface uses).
+    pub const ALL: [DType; 5] = [DType::F32, DType::F64, DType::I32, DType::U32, DType::Bool];
+
+    /// Bytes of one stored element.
+    pub const fn size_bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F64 => 8,
+            DType::Bool => 1,
+        }
+    }
+
+    /// The name users see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+            DType::Bool => "bool",
+        }
+    }
+
+    /// Whether derivatives exist for this dtype.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F64)
+    }
+
+    /// Whether this is an integer (bool is not).
+    pub const fn is_integer(self) -> bool {
+        matches!(self, DType::I32 | DType::U32)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One value of some dtype, as a constant in a graph or a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Scalar {
+    /// A float constant; rounded to the tensor's dtype when used.
+    Float(f64),
+    /// An integer constant (i32 and u32 both fit).
+    Int(i64),
+    /// A truth value.
+    Bool(bool),
+}
+
+impl Scalar {
+    /// The scalar of `dtype` nearest to `value`.
+    pub fn of(value: f64, dtype: DType) -> Scalar {
+        match dtype {
+            DType::F32 | DType::F64 => Scalar::Float(value),
+            DType::I32 | DType::U32 => Scalar::Int(value as i64),
+            DType::Bool => Scalar::Bool(value != 0.0),
+        }
+    }
+
+    /// The value as `f64` (exact for every dtype).
+    pub fn to_f64(self) -> f64 {
+        match self {
+            Scalar::Float(v) => v,
+            Scalar::Int(v) => v as f64,
+            Scalar::Bool(v) => f64::from(u8::from(v)),
+        }
+    }
+
+    /// A bit pattern that is equal exactly when the scalars are the same constant (so -0 differs from 0).
+    pub fn key(self) -> (u8, u64) {
+        match self {
+            Scalar::Float(v) => (0, v.to_bits()),
+            Scalar::Int(v) => (1, v as u64),
+            Scalar::Bool(v) => (2, u64::from(v)),
+        }
+    }
+}
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+impl Eq for Scalar {}
+impl std::hash::Hash for Scalar {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
