@@ -3,6 +3,7 @@
 
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::kernel::{Prim, Reg};
+pub use raphson_graph::op::reduce::ReduceOp;
 
 /// Position of a buffer in [`Program::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,19 +53,6 @@ pub enum Level {
     Full,
     /// One value for each point of kept (what a reduction yields, and what follows from it alone).
     Kept,
-}
-
-/// How elements combine along the reduced axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReduceOp {
-    Sum,
-    Prod,
-    /// NaN if any element is NaN; the least value of the dtype over an empty axis.
-    Max,
-    /// NaN if any element is NaN.
-    Min,
-    /// Position (i32) of the first greatest element along the flattened reduced axes; a NaN counts as greatest.
-    ArgMax,
 }
 
 /// One instruction of a fused kernel, in static single assignment form: instruction `i` defines `Reg(i)`
