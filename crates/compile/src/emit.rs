@@ -1,0 +1,356 @@
+//! Writing the kernels: each group becomes one kernel (a pad or a concatenation becomes a few), each node that another
+//! kernel or the caller reads gets a buffer.
+
+use crate::group::{Group, Groups};
+use crate::lower::{Access, Kind, Lowered, Node, contiguous};
+use crate::program::{
+    BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel, ScatterAddKernel, Step, View,
+};
+use raphson_graph::dtype::{DType, Scalar};
+use raphson_graph::flat::NodeIndex;
+use raphson_graph::kernel::{Emit, Prim, Reg};
+use std::collections::HashMap;
+
+/// A buffer before it has a place.
+#[derive(Clone, Debug)]
+pub struct Unplaced {
+    pub dtype: DType,
+    pub elements: usize,
+}
+
+/// Kernels over buffers that have no place yet.
+pub struct Emitted {
+    pub buffers: Vec<Unplaced>,
+    pub kernels: Vec<Kernel>,
+    pub inputs: Vec<BufferId>,
+    pub outputs: Vec<BufferId>,
+}
+
+/// Write all kernels.
+pub fn emit(lowered: &Lowered, groups: &Groups) -> Emitted {
+    let mut emitter = Emitter { lowered, groups, buffers: Vec::new(), buffer_of: HashMap::new(), kernels: Vec::new() };
+    let inputs = lowered.inputs.iter().map(|&input| emitter.buffer(input)).collect();
+    let outputs: Vec<BufferId> = lowered.outputs.iter().map(|&output| emitter.buffer(output)).collect();
+    let stored = emitter.stored_nodes();
+    for (position, group) in groups.groups.iter().enumerate() {
+        if group.fusible {
+            emitter.fused(position, group, &stored);
+        } else {
+            emitter.opaque(group.nodes[0]);
+        }
+    }
+    Emitted { buffers: emitter.buffers, kernels: emitter.kernels, inputs, outputs }
+}
+
+struct Emitter<'a> {
+    lowered: &'a Lowered,
+    groups: &'a Groups,
+    buffers: Vec<Unplaced>,
+    buffer_of: HashMap<NodeIndex, BufferId>,
+    kernels: Vec<Kernel>,
+}
+
+impl Emitter<'_> {
+    fn node(&self, index: NodeIndex) -> &Node {
+        &self.lowered.nodes[index as usize]
+    }
+
+    fn buffer(&mut self, index: NodeIndex) -> BufferId {
+        if let Some(&buffer) = self.buffer_of.get(&index) {
+            return buffer;
+        }
+        let node = self.node(index);
+        self.buffers.push(Unplaced { dtype: node.dtype, elements: node.elements() });
+        let buffer = BufferId((self.buffers.len() - 1) as u32);
+        self.buffer_of.insert(index, buffer);
+        buffer
+    }
+
+    /// Nodes that someone outside their group reads.
+    fn stored_nodes(&self) -> Vec<bool> {
+        let mut stored = vec![false; self.lowered.nodes.len()];
+        for &output in &self.lowered.outputs {
+            stored[output as usize] = true;
+        }
+        for (index, node) in self.lowered.nodes.iter().enumerate() {
+            for access in &node.operands {
+                if self.groups.of[access.base as usize] != self.groups.of[index] {
+                    stored[access.base as usize] = true;
+                }
+            }
+        }
+        stored
+    }
+
+    fn fused(&mut self, position: usize, group: &Group, stored: &[bool]) {
+        let kept_axes: Vec<usize> = (0..group.shape.len()).filter(|axis| !group.axes.contains(axis)).collect();
+        let mut body = Body { steps: Vec::new(), loads: HashMap::new(), constants: HashMap::new() };
+        let mut regs: HashMap<NodeIndex, Reg> = HashMap::new();
+        let mut stores = Vec::new();
+        for &index in &group.nodes {
+            let node = self.node(index).clone();
+            let reduces = matches!(node.kind, Kind::Reduce { .. });
+            let at = if reduces { Level::Full } else { self.groups.level[index as usize] };
+            let mut operands = Vec::with_capacity(node.operands.len());
+            for access in &node.operands {
+                let own = self.groups.of[access.base as usize] == Some(position);
+                operands.push(match regs.get(&access.base) {
+                    Some(&reg) if own => reg,
+                    _ => self.operand(&mut body, group, &kept_axes, at, access),
+                });
+            }
+            let reg = body.node(&node, at, &operands);
+            regs.insert(index, reg);
+            if stored[index as usize] {
+                stores.push((index, reg));
+            }
+        }
+        for (index, value) in stores {
+            let buffer = self.buffer(index);
+            let level = self.groups.level[index as usize];
+            let view = self.store_view(group, &kept_axes, level, contiguous(&self.node(index).shape));
+            let (dtype, pass) = (self.node(index).dtype, body.steps[value.0 as usize].result_pass());
+            body.steps.push(Step { instr: Instr::Store { buffer, view, value }, dtype, level, pass });
+        }
+        let sizes = |axes: &[usize]| axes.iter().map(|&axis| group.shape[axis]).collect::<Vec<_>>();
+        let kept = sizes(&kept_axes);
+        if kept.contains(&0) {
+            return;
+        }
+        let last_reduced = group.axes.contains(&(group.shape.len().wrapping_sub(1)));
+        let order = if group.axes.is_empty() || last_reduced { Order::Row } else { Order::Column };
+        self.kernels.push(Kernel::Row(RowKernel { kept, reduced: sizes(&group.axes), order, steps: body.steps }));
+    }
+
+    /// Where a stored value goes: it is contiguous over its own shape.
+    fn store_view(&self, group: &Group, kept_axes: &[usize], level: Level, strides: Vec<i64>) -> View {
+        match level {
+            Level::Full => split_view(group, kept_axes, 0, &strides),
+            Level::Kept => View { offset: 0, kept: strides, reduced: vec![0; group.axes.len()] },
+        }
+    }
+
+    /// The register of an operand that comes from outside the group.
+    fn operand(&mut self, body: &mut Body, group: &Group, kept_axes: &[usize], at: Level, access: &Access) -> Reg {
+        let view = match at {
+            Level::Full => split_view(group, kept_axes, access.offset, &access.strides),
+            Level::Kept => {
+                View { offset: access.offset, kept: access.strides.clone(), reduced: vec![0; group.axes.len()] }
+            }
+        };
+        let base = self.node(access.base);
+        let dtype = base.dtype;
+        // What does not vary along the reduced axes is read once for all of them.
+        let constant_there = !group.axes.is_empty() && view.reduced.iter().all(|&stride| stride == 0);
+        let level = if constant_there { Level::Kept } else { at };
+        match base.kind {
+            Kind::Constant(value) => body.constant(value, dtype),
+            Kind::Iota => body.load(Instr::Index(view), dtype, level),
+            _ => {
+                let buffer = self.buffer(access.base);
+                body.load(Instr::Load { buffer, view }, dtype, level)
+            }
+        }
+    }
+
+    fn opaque(&mut self, index: NodeIndex) {
+        let node = self.node(index).clone();
+        let out = self.buffer(index);
+        if node.elements() == 0 {
+            return;
+        }
+        match &node.kind {
+            Kind::Dot => self.dot(&node, out),
+            Kind::Gather { axis } => self.gather(&node, *axis, out),
+            Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
+            Kind::Pad { low, interior } => {
+                let strides = contiguous(&node.shape);
+                let zero = Scalar::of(0.0, node.dtype);
+                self.kernels.push(Kernel::Fill { buffer: out, value: zero });
+                let offset = low.iter().zip(&strides).map(|(&low, &stride)| low as i64 * stride).sum();
+                let steps = interior.iter().zip(&strides).map(|(&between, &stride)| (between as i64 + 1) * stride);
+                let view = View { offset, kept: steps.collect(), reduced: Vec::new() };
+                self.place(&node, 0, out, view);
+            }
+            Kind::Concatenate { axis } => {
+                let strides = contiguous(&node.shape);
+                let mut offset = 0;
+                for part in 0..node.operands.len() {
+                    self.place(&node, part, out, View { offset, kept: strides.clone(), reduced: Vec::new() });
+                    offset += node.operand_shapes[part][*axis] as i64 * strides[*axis];
+                }
+            }
+            Kind::Input
+            | Kind::Constant(_)
+            | Kind::Iota
+            | Kind::Map(_)
+            | Kind::Cast
+            | Kind::Copy
+            | Kind::Reduce { .. } => {}
+        }
+    }
+
+    /// Copy an operand of an opaque node to a region of its buffer.
+    fn place(&mut self, node: &Node, operand: usize, out: BufferId, view: View) {
+        let shape = node.operand_shapes[operand].to_vec();
+        if shape.contains(&0) {
+            return;
+        }
+        let group = Group { shape: shape.clone(), axes: Vec::new(), stage: 0, nodes: Vec::new(), fusible: true };
+        let mut body = Body { steps: Vec::new(), loads: HashMap::new(), constants: HashMap::new() };
+        let axes: Vec<usize> = (0..shape.len()).collect();
+        let value = self.operand(&mut body, &group, &axes, Level::Full, &node.operands[operand]);
+        let instr = Instr::Store { buffer: out, view, value };
+        body.steps.push(Step { instr, dtype: node.dtype, level: Level::Full, pass: 0 });
+        let kernel = RowKernel { kept: shape, reduced: Vec::new(), order: Order::Row, steps: body.steps };
+        self.kernels.push(Kernel::Row(kernel));
+    }
+
+    fn dot(&mut self, node: &Node, out: BufferId) {
+        let rank = node.shape.len();
+        let mut matrix = |operand: usize| {
+            let access = &node.operands[operand];
+            let buffer = self.buffer(access.base);
+            let (batch, matrix) = access.strides.split_at(rank - 2);
+            MatrixView { buffer, offset: access.offset, batch: batch.to_vec(), rows: matrix[0], columns: matrix[1] }
+        };
+        let (left, right) = (matrix(0), matrix(1));
+        let k = node.operand_shapes[0][rank - 1];
+        let (m, n) = (node.shape[rank - 2], node.shape[rank - 1]);
+        let (batch, dtype) = (node.shape[..rank - 2].to_vec(), node.dtype);
+        self.kernels.push(Kernel::Dot(DotKernel { dtype, batch, m, k, n, left, right, out }));
+    }
+
+    fn gather(&mut self, node: &Node, axis: usize, out: BufferId) {
+        let (data, indices) = (&node.operands[0], &node.operands[1]);
+        let shape = &node.operand_shapes[0];
+        let kernel = GatherKernel {
+            dtype: node.dtype,
+            index_dtype: self.node(indices.base).dtype,
+            outer: shape[..axis].iter().product(),
+            axis: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+            count: node.operand_shapes[1].elements(),
+            data: self.buffer(data.base),
+            indices: self.buffer(indices.base),
+            out,
+        };
+        self.kernels.push(Kernel::Gather(kernel));
+    }
+
+    fn scatter_add(&mut self, node: &Node, axis: usize, out: BufferId) {
+        let (updates, indices) = (&node.operands[0], &node.operands[1]);
+        let kernel = ScatterAddKernel {
+            dtype: node.dtype,
+            index_dtype: self.node(indices.base).dtype,
+            outer: node.shape[..axis].iter().product(),
+            axis: node.shape[axis],
+            inner: node.shape[axis + 1..].iter().product(),
+            count: node.operand_shapes[1].elements(),
+            updates: self.buffer(updates.base),
+            indices: self.buffer(indices.base),
+            out,
+        };
+        self.kernels.push(Kernel::ScatterAdd(kernel));
+    }
+}
+
+/// Strides over the index space, divided into those of the kept and of the reduced axes.
+fn split_view(group: &Group, kept_axes: &[usize], offset: i64, strides: &[i64]) -> View {
+    let pick = |axes: &[usize]| axes.iter().map(|&axis| strides[axis]).collect();
+    View { offset, kept: pick(kept_axes), reduced: pick(&group.axes) }
+}
+
+impl Step {
+    /// The first pass in which what this step defines can be used.
+    fn result_pass(&self) -> u32 {
+        if matches!(self.instr, Instr::Reduce { .. }) { self.pass + 1 } else { self.pass }
+    }
+}
+
+/// The body of a kernel under construction.
+struct Body {
+    steps: Vec<Step>,
+    loads: HashMap<(Instr, Level), Reg>,
+    constants: HashMap<(Scalar, DType), Reg>,
+}
+
+impl Body {
+    fn push(&mut self, instr: Instr, dtype: DType, level: Level, pass: u32) -> Reg {
+        self.steps.push(Step { instr, dtype, level, pass });
+        Reg((self.steps.len() - 1) as u32)
+    }
+
+    fn load(&mut self, instr: Instr, dtype: DType, level: Level) -> Reg {
+        if let Some(&reg) = self.loads.get(&(instr.clone(), level)) {
+            return reg;
+        }
+        let reg = self.push(instr.clone(), dtype, level, 0);
+        self.loads.insert((instr, level), reg);
+        reg
+    }
+
+    /// The instructions of one node. `at` is the level at which it computes.
+    fn node(&mut self, node: &Node, at: Level, operands: &[Reg]) -> Reg {
+        match &node.kind {
+            Kind::Map(row) => {
+                let reg = (row.kernel)(self, operands);
+                self.at_level(reg, at)
+            }
+            Kind::Cast => {
+                let reg = self.prim(Prim::Cast, operands, node.dtype);
+                self.at_level(reg, at)
+            }
+            Kind::Reduce { op, .. } => {
+                let arg = self.at_level(operands[0], Level::Full);
+                let pass = self.steps[arg.0 as usize].result_pass();
+                self.push(Instr::Reduce { op: *op, arg }, node.dtype, Level::Kept, pass)
+            }
+            Kind::Copy
+            | Kind::Input
+            | Kind::Constant(_)
+            | Kind::Iota
+            | Kind::Dot
+            | Kind::Gather { .. }
+            | Kind::ScatterAdd { .. }
+            | Kind::Pad { .. }
+            | Kind::Concatenate { .. } => self.at_level(operands[0], at),
+        }
+    }
+
+    /// A value that does not vary along the reduced axes may be wanted there all the same: as a sum over them, or in memory.
+    fn at_level(&mut self, reg: Reg, level: Level) -> Reg {
+        let step = &self.steps[reg.0 as usize];
+        if level == Level::Kept || step.level == Level::Full {
+            return reg;
+        }
+        // `x & x` and `max(x, x)` would do for some dtypes; a select does for all.
+        let (dtype, pass) = (step.dtype, step.result_pass());
+        let always = self.constant(Scalar::Bool(true), DType::Bool);
+        self.push(Instr::Prim { prim: Prim::Select, args: [always, reg, reg] }, dtype, Level::Full, pass)
+    }
+}
+
+impl Emit for Body {
+    fn dtype(&self, reg: Reg) -> DType {
+        self.steps[reg.0 as usize].dtype
+    }
+
+    fn constant(&mut self, value: Scalar, dtype: DType) -> Reg {
+        if let Some(&reg) = self.constants.get(&(value, dtype)) {
+            return reg;
+        }
+        let reg = self.push(Instr::Const(value), dtype, Level::Kept, 0);
+        self.constants.insert((value, dtype), reg);
+        reg
+    }
+
+    fn prim(&mut self, prim: Prim, operands: &[Reg], dtype: DType) -> Reg {
+        let mut args = [operands[0]; 3];
+        args[..operands.len()].copy_from_slice(operands);
+        let used = operands.iter().map(|reg| &self.steps[reg.0 as usize]);
+        let level = if used.clone().any(|step| step.level == Level::Full) { Level::Full } else { Level::Kept };
+        let pass = used.map(Step::result_pass).max().unwrap_or(0);
+        self.push(Instr::Prim { prim, args }, dtype, level, pass)
+    }
+}

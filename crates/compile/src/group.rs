@@ -1,0 +1,242 @@
+//! Which nodes share a kernel. Nodes are taken in order; each joins a group that computes over the same index space, or
+//! founds one. Every group has a stage, and an edge between groups always leads to a higher stage, so groups never
+//! depend on each other in a circle, and ordering them is sorting by stage. Afterwards nodes sink into the group that
+//! alone uses them, so that nothing is stored early only to be read late.
+
+use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
+use crate::program::Level;
+use raphson_graph::flat::NodeIndex;
+use std::collections::{HashMap, HashSet};
+
+/// More nodes than this never share a kernel.
+const MAX_NODES: usize = 192;
+/// How many groups that read the same node are considered as company.
+const MAX_SIBLINGS: usize = 6;
+
+/// Nodes that share a kernel: one opaque node, or fusible ones over the index space `shape`, of which `axes` are reduced.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub shape: Vec<usize>,
+    pub axes: Vec<usize>,
+    pub stage: u32,
+    /// In increasing order, so in an order of dependency.
+    pub nodes: Vec<NodeIndex>,
+    pub fusible: bool,
+}
+
+impl Group {
+    /// The shape of what reductions leave.
+    pub fn kept(&self) -> Vec<usize> {
+        (0..self.shape.len()).filter(|axis| !self.axes.contains(axis)).map(|axis| self.shape[axis]).collect()
+    }
+}
+
+/// The groups in an order of dependency, and where each node went.
+pub struct Groups {
+    pub groups: Vec<Group>,
+    /// Group of each node; `None` for inputs and virtual nodes.
+    pub of: Vec<Option<usize>>,
+    /// Level of each fusible node in its group.
+    pub level: Vec<Level>,
+}
+
+/// Group a lowered graph.
+pub fn group(lowered: &Lowered) -> Groups {
+    let mut grouping = Grouping {
+        lowered,
+        groups: Vec::new(),
+        of: vec![None; lowered.nodes.len()],
+        level: vec![Level::Full; lowered.nodes.len()],
+        readers: HashMap::new(),
+    };
+    for index in 0..lowered.nodes.len() {
+        grouping.place(index as NodeIndex);
+    }
+    grouping.sink();
+    grouping.finish()
+}
+
+struct Grouping<'a> {
+    lowered: &'a Lowered,
+    groups: Vec<Group>,
+    of: Vec<Option<usize>>,
+    level: Vec<Level>,
+    /// Latest groups that read a node.
+    readers: HashMap<NodeIndex, Vec<usize>>,
+}
+
+impl Grouping<'_> {
+    fn node(&self, index: NodeIndex) -> &Node {
+        &self.lowered.nodes[index as usize]
+    }
+
+    fn place(&mut self, index: NodeIndex) {
+        let node = &self.lowered.nodes[index as usize];
+        if matches!(node.kind, Kind::Input) || node.is_virtual() {
+            return;
+        }
+        let best = if node.is_fusible() { self.best_group(node) } else { None };
+        let (group, level) = match best {
+            Some((group, level)) => {
+                if let Kind::Reduce { axes, .. } = &node.kind {
+                    self.groups[group].axes.clone_from(axes);
+                }
+                (group, level)
+            }
+            None => {
+                let stage = node.operands.iter().map(|access| self.stage_after(access.base)).max().unwrap_or(0);
+                let axes = if let Kind::Reduce { axes, .. } = &node.kind { axes.clone() } else { Vec::new() };
+                let shape = node.domain.clone();
+                self.groups.push(Group { shape, axes, stage, nodes: Vec::new(), fusible: node.is_fusible() });
+                (self.groups.len() - 1, Level::Full)
+            }
+        };
+        // What a reduction defines lives at the kept level.
+        self.level[index as usize] = if matches!(node.kind, Kind::Reduce { .. }) { Level::Kept } else { level };
+        self.of[index as usize] = Some(group);
+        self.groups[group].nodes.push(index);
+        for access in &node.operands {
+            let readers = self.readers.entry(access.base).or_default();
+            if readers.last() != Some(&group) {
+                readers.push(group);
+            }
+        }
+    }
+
+    /// The least stage of a group that reads this node from memory.
+    fn stage_after(&self, base: NodeIndex) -> u32 {
+        self.of[base as usize].map_or(0, |group| self.groups[group].stage + 1)
+    }
+
+    fn best_group(&self, node: &Node) -> Option<(usize, Level)> {
+        let mut candidates: Vec<usize> = Vec::new();
+        for access in node.operands.iter().filter(|access| !self.node(access.base).is_virtual()) {
+            candidates.extend(self.of[access.base as usize]);
+            let readers = self.readers.get(&access.base).map_or(&[][..], |readers| readers);
+            candidates.extend(readers.iter().rev().take(MAX_SIBLINGS));
+        }
+        candidates.sort_unstable();
+        candidates.dedup();
+        let scored = candidates.into_iter().filter_map(|group| {
+            let level = self.level_in(node, &self.groups[group])?;
+            let fused = self.fused_operands(node, group, level)?;
+            Some((fused, self.groups[group].stage, group, level))
+        });
+        scored.max_by_key(|&(fused, stage, group, _)| (fused, stage, group)).map(|(_, _, group, level)| (group, level))
+    }
+
+    /// At which level the node would compute in the group, if its shape fits.
+    fn level_in(&self, node: &Node, group: &Group) -> Option<Level> {
+        if !group.fusible || group.nodes.len() >= MAX_NODES {
+            return None;
+        }
+        if let Kind::Reduce { axes, .. } = &node.kind {
+            let fits = node.domain == group.shape && (group.axes.is_empty() || group.axes == *axes);
+            return fits.then_some(Level::Full);
+        }
+        if node.shape == group.shape {
+            return Some(Level::Full);
+        }
+        (!group.axes.is_empty() && node.shape == group.kept()).then_some(Level::Kept)
+    }
+
+    /// How many operands need no load if the node joins the group; `None` if some operand comes too late for it.
+    fn fused_operands(&self, node: &Node, group: usize, level: Level) -> Option<usize> {
+        let mut fused = 0;
+        for access in &node.operands {
+            if self.is_register(access, group, level) {
+                fused += 1;
+            } else if self.stage_after(access.base) > self.groups[group].stage {
+                return None;
+            }
+        }
+        Some(fused)
+    }
+
+    /// Whether a node at `level` of `group` finds this operand in a register of the same group.
+    fn is_register(&self, access: &Access, group: usize, level: Level) -> bool {
+        self.of[access.base as usize] == Some(group)
+            && reads_register(&self.groups[group], access, level, self.level[access.base as usize])
+    }
+
+    /// Move nodes into the one group that uses them.
+    fn sink(&mut self) {
+        let mut users: Vec<Vec<(NodeIndex, usize)>> = vec![Vec::new(); self.lowered.nodes.len()];
+        for (index, node) in self.lowered.nodes.iter().enumerate() {
+            for (position, access) in node.operands.iter().enumerate() {
+                users[access.base as usize].push((index as NodeIndex, position));
+            }
+        }
+        let outputs: HashSet<NodeIndex> = self.lowered.outputs.iter().copied().collect();
+        for index in (0..self.lowered.nodes.len()).rev() {
+            let node = &self.lowered.nodes[index];
+            let movable = matches!(node.kind, Kind::Map(_) | Kind::Cast | Kind::Copy);
+            let output = outputs.contains(&(index as NodeIndex));
+            let Some(&(first, _)) = users[index].first() else { continue };
+            if !movable || output || self.of[first as usize] == self.of[index] {
+                continue;
+            }
+            let Some(target) = self.of[first as usize] else { continue };
+            if users[index].iter().any(|&(user, _)| self.of[user as usize] != Some(target)) {
+                continue;
+            }
+            let Some(level) = self.level_in(node, &self.groups[target]) else { continue };
+            let from_register = |&(user, position): &(NodeIndex, usize)| {
+                let user_node = self.node(user);
+                // A reduction reads its operand at every point.
+                let at = match user_node.kind {
+                    Kind::Reduce { .. } => Level::Full,
+                    _ => self.level[user as usize],
+                };
+                reads_register(&self.groups[target], &user_node.operands[position], at, level)
+            };
+            if users[index].iter().all(from_register) {
+                self.relocate(index as NodeIndex, target, level);
+            }
+        }
+    }
+
+    fn relocate(&mut self, index: NodeIndex, target: usize, level: Level) {
+        if let Some(source) = self.of[index as usize] {
+            self.groups[source].nodes.retain(|&node| node != index);
+        }
+        self.of[index as usize] = Some(target);
+        self.level[index as usize] = level;
+        self.groups[target].nodes.push(index);
+    }
+
+    fn finish(mut self) -> Groups {
+        let mut order: Vec<usize> = (0..self.groups.len()).filter(|&i| !self.groups[i].nodes.is_empty()).collect();
+        order.sort_by_key(|&i| (self.groups[i].stage, i));
+        let mut position = vec![0; self.groups.len()];
+        order.iter().enumerate().for_each(|(new, &old)| position[old] = new);
+        self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);
+        let mut groups: Vec<Group> = order.into_iter().map(|i| self.groups[i].clone()).collect();
+        for group in &mut groups {
+            group.nodes.sort_unstable();
+            let reduces = |&node: &NodeIndex| matches!(self.lowered.nodes[node as usize].kind, Kind::Reduce { .. });
+            if !group.nodes.iter().any(reduces) {
+                group.axes.clear();
+            }
+        }
+        Groups { groups, of: self.of, level: self.level }
+    }
+}
+
+/// Whether a user at level `at` reads `access`, whose base is at level `base` of the same group, point by point.
+fn reads_register(group: &Group, access: &Access, at: Level, base: Level) -> bool {
+    let kept = group.kept();
+    match (at, base) {
+        _ if access.offset != 0 => false,
+        (Level::Full, Level::Full) => same_strides(&group.shape, &access.strides, &contiguous(&group.shape)),
+        (Level::Kept, Level::Kept) => same_strides(&kept, &access.strides, &contiguous(&kept)),
+        (Level::Kept, Level::Full) => false,
+        (Level::Full, Level::Kept) => {
+            let mut strides = contiguous(&kept).into_iter();
+            let spread: Vec<i64> = (0..group.shape.len())
+                .map(|axis| if group.axes.contains(&axis) { 0 } else { strides.next().unwrap_or(0) })
+                .collect();
+            same_strides(&group.shape, &access.strides, &spread)
+        }
+    }
+}
