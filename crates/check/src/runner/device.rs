@@ -1,0 +1,88 @@
+//! A device as a runner: simplify, compile, load, upload, run, download. Also the list of devices to test.
+
+use super::Runner;
+use raphson_compile::compile;
+use raphson_device::cpu::Cpu;
+use raphson_device::{Device, Memory};
+use raphson_graph::dtype::DType;
+use raphson_graph::error::Result;
+use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
+use std::sync::Arc;
+
+/// Every device that this machine has.
+pub fn all() -> Vec<Box<dyn Runner>> {
+    vec![Box::new(OnDevice::new(Arc::new(Cpu::new()), &DType::ALL))]
+}
+
+/// Runs graphs on a device.
+pub struct OnDevice {
+    device: Arc<dyn Device>,
+    dtypes: &'static [DType],
+}
+
+impl OnDevice {
+    /// A runner on `device`, which has these dtypes.
+    pub fn new(device: Arc<dyn Device>, dtypes: &'static [DType]) -> OnDevice {
+        OnDevice { device, dtypes }
+    }
+
+    /// Run with some inputs donated: an output may take over their memory.
+    pub fn run_donating(&self, graph: &Graph, inputs: &[Vec<f64>], donated: &[bool]) -> Result<Vec<Vec<f64>>> {
+        let graph = simplify(graph);
+        let program = Arc::new(compile(&graph, donated)?);
+        let mut loaded = self.device.load(program)?;
+        let node = |index: NodeIndex| -> &Node { &graph.nodes[index as usize] };
+        let inputs = inputs.iter().zip(&graph.inputs);
+        let memories = inputs
+            .map(|(values, &index)| self.device.upload(&to_bytes(values, node(index).dtype)))
+            .collect::<Result<Vec<Memory>>>()?;
+        let outputs = loaded.run(memories)?;
+        let download = |(memory, &index): (&Memory, &NodeIndex)| {
+            let mut bytes = vec![0; memory.bytes];
+            self.device.download(memory, &mut bytes)?;
+            Ok(from_bytes(&bytes, node(index).dtype))
+        };
+        outputs.iter().zip(&graph.outputs).map(download).collect()
+    }
+}
+
+impl Runner for OnDevice {
+    fn name(&self) -> String {
+        self.device.describe().kind.to_string()
+    }
+
+    fn supports(&self, dtype: DType) -> bool {
+        self.dtypes.contains(&dtype)
+    }
+
+    fn run(&self, graph: &Graph, inputs: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        self.run_donating(graph, inputs, &vec![false; inputs.len()])
+    }
+}
+
+/// Values as a dtype stores them.
+pub fn to_bytes(values: &[f64], dtype: DType) -> Vec<u8> {
+    let each = values.iter();
+    match dtype {
+        DType::F32 => each.flat_map(|&v| (v as f32).to_le_bytes()).collect(),
+        DType::F64 => each.flat_map(|&v| v.to_le_bytes()).collect(),
+        DType::I32 => each.flat_map(|&v| (v as i32).to_le_bytes()).collect(),
+        DType::U32 => each.flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        DType::Bool => each.map(|&v| u8::from(v != 0.0)).collect(),
+    }
+}
+
+/// Stored bytes as values.
+pub fn from_bytes(bytes: &[u8], dtype: DType) -> Vec<f64> {
+    fn each<const N: usize>(bytes: &[u8], value: fn([u8; N]) -> f64) -> Vec<f64> {
+        bytes.as_chunks::<N>().0.iter().map(|&chunk| value(chunk)).collect()
+    }
+    match dtype {
+        DType::F32 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
+        DType::F64 => each(bytes, f64::from_le_bytes),
+        DType::I32 => each(bytes, |b| f64::from(i32::from_le_bytes(b))),
+        DType::U32 => each(bytes, |b| f64::from(u32::from_le_bytes(b))),
+        // A bool is 0 or 1; any other byte is a fault that the comparison must see.
+        DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
+    }
+}
