@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 /// More nodes than this never share a kernel.
 const MAX_NODES: usize = 192;
-/// How many groups that read the same node are considered as company.
+/// How many nodes that read the same node are considered as siblings.
 const MAX_SIBLINGS: usize = 6;
 
 /// Nodes that share a kernel: one opaque node, or fusible ones over the index space `shape`, of which `axes` are reduced.
@@ -61,8 +61,8 @@ struct Grouping<'a> {
     groups: Vec<Group>,
     of: Vec<Option<usize>>,
     level: Vec<Level>,
-    /// Latest groups that read a node.
-    readers: HashMap<NodeIndex, Vec<usize>>,
+    /// Nodes that read a node, in order.
+    readers: HashMap<NodeIndex, Vec<NodeIndex>>,
 }
 
 impl Grouping<'_> {
@@ -75,30 +75,27 @@ impl Grouping<'_> {
         if matches!(node.kind, Kind::Input) || node.is_virtual() {
             return;
         }
-        let best = if node.is_fusible() { self.best_group(node) } else { None };
-        let (group, level) = match best {
-            Some((group, level)) => {
-                if let Kind::Reduce { axes, .. } = &node.kind {
-                    self.groups[group].axes.clone_from(axes);
-                }
-                (group, level)
+        let (stage, company) = self.company(node);
+        let (group, level) = company.or_else(|| self.sibling(node, stage)).unwrap_or_else(|| {
+            let fusible = node.is_fusible();
+            self.groups.push(Group { shape: node.domain.clone(), axes: Vec::new(), stage, nodes: Vec::new(), fusible });
+            (self.groups.len() - 1, Level::Full)
+        });
+        let level = match &node.kind {
+            // What a reduction defines lives at the kept level.
+            Kind::Reduce { axes, .. } => {
+                self.groups[group].axes.clone_from(axes);
+                Level::Kept
             }
-            None => {
-                let stage = node.operands.iter().map(|access| self.stage_after(access.base)).max().unwrap_or(0);
-                let axes = if let Kind::Reduce { axes, .. } = &node.kind { axes.clone() } else { Vec::new() };
-                let shape = node.domain.clone();
-                self.groups.push(Group { shape, axes, stage, nodes: Vec::new(), fusible: node.is_fusible() });
-                (self.groups.len() - 1, Level::Full)
-            }
+            _ => level,
         };
-        // What a reduction defines lives at the kept level.
-        self.level[index as usize] = if matches!(node.kind, Kind::Reduce { .. }) { Level::Kept } else { level };
+        self.level[index as usize] = level;
         self.of[index as usize] = Some(group);
         self.groups[group].nodes.push(index);
-        for access in &node.operands {
+        for access in node.operands.iter().filter(|a| !self.lowered.nodes[a.base as usize].is_virtual()) {
             let readers = self.readers.entry(access.base).or_default();
-            if readers.last() != Some(&group) {
-                readers.push(group);
+            if readers.last() != Some(&index) {
+                readers.push(index);
             }
         }
     }
@@ -108,21 +105,69 @@ impl Grouping<'_> {
         self.of[base as usize].map_or(0, |group| self.groups[group].stage + 1)
     }
 
-    fn best_group(&self, node: &Node) -> Option<(usize, Level)> {
-        let mut candidates: Vec<usize> = Vec::new();
-        for access in node.operands.iter().filter(|access| !self.node(access.base).is_virtual()) {
-            candidates.extend(self.of[access.base as usize]);
-            let readers = self.readers.get(&access.base).map_or(&[][..], |readers| readers);
-            candidates.extend(readers.iter().rev().take(MAX_SIBLINGS));
-        }
-        candidates.sort_unstable();
-        candidates.dedup();
-        let scored = candidates.into_iter().filter_map(|group| {
+    /// The stage of the node, and the group in which it finds operands in registers at that stage. Several such groups
+    /// become one: groups of the same stage never depend on each other.
+    fn company(&mut self, node: &Node) -> (u32, Option<(usize, Level)>) {
+        let fits = |access: &Access| {
+            let group = self.of[access.base as usize]?;
             let level = self.level_in(node, &self.groups[group])?;
-            let fused = self.fused_operands(node, group, level)?;
-            Some((fused, self.groups[group].stage, group, level))
-        });
-        scored.max_by_key(|&(fused, stage, group, _)| (fused, stage, group)).map(|(_, _, group, level)| (group, level))
+            self.is_register(access, group, level).then_some((group, level))
+        };
+        let stage_of = |access: &Access| match fits(access) {
+            Some((group, _)) => self.groups[group].stage,
+            None => self.stage_after(access.base),
+        };
+        let stage = node.is_fusible().then(|| node.operands.iter().map(stage_of).max()).flatten();
+        let Some(stage) = stage else {
+            return (node.operands.iter().map(|access| self.stage_after(access.base)).max().unwrap_or(0), None);
+        };
+        let mut together: Vec<(usize, Level)> =
+            node.operands.iter().filter_map(fits).filter(|&(group, _)| self.groups[group].stage == stage).collect();
+        together.sort_unstable();
+        together.dedup();
+        // The group whose reduced axes the others must share, if any has some.
+        together.sort_by_key(|&(group, _)| self.groups[group].axes.is_empty());
+        let Some(&(first, level)) = together.first() else { return (stage, None) };
+        let size: usize = together.iter().map(|&(group, _)| self.groups[group].nodes.len()).sum();
+        let alike = |&(group, of_node): &(usize, Level)| {
+            let axes = &self.groups[group].axes;
+            let shape = &self.groups[group].shape;
+            of_node == level
+                && *shape == self.groups[first].shape
+                && (axes.is_empty() || *axes == self.groups[first].axes)
+        };
+        if size >= MAX_NODES || !together.iter().all(alike) {
+            return (stage + 1, None);
+        }
+        for &(group, _) in &together[1..] {
+            self.merge(group, first);
+        }
+        (stage, Some((first, level)))
+    }
+
+    fn merge(&mut self, from: usize, into: usize) {
+        let nodes = std::mem::take(&mut self.groups[from].nodes);
+        nodes.iter().for_each(|&node| self.of[node as usize] = Some(into));
+        self.groups[into].nodes.extend(nodes);
+    }
+
+    /// A group of the same stage that reads the same memory over the same index space.
+    fn sibling(&self, node: &Node, stage: u32) -> Option<(usize, Level)> {
+        if !node.is_fusible() {
+            return None;
+        }
+        for access in node.operands.iter().filter(|access| !self.node(access.base).is_virtual()) {
+            let readers = self.readers.get(&access.base).map_or(&[][..], |readers| readers);
+            for reader in readers.iter().rev().take(MAX_SIBLINGS) {
+                let Some(group) = self.of[*reader as usize] else { continue };
+                if self.groups[group].stage == stage
+                    && let Some(level) = self.level_in(node, &self.groups[group])
+                {
+                    return Some((group, level));
+                }
+            }
+        }
+        None
     }
 
     /// At which level the node would compute in the group, if its shape fits.
@@ -138,19 +183,6 @@ impl Grouping<'_> {
             return Some(Level::Full);
         }
         (!group.axes.is_empty() && node.shape == group.kept()).then_some(Level::Kept)
-    }
-
-    /// How many operands need no load if the node joins the group; `None` if some operand comes too late for it.
-    fn fused_operands(&self, node: &Node, group: usize, level: Level) -> Option<usize> {
-        let mut fused = 0;
-        for access in &node.operands {
-            if self.is_register(access, group, level) {
-                fused += 1;
-            } else if self.stage_after(access.base) > self.groups[group].stage {
-                return None;
-            }
-        }
-        Some(fused)
     }
 
     /// Whether a node at `level` of `group` finds this operand in a register of the same group.

@@ -268,8 +268,8 @@ pub static RELU: Row = Row {
         let zero = e.like(0.0, x[0]);
         e.binary(Prim::Max, x[0], zero)
     },
-    // 1 where x > 0, else 0
-    partial: |x, _, _| x[0].greater(&x[0].like(0.0))?.cast(x[0].dtype()).map(Some),
+    // 1 where y > 0 (so x need not be kept), else 0
+    partial: |_, y, _| y.greater(&y.like(0.0))?.cast(y.dtype()).map(Some),
     domain: &[(0.1, 3.0)],
     ..FLOAT
 };

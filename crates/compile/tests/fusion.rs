@@ -1,0 +1,123 @@
+//! What ends up in one kernel, and in whose memory: fusion and planning seen from outside. Values are the check crate's
+//! matter.
+
+use raphson_compile::compile;
+use raphson_compile::program::{Kernel, Place, Program};
+use raphson_graph::derivative::vjp;
+use raphson_graph::dtype::DType;
+use raphson_graph::error::Result;
+use raphson_graph::flat::flatten;
+use raphson_graph::op::reduce::ReduceOp;
+use raphson_graph::shape::Shape;
+use raphson_graph::value::Value;
+
+fn input<const N: usize>(sizes: [usize; N]) -> Value {
+    Value::input(Shape::from(sizes), DType::F32)
+}
+
+fn compiled(inputs: &[Value], outputs: &[Value], donated: &[bool]) -> Program {
+    let flat = flatten(inputs, outputs).unwrap();
+    compile(&flat.graph, donated).unwrap()
+}
+
+fn row_kernels(program: &Program) -> usize {
+    program.kernels.iter().filter(|kernel| matches!(kernel, Kernel::Row(_))).count()
+}
+
+fn log_softmax(x: &Value) -> Result<Value> {
+    let last = x.shape().rank() - 1;
+    let top = x.reduce(ReduceOp::Max, &[last])?.expand_reduced(&[last], x.shape())?.stop_gradient();
+    let shifted = x.sub(&top)?;
+    let sum = shifted.exp()?.sum(&[last])?.log()?;
+    shifted.sub(&sum.expand_reduced(&[last], x.shape())?)
+}
+
+#[test]
+fn softmax_is_one_kernel() {
+    let x = input([128, 10]);
+    let y = log_softmax(&x).unwrap().exp().unwrap();
+    let program = compiled(&[x], &[y], &[false]);
+    assert_eq!((program.kernels.len(), program.arena_bytes), (1, 0));
+}
+
+#[test]
+fn layer_norm_is_one_kernel() {
+    let (x, scale, shift) = (input([64, 32]), input([32]), input([32]));
+    let spread = |value: Value| value.expand_reduced(&[1], &Shape::from([64, 32])).unwrap();
+    let mean = spread(x.sum(&[1]).unwrap().scale(1.0 / 32.0).unwrap());
+    let centred = x.sub(&mean).unwrap();
+    let variance = centred.square().unwrap().sum(&[1]).unwrap().scale(1.0 / 32.0).unwrap();
+    let normal = centred.mul(&spread(variance.shift(1e-5).unwrap().rsqrt().unwrap())).unwrap();
+    let y = normal.mul(&scale).unwrap().add(&shift).unwrap();
+    let program = compiled(&[x, scale, shift], &[y], &[false; 3]);
+    assert_eq!((program.kernels.len(), program.arena_bytes), (1, 0));
+}
+
+#[test]
+fn an_optimizer_update_is_one_kernel_in_place() {
+    let [gradient, mean, square, parameter] = [(); 4].map(|()| input([300, 7]));
+    let rate = input([]);
+    let mean_next = mean.scale(0.9).unwrap().add(&gradient.scale(0.1).unwrap()).unwrap();
+    let square_next = square.scale(0.99).unwrap().add(&gradient.square().unwrap().scale(0.01).unwrap()).unwrap();
+    let direction = mean_next.div(&square_next.sqrt().unwrap().shift(1e-8).unwrap()).unwrap();
+    let parameter_next = parameter.sub(&direction.mul(&rate).unwrap()).unwrap();
+    let program = compiled(
+        &[gradient, mean, square, parameter, rate],
+        &[mean_next, square_next, parameter_next],
+        &[false, true, true, true, false],
+    );
+    assert_eq!((program.kernels.len(), program.arena_bytes), (1, 0));
+    let in_place = |output: usize| {
+        let buffer = &program.buffers[program.outputs[output].0 as usize];
+        matches!(buffer.place, Place::InPlace { .. })
+    };
+    assert!((0..3).all(in_place), "{:?}", program.buffers);
+}
+
+#[test]
+fn an_input_that_is_read_later_is_not_overwritten() {
+    let (x, y) = (input([4, 4]), input([4, 4]));
+    let next = x.add(&y).unwrap();
+    // The product reads x, and may run after the sum: only one of them may have the memory, and it must be the last.
+    let product = x.dot(&y).unwrap().dot(&x).unwrap();
+    let program = compiled(&[x, y], &[next, product], &[true, false]);
+    let buffer = &program.buffers[program.outputs[0].0 as usize];
+    assert_eq!(buffer.place, Place::Output(0));
+}
+
+/// Two dense layers with ReLU and cross-entropy: loss and all gradients.
+fn network() -> (Vec<Value>, Vec<Value>) {
+    let (images, labels) = (input([64, 784]), input([64, 10]));
+    let params = [input([784, 256]), input([256]), input([256, 10]), input([10])];
+    let hidden = images.dot(&params[0]).unwrap().add(&params[1]).unwrap().relu().unwrap();
+    let logits = hidden.dot(&params[2]).unwrap().add(&params[3]).unwrap();
+    let losses = log_softmax(&logits).unwrap().mul(&labels).unwrap().sum(&[1]).unwrap();
+    let loss = losses.sum_all().unwrap().scale(-1.0 / 64.0).unwrap();
+    let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, DType::F32)]).unwrap();
+    let inputs = [vec![images, labels], params.to_vec()].concat();
+    (inputs, [vec![loss], gradients].concat())
+}
+
+#[test]
+fn a_training_step_has_few_kernels() {
+    let (inputs, outputs) = network();
+    let program = compiled(&inputs, &outputs, &[false; 6]);
+    let dots = program.kernels.iter().filter(|kernel| matches!(kernel, Kernel::Dot(_))).count();
+    // forward 2, weights 2, hidden 1
+    assert_eq!(dots, 5);
+    // bias + ReLU; softmax and its gradient; mean; bias gradient; ReLU gradient with bias gradient
+    assert!(row_kernels(&program) <= 6, "{} row kernels", row_kernels(&program));
+    // hidden layer, its gradient before and after the ReLU; a few small ones
+    assert!(program.arena_bytes <= 4 * 64 * (256 * 3 + 10 * 4) + 4096, "arena of {} bytes", program.arena_bytes);
+}
+
+#[test]
+fn compiling_takes_work_in_proportion_to_the_graph() {
+    // Counted work: kernels and steps of a chain that alternates products with elementwise work.
+    let steps = |layers: usize| {
+        let (x, w) = (input([8, 8]), input([8, 8]));
+        let y = (0..layers).fold(x.clone(), |y, _| y.dot(&w).unwrap().tanh().unwrap());
+        compiled(&[x, w], &[y], &[false, false]).kernels.len()
+    };
+    assert_eq!(steps(400), 2 * steps(200));
+}
