@@ -1,0 +1,40 @@
+/** What the examples share about the command line: numbers out of strings, choices, and errors people can read. */
+
+/** A mistake on the command line; shown without a stack trace. */
+export class UsageError extends Error {}
+
+/** A number from an option's text, between limits. */
+export function numberOf(name: string, text: string, low: number, high = Number.POSITIVE_INFINITY): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (value >= low && value <= high) return value;
+  const range = high === Number.POSITIVE_INFINITY ? `of at least ${low}` : `between ${low} and ${high}`;
+  throw new UsageError(`--${name} must be a number ${range}, not "${text}"`);
+}
+
+/** A whole number from an option's text. */
+export function countOf(name: string, text: string, low = 1): number {
+  const value = numberOf(name, text, low);
+  if (Number.isSafeInteger(value)) return value;
+  throw new UsageError(`--${name} must be a whole number, not "${text}"`);
+}
+
+/** One of several words. */
+export function choiceOf<T extends string>(name: string, text: string, choices: readonly T[]): T {
+  const choice = choices.find((word) => word === text);
+  if (choice !== undefined) return choice;
+  throw new UsageError(`--${name} must be one of ${choices.join(", ")}, not "${text}"`);
+}
+
+/** Runs an example; a mistake on the command line ends with its sentence and code 2, any other error with code 1. */
+export function runExample(main: () => Promise<void>, usage: string): void {
+  main().catch((error: unknown) => {
+    const code = typeof error === "object" && error !== null && "code" in error ? String(error.code) : "";
+    if (error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS")) {
+      console.error(`${error instanceof Error ? error.message : error}\n\n${usage}`);
+      process.exitCode = 2;
+      return;
+    }
+    console.error(error);
+    process.exitCode = 1;
+  });
+}

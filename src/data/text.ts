@@ -1,0 +1,109 @@
+/**
+ * Text as a dataset for language models: characters, their vocabulary, and windows of context with the character that
+ * follows. Tokenizers are not here.
+ */
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { argumentError, RaphsonError } from "../errors";
+import type { Tensor } from "../tensor";
+import { type Column, windowColumn } from "./columns";
+import { Dataset } from "./dataset";
+
+/** `inputs` [batch, context]: the characters before; `targets` [batch]: the one that follows; both as places in the vocabulary. */
+export type TextBatch = { readonly inputs: Tensor<"i32">; readonly targets: Tensor<"i32"> };
+
+/** A text, cut into windows. */
+export interface TextData {
+  /** The distinct characters, sorted; a character's number is its place here. */
+  readonly vocabulary: readonly string[];
+  readonly context: number;
+  /** The text's characters. */
+  readonly length: number;
+  /** Windows of the first part of the text. */
+  readonly train: Dataset<TextBatch>;
+  /** Windows of the last part; it shares no character position with `train`. */
+  readonly held: Dataset<TextBatch>;
+  /** The numbers of a string's characters; an error for one that the text does not contain. */
+  encode(text: string): Int32Array;
+  decode(numbers: Iterable<number>): string;
+}
+
+/** Options of `data.text`. */
+export interface TextOptions {
+  /** Characters that the model sees before the one to predict. */
+  readonly context: number;
+  /** The part of the text, from its end, that is held out; 0.1 if not given. */
+  readonly held?: number;
+}
+
+/** A file's content where `source` names a file, `source` itself otherwise. */
+async function contentOf(source: string | URL): Promise<string> {
+  const pathLike = source instanceof URL || (source.length < 4096 && !source.includes("\n"));
+  const named = source instanceof URL || (pathLike && /^\S+\.[A-Za-z0-9]{1,5}$/.test(source));
+  if (!named && !(pathLike && existsSync(source))) return source;
+  try {
+    return await readFile(source, "utf8");
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new RaphsonError("FILE", "data.text", `cannot read ${source}: ${reason}`, { cause });
+  }
+}
+
+/** The windows of `sequence[first, stop)`. */
+function windows(sequence: Int32Array, first: number, stop: number, context: number): Dataset<TextBatch> {
+  const size = stop - first - context;
+  const targets = windowColumn(sequence, first + context, size, 1);
+  return new Dataset(
+    new Map<string, Column>([
+      ["inputs", windowColumn(sequence, first, size, context)],
+      ["targets", { ...targets, shape: [] }],
+    ]),
+  );
+}
+
+/**
+ * Reads a text (a path, a URL of a file, or the text itself) as characters. RaphsonErrors: a file that cannot be read,
+ * a text too short for the context.
+ *
+ * ```ts
+ * import { data } from "raphson";
+ *
+ * const text = await data.text("to be, or not to be: that is the question\n", { context: 4 });
+ * for await (const { inputs, targets } of text.train.batches(8)) console.log(inputs.shape, targets.shape);
+ * ```
+ */
+export async function text(source: string | URL, options: TextOptions): Promise<TextData> {
+  const { context, held = 0.1 } = options;
+  if (!(Number.isSafeInteger(context) && context >= 1)) {
+    throw argumentError("data.text", `context must be a whole number of at least 1, not ${context}`);
+  }
+  if (!(held > 0 && held < 1)) throw argumentError("data.text", `held must lie between 0 and 1, not ${held}`);
+
+  const characters = Array.from(await contentOf(source));
+  const cut = Math.floor(characters.length * (1 - held));
+  if (cut <= context || characters.length - cut <= context) {
+    throw argumentError(
+      "data.text",
+      `${characters.length} characters are too few for a context of ${context} and a held-out part of ${held}`,
+    );
+  }
+  const vocabulary = [...new Set(characters)].sort();
+  const places = new Map(vocabulary.map((character, place) => [character, place]));
+  const encode = (string: string) =>
+    Int32Array.from(Array.from(string), (character) => {
+      const place = places.get(character);
+      if (place !== undefined) return place;
+      throw argumentError("encode", `the text has no character ${JSON.stringify(character)}`);
+    });
+  const sequence = encode(characters.join(""));
+
+  return {
+    vocabulary,
+    context,
+    length: characters.length,
+    train: windows(sequence, 0, cut, context),
+    held: windows(sequence, cut, characters.length, context),
+    encode,
+    decode: (numbers) => Array.from(numbers, (number) => vocabulary[number] ?? "\ufffd").join(""),
+  };
+}

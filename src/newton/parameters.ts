@@ -1,0 +1,79 @@
+/**
+ * The parameters that a step changes, wherever they live: in modules (whose stored values are replaced) or loose in a
+ * tree (where the step keeps copies of its own).
+ */
+import { dtypeError } from "../errors";
+import type { Handle } from "../native";
+import { withValues } from "../nn/context";
+import { Parameter } from "../nn/module";
+import type { ParameterLike } from "../nn/moduleLike";
+import { fromKey } from "../random";
+import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
+import { untracked } from "../tidy";
+import { type Flat, flatten } from "../tree";
+
+/** The parameters of a tree, in a fixed order. */
+export class ParameterValues {
+  readonly #flat: Flat;
+  /** For each place in the order: the module's parameter, or our own tensor. */
+  readonly #places: (Parameter | AnyTensor)[];
+
+  constructor(tree: unknown) {
+    this.#flat = untracked(() => flatten(tree, "trainingStep"));
+    this.#flat.tensors.forEach((tensor, index) => {
+      if (tensor.dtype === "f32" || tensor.dtype === "f64") return;
+      const path = this.#flat.paths[index] ?? "";
+      throw dtypeError(
+        "trainingStep",
+        `parameter ${path} is ${tensor.dtype}; only floats can be trained`,
+        tensor.dtype,
+      );
+    });
+    const inModules = new Map<number, Parameter>();
+    for (const { module, first } of this.#flat.modules) {
+      module.namedParameters().forEach(([, parameter], offset) => {
+        if (parameter instanceof Parameter) inModules.set(first + offset, parameter);
+      });
+    }
+    this.#places = this.#flat.tensors.map((tensor, index) => inModules.get(index) ?? untracked(() => tensor.clone()));
+  }
+
+  /** The current values. */
+  tensors(): AnyTensor[] {
+    return this.#places.map((place) => (place instanceof Parameter ? place.value : place));
+  }
+
+  /** The tree with the current values; modules stand for themselves. */
+  tree(): unknown {
+    return this.#flat.rebuild(this.tensors(), "themselves");
+  }
+
+  /** Puts new values in place and frees the old ones. */
+  replace(handles: readonly Handle[]): void {
+    this.#places.forEach((place, index) => {
+      const old = place instanceof Parameter ? place.current : place;
+      const value = untracked(() => fromHandle(handles[index] ?? 0, old?.dtype, old?.shape));
+      if (place instanceof Parameter) place.set(value as Tensor);
+      else this.#places[index] = value;
+      old?.dispose();
+    });
+  }
+
+  /**
+   * Calls `use` with a tree of the given values; modules have them in place meanwhile. With a key, modules are in
+   * training mode and draw from it.
+   */
+  bound<R>(values: readonly AnyTensor[], key: Tensor<"u32"> | undefined, use: (tree: unknown) => R): R {
+    const given = new Map<ParameterLike, Tensor>();
+    this.#places.forEach((place, index) => {
+      if (place instanceof Parameter) given.set(place, values[index] as Tensor);
+    });
+    const options = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
+    return withValues(given, options, () => use(this.#flat.rebuild(values, "themselves")));
+  }
+
+  /** Frees the copies; what modules hold stays. */
+  dispose(): void {
+    for (const place of this.#places) if (!(place instanceof Parameter)) place.dispose();
+  }
+}

@@ -1,0 +1,396 @@
+/**
+ * The training step as it runs: one compiled program for each kind of batch, the start-up probe of the rule `next`,
+ * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
+ */
+import { setImmediate } from "node:timers/promises";
+import { argumentError, RaphsonError } from "../errors";
+import { type Handle, native } from "../native";
+import type { Optimizer } from "../optim/optimizer";
+import { scheduled } from "../optim/schedule";
+import type { AnyTensor } from "../tensor";
+import { tidy, untracked } from "../tidy";
+import { type Flat, flatten } from "../tree";
+import { asNewton, type NewtonOptimizer } from "./index";
+import { ParameterValues } from "./parameters";
+import { readReport, type StepReport } from "./report";
+import { handlesOf, initialState, type StepState } from "./state";
+import { compileProbe, compileRescale, compileStep, type Subject, signatureOf } from "./trace";
+
+export type { StepReport } from "./report";
+
+/** What a step is made of: a model or a tree of parameters, a loss of batch and model, and an optimizer. */
+export interface TrainingStepOptions<P, B> {
+  /** The model; its parameters are replaced after each step. */
+  readonly model?: P;
+  /** Instead of a model: any tree of tensors (and modules). Copied; the current ones are `step.params`. */
+  readonly params?: P;
+  /** The loss of a batch: a float scalar. Traced once for each kind of batch: use tensor methods only. */
+  readonly loss: (batch: B, model: P) => AnyTensor;
+  readonly optimizer: Optimizer | NewtonOptimizer;
+  /** Fixes the random draws of the loss (dropout); 0 if not given. */
+  readonly seed?: number;
+  /** Called with each report, in order, a few steps after the step ran. */
+  readonly onReport?: (report: StepReport) => void;
+}
+
+/** Steps whose reports may be outstanding. */
+const MAX_IN_FLIGHT = 4;
+/** The event loop gets a turn at least this often. */
+const YIELD_STEPS = 16;
+const YIELD_MS = 10;
+/** Kinds of batches that programs are kept for. */
+const MAX_SIGNATURES = 16;
+/** Steps in a row with a loss that is not finite before a recovering rule gives up. */
+const MAX_NON_FINITE = 100;
+
+/** The start-up probe of the rule `next`: its steps, how far ahead it looks, its tries and factors. */
+const PROBE = { steps: 3, firstReach: 10, reach: 1, firstTries: 14, tries: 3, shrink: 0.2, caution: 0.1 } as const;
+
+interface Programs {
+  readonly subject: Subject;
+  readonly compiled: Map<string, number>;
+}
+
+const bytesOf = (values: Float64Array | Uint32Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+const f64Scalar = (value: number): Handle => native.upload(bytesOf(Float64Array.of(value)), 1, []);
+
+/** A compiled training step: `step` for one step and its report, `run` and `drain` for many. Made by `trainingStep`. */
+export class TrainingStep<P, B> {
+  readonly #newton: NewtonOptimizer;
+  readonly #loss: (batch: B, model: P) => unknown;
+  readonly #onReport: ((report: StepReport) => void) | undefined;
+  readonly #values: ParameterValues;
+  readonly #key: Handle;
+  readonly #signatures = new Map<string, Programs>();
+  readonly #state: StepState;
+
+  #scale = { value: Number.NaN, handle: 0 };
+  #counter = 0;
+  #alpha: number;
+  #nonFinite = 0;
+  #failure: { error: unknown } | undefined;
+  #disposed = false;
+  #turn: Promise<unknown> = Promise.resolve();
+  #lastYield = performance.now();
+  #inFlight = 0;
+  #delivery: Promise<void> = Promise.resolve();
+
+  /** @internal Use `trainingStep`. */
+  constructor(options: TrainingStepOptions<P, B>) {
+    const { model, params, loss, seed = 0 } = options;
+    if ((model === undefined) === (params === undefined)) {
+      throw argumentError("trainingStep", "give either a model or params");
+    }
+    if (typeof loss !== "function") throw argumentError("trainingStep", "loss must be a function of batch and model");
+    if (!Number.isSafeInteger(seed) || seed < 0) {
+      throw argumentError("trainingStep", `seed must be a whole number of at least 0, not ${seed}`);
+    }
+    this.#newton = asNewton(options.optimizer);
+    this.#loss = loss;
+    this.#onReport = options.onReport;
+    this.#alpha = this.#newton.spec.initial;
+    this.#values = new ParameterValues(model ?? params);
+    this.#state = untracked(() => tidy(() => initialState(this.#newton, this.#values.tensors())));
+    this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
+  }
+
+  /** The current parameters: the model itself, or the tree with the newest tensors (do not keep them over a step). */
+  get params(): P {
+    return this.#values.tree() as P;
+  }
+
+  /** α of the next step, as far as reports have come in. */
+  get alpha(): number {
+    return this.#alpha;
+  }
+
+  /** Steps begun. */
+  get steps(): number {
+    return this.#counter;
+  }
+
+  /** Kinds of batches that programs are kept for. */
+  get signatures(): number {
+    return this.#signatures.size;
+  }
+
+  /** One step; resolves with its report. Rejects like `run`. */
+  async step(batch: B): Promise<StepReport> {
+    let own: StepReport | undefined;
+    await this.#serially(() =>
+      this.#advance(batch, (report) => {
+        own = report;
+      }),
+    );
+    await this.drain();
+    if (own === undefined) throw new RaphsonError("INTERNAL", "trainingStep", "internal: the step gave no report");
+    return own;
+  }
+
+  /**
+   * Queues one step; resolves when another may follow, usually before this one is through. Its report goes to
+   * `onReport`. RaphsonErrors: a loss that is not a scalar (at the first step), `NON_FINITE` where the rule cannot
+   * recover, both naming the step.
+   */
+  run(batch: B): Promise<void> {
+    return this.#serially(() => this.#advance(batch));
+  }
+
+  /** Resolves when all reports are in. */
+  async drain(): Promise<void> {
+    await this.#turn;
+    await this.#delivery;
+    this.#throwFailure();
+  }
+
+  /** Frees state and programs; the parameters stay. Call it when no step is running. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    for (const programs of this.#signatures.values()) disposePrograms(programs);
+    this.#signatures.clear();
+    const { direction, rule, ownRule } = this.#state;
+    native.dispose([
+      ...direction,
+      ...rule,
+      ...ownRule,
+      this.#key,
+      ...(this.#scale.handle === 0 ? [] : [this.#scale.handle]),
+    ]);
+    this.#values.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** One after another, in the order of the calls, even if the caller does not wait. */
+  #serially(action: () => Promise<void>): Promise<void> {
+    const result = this.#turn.then(action);
+    this.#turn = result.catch(() => undefined); // the caller sees the error; later steps meet #failure
+    return result;
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+    this.#throwFailure();
+    if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
+    const index = this.#counter;
+    const flat = flatten(batch, "trainingStep");
+    const programs = untracked(() => this.#programsFor(flat));
+    const counter = native.upload(bytesOf(Uint32Array.of(index)), 3, []);
+    const common = [...handlesOf(flat.tensors), this.#key, counter];
+    try {
+      const report = this.#launch(programs, index, common);
+      this.#counter = index + 1;
+      const probes = this.#newton.spec.rule === "next" && index < PROBE.steps;
+      const factor = probes ? await this.#probe(programs, index, common) : 1;
+      this.#deliver(index, report, factor, onOwn);
+    } finally {
+      native.dispose([counter]);
+    }
+    await this.#breathe();
+    this.#throwFailure();
+  }
+
+  /** Queues the step's program and takes over its results; returns the report's handle. */
+  #launch(programs: Programs, index: number, common: readonly Handle[]): Handle {
+    const measures = index % this.#newton.spec.every === 0;
+    const program = programOf(programs, measures ? "measuring" : "resting", () =>
+      compileStep(programs.subject, this.#newton, measures),
+    );
+    const { direction, rule, ownRule } = this.#state;
+    const params = handlesOf(this.#values.tensors());
+    const scale = this.#scaleAt(index);
+    const results = native.runProgram(program, [...params, ...direction, ...rule, ...ownRule, ...common, scale]);
+    native.dispose([...direction, ...rule, ...ownRule]);
+    const take = taker(results);
+    this.#values.replace(take(params.length));
+    this.#state.direction = take(direction.length);
+    this.#state.rule = take(rule.length);
+    this.#state.ownRule = take(ownRule.length);
+    return take(1)[0] ?? 0;
+  }
+
+  /** The schedule's factor as a tensor; made anew only when it changes. */
+  #scaleAt(index: number): Handle {
+    const { schedule } = this.#newton;
+    const value = schedule === undefined ? 1 : scheduled(schedule, index);
+    if (value !== this.#scale.value) {
+      if (this.#scale.handle !== 0) native.dispose([this.#scale.handle]);
+      this.#scale = { value, handle: f64Scalar(value) };
+    }
+    return this.#scale.handle;
+  }
+
+  /**
+   * The start-up probe: shrink the step until the loss falls as it should, then take the shorter step instead. Returns
+   * the factor by which α was changed.
+   */
+  async #probe(programs: Programs, index: number, common: readonly Handle[]): Promise<number> {
+    const first = index === 0;
+    const reach = first ? PROBE.firstReach : PROBE.reach;
+    const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
+    const { rule } = this.#state;
+    let factor = 1;
+    let reduced = false;
+    for (let tries = first ? PROBE.firstTries : PROBE.tries; tries > 0; tries--) {
+      const handle = f64Scalar(factor);
+      const params = handlesOf(this.#values.tensors());
+      const [accepted = 0] = native.runProgram(program, [...params, ...rule, ...common, handle]);
+      const answer = await native.read(accepted);
+      native.dispose([handle, accepted]);
+      if (answer[0] === 1) break;
+      factor *= PROBE.shrink;
+      reduced = true;
+    }
+    if (reduced && !first) factor *= PROBE.caution;
+    if (factor !== 1) this.#rescale(programs, factor);
+    return factor;
+  }
+
+  #rescale(programs: Programs, factor: number): void {
+    const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
+    const { rule } = this.#state;
+    const params = handlesOf(this.#values.tensors());
+    const handle = f64Scalar(factor);
+    const results = native.runProgram(program, [...params, ...rule, handle, this.#scale.handle]);
+    native.dispose([handle, ...rule]);
+    const take = taker(results);
+    this.#values.replace(take(params.length));
+    this.#state.rule = take(rule.length);
+  }
+
+  /** Reads the report when it is there, after those before it. */
+  #deliver(index: number, report: Handle, factor: number, onOwn?: (report: StepReport) => void): void {
+    this.#inFlight += 1;
+    const bytes = native.read(report).finally(() => native.dispose([report]));
+    bytes.catch(() => undefined); // handled below, in its turn
+    this.#delivery = this.#delivery
+      .then(async () => {
+        const plain = readReport(index, await bytes, this.#newton.telemetry);
+        const read = { ...plain, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
+        this.#alpha = read.nextAlpha;
+        this.#checkFinite(read);
+        this.#onReport?.(read);
+        onOwn?.(read);
+      })
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => {
+        this.#inFlight -= 1;
+      });
+  }
+
+  /** `next` takes a bad step back and goes on; every other rule would go on from spoilt parameters. */
+  #checkFinite({ step, loss }: StepReport): void {
+    if (Number.isFinite(loss)) {
+      this.#nonFinite = 0;
+      return;
+    }
+    this.#nonFinite += 1;
+    const recovers = this.#newton.spec.rule === "next" && step > 0;
+    if (recovers && this.#nonFinite < MAX_NON_FINITE) return;
+    const advice = recovers
+      ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data`
+      : step === 0
+        ? "before anything was learned; look for NaN in the data or in the initial parameters"
+        : 'so training stopped; use a smaller learning rate, or newton(…) with the rule "next", which recovers';
+    const error = new RaphsonError("NON_FINITE", "trainingStep", `the loss at step ${step} is ${loss}, ${advice}`);
+    this.#failure ??= { error };
+  }
+
+  /** Keeps few steps in flight, and gives the event loop its turns. */
+  async #breathe(): Promise<void> {
+    while (this.#inFlight >= MAX_IN_FLIGHT) {
+      const before = this.#inFlight;
+      await Promise.race([this.#delivery, setImmediate()]);
+      if (this.#inFlight === before) await setImmediate();
+    }
+    const now = performance.now();
+    if (this.#counter % YIELD_STEPS === 0 || now - this.#lastYield > YIELD_MS) {
+      await setImmediate();
+      this.#lastYield = performance.now();
+    }
+  }
+
+  /** The programs for this kind of batch; the ones used longest ago make room. */
+  #programsFor(batch: Flat): Programs {
+    const signature = signatureOf(batch);
+    const known = this.#signatures.get(signature);
+    if (known !== undefined) {
+      if (this.#signatures.size > 1) {
+        this.#signatures.delete(signature); // last in the map: used most recently
+        this.#signatures.set(signature, known);
+      }
+      return known;
+    }
+    const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
+    const subject: Subject = {
+      params: kinds,
+      direction: directionTree,
+      ownRule: ownRuleTree,
+      rule: ruleKinds,
+      batch: batch,
+      lossOf: (params, traced, key) => this.#values.bound(params, key, (tree) => this.#loss(traced as B, tree as P)),
+    };
+    const programs: Programs = { subject, compiled: new Map() };
+    this.#signatures.set(signature, programs);
+    if (this.#signatures.size > MAX_SIGNATURES) {
+      const [oldest] = this.#signatures;
+      if (oldest !== undefined) {
+        this.#signatures.delete(oldest[0]);
+        disposePrograms(oldest[1]);
+      }
+    }
+    return programs;
+  }
+}
+
+function programOf(programs: Programs, name: string, compile: () => number): number {
+  const known = programs.compiled.get(name);
+  if (known !== undefined) return known;
+  const program = untracked(compile);
+  programs.compiled.set(name, program);
+  return program;
+}
+
+function disposePrograms(programs: Programs): void {
+  for (const program of programs.compiled.values()) native.disposeProgram(program);
+}
+
+/** Hands out the handles of a list, one group after another. */
+function taker(handles: readonly Handle[]): (count: number) => Handle[] {
+  let position = 0;
+  return (count) => {
+    position += count;
+    return handles.slice(position - count, position);
+  };
+}
+
+/**
+ * Compiles forward, backward, direction, learning-rate rule and update into one program for each kind of batch. The
+ * model's parameters are replaced after each step.
+ *
+ * ```ts
+ * import { newton, nn, optim, type Tensor, tensor, trainingStep } from "raphson";
+ *
+ * const model = nn.linear(2, 1);
+ * const step = trainingStep({
+ *   model,
+ *   loss: ({ x, y }: { x: Tensor; y: Tensor }, model) => model(x).sub(y).square().mean(),
+ *   optimizer: newton(optim.sgd()),
+ * });
+ * const batch = { x: tensor([[0, 1], [1, 0]]), y: tensor([[1], [2]]) };
+ * const { loss, alpha } = await step.step(batch);
+ * console.log(loss, alpha);
+ * ```
+ */
+export function trainingStep<P, B>(options: TrainingStepOptions<P, B>): TrainingStep<P, B> {
+  return new TrainingStep(options);
+}

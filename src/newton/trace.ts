@@ -1,0 +1,283 @@
+/**
+ * From a loss function and an optimizer to programs: forward, backward, direction ω, learning-rate rule and update are
+ * traced once and compiled together. Running the programs, step after step, is `step.ts`'s subject.
+ */
+import type { DType, FloatDType } from "../dtype";
+import { argumentError, shapeError } from "../errors";
+import { ROW } from "../generated/ops";
+import { type Handle, native } from "../native";
+import type { Optimizer } from "../optim/optimizer";
+import { type AnyTensor, fromHandle, type Shape, Tensor } from "../tensor";
+import { arange } from "../tensor/creation";
+import { concatenate } from "../tensor/movement";
+import { tidy } from "../tidy";
+import { traced } from "../trace";
+import { type Flat, flatten } from "../tree";
+import type { NewtonOptimizer } from "./index";
+import type { AlphaProposal, Measure } from "./rule";
+import { handlesOf } from "./state";
+
+/** A placeholder's dtype and shape. */
+export interface Kind {
+  readonly dtype: DType;
+  readonly shape: Shape;
+}
+
+/** What is traced: a loss of the batch, where `inside` puts the traced parameters in their places meanwhile. */
+export interface Subject {
+  readonly params: readonly Kind[];
+  readonly direction: Flat;
+  /** The rule's state and, behind it, the state of a rule from TypeScript. */
+  readonly rule: readonly Kind[];
+  readonly ownRule: Flat;
+  readonly batch: Flat;
+  /** The loss for traced parameters and a traced batch; random draws in it come from the key. */
+  lossOf(params: readonly AnyTensor[], batch: unknown, key: Tensor<"u32">): unknown;
+}
+
+const placeholder = ({ dtype, shape }: Kind): AnyTensor => fromHandle(native.input(DTYPE_CODE[dtype], [...shape]));
+/** Inputs of a program to be, of these kinds. */
+export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(placeholder);
+/** The addon's results as tensors, which the surrounding `tidy` frees. */
+const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
+const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
+const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
+
+/** What two batches must share to share a program. */
+export function signatureOf(batch: Flat): string {
+  const kinds = batch.tensors.map(({ dtype, shape }) => `${dtype}[${shape.join(",")}]`);
+  return `${batch.structure} ${kinds.join(" ")} ${batch.statics.map(({ value }) => String(value)).join(" ")}`;
+}
+
+/** The traced inputs that every program of a step has, in this order: parameters, batch, key, counter. */
+interface Inputs {
+  readonly params: readonly AnyTensor[];
+  readonly batch: readonly AnyTensor[];
+  readonly key: Tensor<"u32">;
+  readonly counter: Tensor<"u32">;
+}
+
+function commonInputs(subject: Subject): Inputs {
+  return {
+    params: placeholders(subject.params),
+    batch: placeholders(subject.batch.tensors),
+    key: fromHandle(native.input(DTYPE_CODE.u32, [2]), "u32"),
+    counter: fromHandle(native.input(DTYPE_CODE.u32, []), "u32"),
+  };
+}
+
+/** Calls `trace` with a trace open; everything it makes is freed afterwards. */
+export function tracing<R>(trace: () => R): R {
+  return tidy(() => traced(trace));
+}
+
+/** The step's own key: subkey number `counter` of the run's key, as `subkey` has it on the host. */
+function stepKey({ key, counter }: Inputs): Tensor<"u32"> {
+  const counters = arange(0, 2, 1, { dtype: "u32" }).add(counter.mul(2));
+  const [key0, key1] = [key.at(0), key.at(1)];
+  return fromHandle(native.elementwise3(ROW.threefry, key0.handle, key1.handle, counters.handle), "u32");
+}
+
+/** The loss, checked: one number of a float dtype. Draws made inside come from the step's own key. */
+function tracedLoss(subject: Subject, inputs: Inputs): AnyTensor {
+  const batch = subject.batch.rebuild(inputs.batch, "themselves");
+  const loss = subject.lossOf(inputs.params, batch, stepKey(inputs));
+  if (!(loss instanceof Tensor))
+    throw argumentError("trainingStep", "the loss function must return a tensor (and not a promise)");
+  if (loss.shape.length !== 0) {
+    throw shapeError(
+      "trainingStep",
+      `the loss must be one number, but has shape [${loss.shape.join(", ")}]; take its mean()`,
+      loss.shape,
+    );
+  }
+  if (loss.dtype !== "f32" && loss.dtype !== "f64") {
+    throw argumentError("trainingStep", `the loss must be f32 or f64, not ${loss.dtype}; cast it`);
+  }
+  return loss;
+}
+
+/** ∂loss/∂params. */
+function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[]): AnyTensor[] {
+  const one = native.constant(1, DTYPE_CODE[loss.dtype], []);
+  const gradients = native.vjp([loss.handle], handlesOf(params), [one]);
+  native.dispose([one]);
+  return owned(gradients);
+}
+
+/** A number of the addon's report as a row of one. */
+const entry = (value: AnyTensor): Tensor<"f64"> => value.cast("f64").reshape([1]);
+
+/**
+ * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then batch, key,
+ * counter, scale. Outputs: the first four anew, and the report.
+ */
+export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
+  return tracing(() => {
+    const inputs = commonInputs(subject);
+    const direction = placeholders(subject.direction.tensors);
+    const rule = placeholders(subject.rule);
+    const ownRule = placeholders(subject.ownRule.tensors);
+    const scale = placeholder(F64_SCALAR) as Tensor<"f64">;
+    const loss = tracedLoss(subject, inputs);
+    const gradients = gradientsOf(loss, inputs.params);
+
+    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients };
+    const outputs = measures ? measuringOutputs(given) : restingOutputs(given);
+
+    const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
+    const kept = [...inputs.batch, inputs.key, inputs.counter, scale];
+    const donate = [...donated.map(() => true), ...kept.map(() => false)];
+    return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
+  });
+}
+
+interface Given {
+  readonly subject: Subject;
+  readonly newton: NewtonOptimizer;
+  readonly inputs: Inputs;
+  readonly direction: readonly AnyTensor[];
+  readonly rule: readonly AnyTensor[];
+  readonly ownRule: readonly AnyTensor[];
+  readonly scale: Tensor<"f64">;
+  readonly loss: AnyTensor;
+  readonly gradients: readonly AnyTensor[];
+}
+
+/** ω and the direction's new state, flat. */
+function directionOf({ subject, newton, inputs, direction, gradients }: Given) {
+  const optimizer: Optimizer = newton.optimizer;
+  const state = subject.direction.rebuild(direction, "records");
+  const result = optimizer.direction({ params: inputs.params, gradients, state });
+  const after = flatten(result.state, optimizer.name);
+  sameKinds(optimizer.name, after, subject.direction);
+  return { omega: result.omega, after: after.tensors };
+}
+
+function sameKinds(name: string, after: Flat, before: Flat): void {
+  const kinds = ({ tensors, structure }: Flat) =>
+    `${structure} ${tensors.map(({ dtype, shape }) => `${dtype}[${shape.join(", ")}]`).join(" ")}`;
+  if (kinds(after) !== kinds(before)) {
+    throw argumentError(name, `the state changed its form in a step: ${kinds(before)} became ${kinds(after)}`);
+  }
+}
+
+function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[]) {
+  const { loss, inputs, gradients, rule } = given;
+  const alpha = rule[0]?.handle ?? 0;
+  const found = native.alphaMeasure(
+    [...needs],
+    loss.handle,
+    handlesOf(inputs.params),
+    handlesOf(gradients),
+    handlesOf(omega),
+    alpha,
+  );
+  return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle(handle, "f64", [])]));
+}
+
+function measuringOutputs(given: Given): AnyTensor[] {
+  const { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients } = given;
+  const { spec, rule: chosen, telemetry } = newton;
+  const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
+  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state));
+  const { omega, after } = directionOf(given);
+
+  let proposal: readonly AnyTensor[] = [];
+  let ownAfter: readonly AnyTensor[] = ownRule;
+  if (typeof chosen !== "string") {
+    const alpha = rule[0] as Tensor<"f64">;
+    const measures = { alpha, ...measured(given, omega, chosen.needs) };
+    const answer = chosen.next(measures, subject.ownRule.rebuild(ownRule, "records"));
+    proposal = proposalOf(chosen.name, answer.proposal);
+    const flat = flatten(answer.state, chosen.name);
+    sameKinds(chosen.name, flat, subject.ownRule);
+    ownAfter = flat.tensors;
+  }
+  const result = native.alphaFinish(
+    spec,
+    loss.handle,
+    params,
+    handlesOf(gradients),
+    handlesOf(omega),
+    handlesOf(direction),
+    handlesOf(after),
+    state,
+    handlesOf(carry),
+    scale.handle,
+    handlesOf(proposal),
+  );
+  const report = withTelemetry(given, omega, fromHandle(result.report, "f64"), telemetry);
+  return [...owned([...result.params, ...result.direction, ...result.state]), ...ownAfter, report];
+}
+
+function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[] {
+  const parts = "alpha" in proposal ? [proposal.alpha] : [proposal.slope, proposal.curvature];
+  for (const part of parts) {
+    if (part instanceof Tensor && part.dtype === "f64" && part.shape.length === 0) continue;
+    throw argumentError(name, "next must give { alpha } or { slope, curvature } as f64 scalars; cast or sum() them");
+  }
+  return parts;
+}
+
+/** The report with the numbers that `telemetry` asks for behind it. */
+function withTelemetry(
+  given: Given,
+  omega: readonly AnyTensor[],
+  report: Tensor<"f64">,
+  telemetry: readonly Measure[],
+) {
+  if (telemetry.length === 0) return report;
+  const numbers = measured(given, omega, telemetry);
+  return concatenate([report, ...telemetry.map((name) => entry(numbers[name] as AnyTensor))]);
+}
+
+/** A step between two measurements: α stays, θ′ = θ − scale · α · ω. */
+function restingOutputs(given: Given): AnyTensor[] {
+  const { inputs, rule, ownRule, scale, loss, newton } = given;
+  const { omega, after } = directionOf(given);
+  const alpha = rule[0] as Tensor<"f64">;
+  const applied = alpha.mul(scale);
+  const params = inputs.params.map((param, index) => {
+    // Parameters are floats (checked where they enter), and ω has their dtypes.
+    const [theta, direction] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
+    return theta.sub(direction.mul(applied.cast(theta.dtype)));
+  });
+  const nothing = fromHandle(native.constant(Number.NaN, DTYPE_CODE.f64, [4]), "f64");
+  const one = fromHandle(native.constant(1, DTYPE_CODE.f64, [1]), "f64");
+  const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, one]);
+  const all = [...params, ...after, ...rule, ...ownRule];
+  return [...all, withTelemetry(given, omega, report, newton.telemetry)];
+}
+
+/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, batch, key, counter, factor. */
+export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: number): number {
+  return tracing(() => {
+    const inputs = commonInputs(subject);
+    const rule = placeholders(subject.rule);
+    const factor = placeholder(F64_SCALAR);
+    const loss = tracedLoss(subject, inputs);
+    const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
+    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
+    const all = [...inputs.params, ...rule, ...inputs.batch, inputs.key, inputs.counter, factor];
+    return native.compileProgram(
+      handlesOf(all),
+      handlesOf(accept),
+      all.map(() => false),
+    );
+  });
+}
+
+/** The step again with α times a factor. Inputs: params, rule state (given away), factor, scale. Outputs: the first two anew. */
+export function compileRescale(subject: Subject, newton: NewtonOptimizer): number {
+  return tracing(() => {
+    const params = placeholders(subject.params);
+    const rule = placeholders(subject.rule);
+    const [factor, scale] = [placeholder(F64_SCALAR), placeholder(F64_SCALAR)];
+    const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
+    const outputs = handlesOf(owned(results));
+    const donated = [...params, ...rule];
+    const donate = [...donated.map(() => true), false, false];
+    return native.compileProgram(handlesOf([...donated, factor, scale]), outputs, donate);
+  });
+}

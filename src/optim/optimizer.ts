@@ -1,0 +1,124 @@
+/**
+ * What an optimizer is here: a rule that turns gradients into a direction ω, which a step subtracts times a learning
+ * rate. The built-in ones are the addon's; `defineOptimizer` makes one from TypeScript. Learning-rate control is not
+ * here (see `newton/`).
+ */
+import { argumentError } from "../errors";
+import { type Handle, native } from "../native";
+import { type AnyTensor, fromHandle } from "../tensor";
+import type { Schedule } from "./schedule";
+
+/** What a direction is made from: parameters and gradients in the same order, and the state before the step. */
+export interface DirectionInput<S> {
+  readonly params: readonly AnyTensor[];
+  readonly gradients: readonly AnyTensor[];
+  readonly state: S;
+}
+
+/** The direction ω for each parameter (θ′ = θ − αω), and the state after the step. */
+export interface Direction<S> {
+  readonly omega: readonly AnyTensor[];
+  readonly state: S;
+}
+
+/** An optimizer. `S` is its state: any tree of tensors. */
+export interface Optimizer<S = unknown> {
+  readonly name: string;
+  readonly options: Readonly<Record<string, number>>;
+  /** Used when the optimizer runs plain; `newton` replaces it. */
+  readonly learningRate: number | Schedule;
+  init(params: readonly AnyTensor[]): S;
+  direction(input: DirectionInput<S>): Direction<S>;
+}
+
+/** A learning rate, checked; or a schedule as it is. */
+export function checkedLearningRate(op: string, learningRate: number | Schedule): number | Schedule {
+  if (typeof learningRate === "function") return learningRate;
+  if (Number.isFinite(learningRate) && learningRate > 0) return learningRate;
+  throw argumentError(op, `learningRate must be a positive number or a schedule, not ${learningRate}`);
+}
+
+const handles = (tensors: readonly AnyTensor[]): Handle[] => tensors.map((tensor) => tensor.handle);
+
+/** An optimizer whose mathematics is in the addon. */
+export function nativeOptimizer(
+  name: string,
+  options: Readonly<Record<string, number>>,
+  learningRate: number | Schedule,
+): Optimizer<readonly AnyTensor[]> {
+  // The addon checks ranges too; asking it now makes the error point at the optimizer's own line.
+  native.directionInit(name, options, []);
+  return {
+    name,
+    options,
+    learningRate: checkedLearningRate(`optim.${name}`, learningRate),
+    init: (params) => native.directionInit(name, options, handles(params)).map((handle) => fromHandle(handle)),
+    direction({ params, gradients, state }) {
+      const results = native
+        .directionApply(name, options, handles(params), handles(gradients), handles(state))
+        .map((handle) => fromHandle(handle));
+      return { omega: results.slice(0, params.length), state: results.slice(params.length) };
+    },
+  };
+}
+
+/** What `defineOptimizer` takes. */
+export interface OptimizerDefinition<S> {
+  readonly name?: string;
+  /** For display only. */
+  readonly options?: Readonly<Record<string, number>>;
+  readonly learningRate?: number | Schedule;
+  /** The state before the first step: any tree of tensors. */
+  init(params: readonly AnyTensor[]): S;
+  /** ω and the state after a step. Traced once and compiled into the step: use tensor methods only. */
+  direction(input: DirectionInput<S>): Direction<S>;
+}
+
+/**
+ * An optimizer of your own. Its functions work on lists of tensors (one for each parameter) and are traced into the
+ * same program as the built-in ones.
+ *
+ * ```ts
+ * import { defineOptimizer, newton } from "raphson";
+ *
+ * const signs = defineOptimizer({
+ *   name: "signs",
+ *   init: () => [],
+ *   direction: ({ gradients, state }) => ({ omega: gradients.map((gradient) => gradient.sign()), state }),
+ * });
+ * console.log(newton(signs).optimizer.name);
+ * ```
+ */
+export function defineOptimizer<S>(definition: OptimizerDefinition<S>): Optimizer<S> {
+  const { name = "custom", options = {}, learningRate = 0.01 } = definition;
+  if (typeof definition.init !== "function" || typeof definition.direction !== "function") {
+    throw argumentError("defineOptimizer", "init and direction must be functions");
+  }
+  return {
+    name,
+    options,
+    learningRate: checkedLearningRate("defineOptimizer", learningRate),
+    init: (params) => definition.init(params),
+    direction(input) {
+      const result = definition.direction(input);
+      checkOmega(name, result.omega, input.params);
+      return result;
+    },
+  };
+}
+
+function checkOmega(name: string, omega: readonly AnyTensor[], params: readonly AnyTensor[]): void {
+  if (omega.length !== params.length) {
+    throw argumentError(name, `direction gave ${omega.length} tensors for ${params.length} parameters`);
+  }
+  omega.forEach((part, index) => {
+    const param = params[index];
+    if (param === undefined || (part.dtype === param.dtype && String(part.shape) === String(param.shape))) return;
+    throw argumentError(
+      name,
+      `direction ${index} is ${part.dtype} [${part.shape.join(", ")}], but its parameter is ` +
+        `${param.dtype} [${param.shape.join(", ")}]`,
+      { shapes: [part.shape, param.shape], dtypes: [part.dtype, param.dtype] },
+    );
+  });
+}

@@ -1,0 +1,59 @@
+/** The log of a run: one JSON object a line, written as the run goes on. */
+import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
+import { join } from "node:path";
+import { RaphsonError } from "../errors";
+import type { StepReport } from "../newton/step";
+import type { Evaluation } from "./history";
+
+/** Numbers that JSON has no word for become strings ("NaN", "Infinity"). */
+function plain(_: string, value: unknown): unknown {
+  return typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
+}
+
+/** Writes `steps.jsonl` in a folder. */
+export class RunLog {
+  readonly #path: string;
+  readonly #stream: WriteStream;
+  #error: Error | undefined;
+
+  constructor(folder: string) {
+    this.#path = join(folder, "steps.jsonl");
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (cause) {
+      throw this.#failed(cause);
+    }
+    this.#stream = createWriteStream(this.#path);
+    this.#stream.on("error", (error) => {
+      this.#error ??= error;
+    });
+  }
+
+  step(report: StepReport): void {
+    this.#write({ kind: "step", ...report });
+  }
+
+  evaluation(evaluation: Evaluation): void {
+    this.#write({ kind: "evaluation", ...evaluation });
+  }
+
+  /** Resolves when everything is written. */
+  async close(): Promise<void> {
+    if (this.#error === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#stream.once("close", resolve);
+        this.#stream.end();
+      });
+    }
+    if (this.#error !== undefined) throw this.#failed(this.#error);
+  }
+
+  #write(entry: object): void {
+    if (this.#error === undefined) this.#stream.write(`${JSON.stringify(entry, plain)}\n`);
+  }
+
+  #failed(cause: unknown): RaphsonError {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    return new RaphsonError("FILE", "train", `cannot write the log ${this.#path}: ${reason}`, { cause });
+  }
+}
