@@ -1,0 +1,202 @@
+/**
+ * Compiled functions: traced once for each signature of their arguments, then replayed as one program, without any work
+ * per operation in JavaScript.
+ */
+
+import { dtypeCode } from "./dtype";
+import { argumentError } from "./errors";
+import { native } from "./native";
+import { withValues } from "./nn/context";
+import { type AnyTensor, fromHandle } from "./tensor";
+import { tidy, untracked } from "./tidy";
+import { isTracing, traced } from "./trace";
+import { moduleValues } from "./transforms";
+import { type Flat, flatten } from "./tree";
+
+/** Options of `compile`. */
+export interface CompileOptions {
+  /** Numbers of arguments whose tensors are given up: their memory is reused for results, and they are disposed of. */
+  readonly donate?: readonly number[];
+  /** How many signatures to keep programs for (32 unless given); the least recently used goes first. */
+  readonly cacheSize?: number;
+}
+
+/** A compiled function. */
+export interface Compiled<A extends readonly unknown[], R> {
+  (...args: A): R;
+  /** How many signatures have been traced so far. */
+  readonly traces: number;
+  /** Sizes of the cached programs, the most recently used last. */
+  programs(): ProgramSize[];
+  /** Frees the programs; a later call traces again. */
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** The size of a compiled program. */
+export interface ProgramSize {
+  readonly kernels: number;
+  readonly arenaBytes: number;
+  readonly inputs: number;
+  readonly outputs: number;
+  readonly nodes: number;
+}
+
+interface Entry {
+  readonly program: number;
+  readonly result: Flat;
+}
+
+/** Frees the programs of compiled functions that nobody disposed of. */
+const backstop = new FinalizationRegistry<Map<string, Entry>>(clear);
+
+/**
+ * A function that does the same as `f`, as one program for each signature: dtypes and shapes of the tensors in its
+ * arguments (trees of them; modules count by their parameters) and the values of everything else. `f` itself runs
+ * once per signature, so it must not have side effects, and must not read tensors. Tensors that it captures are
+ * constants of the program, as they were when it was traced: pass what changes as an argument.
+ *
+ * ```ts
+ * import { compile, ones, type Tensor } from "raphson";
+ *
+ * const step = compile((state: { w: Tensor; n: Tensor }, rate: number) => ({
+ *   w: state.w.sub(state.w.mul(rate)),
+ *   n: state.n.add(1),
+ * }));
+ * let state = { w: ones([3]), n: ones([]) };
+ * for (let i = 0; i < 3; i++) state = step(state, 0.5);
+ * console.log(state.w.toArray(), step.traces);   // [0.125, 0.125, 0.125] 1
+ * ```
+ */
+export function compile<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  options: CompileOptions = {},
+): Compiled<A, R> {
+  const limit = options.cacheSize ?? 32;
+  if (!Number.isInteger(limit) || limit < 1) throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);
+  const donated = new Set(options.donate ?? []);
+  const cache = new Map<string, Entry>();
+  let traces = 0;
+
+  const call = (...args: A): R => {
+    if (isTracing()) return f(...args); // part of a larger graph, which is compiled or differentiated as a whole
+    const flat = args.map((arg) => flatten(arg, "compile"));
+    const key = signature(flat);
+    const found = cache.get(key);
+    const entry = found ?? trace(f, flat, donated);
+    cache.delete(key); // the last in order is the most recently used
+    cache.set(key, entry);
+    if (found === undefined) {
+      traces++;
+      if (cache.size > limit) evict(cache);
+    }
+    return run(entry, flat, donated) as R;
+  };
+  const compiled = Object.assign(call, {
+    programs: () => [...cache.values()].map(({ program }) => native.programStats(program)),
+    dispose: () => clear(cache),
+    [Symbol.dispose]: () => clear(cache),
+  });
+  Object.defineProperty(compiled, "traces", { get: () => traces });
+  backstop.register(compiled, cache);
+  return compiled as typeof compiled & { readonly traces: number };
+}
+
+/** Numbers for objects that stand in a signature by identity. */
+const identities = new WeakMap<object, number>();
+let lastIdentity = 0;
+
+function signature(args: readonly Flat[]): string {
+  return args.map((flat) => {
+    const tensors = flat.tensors.map((t) => `${t.dtype}[${t.shape.join()}]`).join(";");
+    const statics = flat.statics.map(({ value }) => staticKey(value)).join(";");
+    const modules = flat.modules.map(({ module }) => staticKey(module)).join(";");
+    return `${flat.structure}|${tensors}|${statics}|${modules}`;
+  }).join("\n");
+}
+
+function staticKey(value: unknown): string {
+  if ((typeof value === "object" && value !== null) || typeof value === "function") {
+    if (ArrayBuffer.isView(value)) {
+      throw argumentError("compile", "a typed array among the arguments would be a constant; wrap it in tensor(…)");
+    }
+    let identity = identities.get(value);
+    if (identity === undefined) {
+      identity = ++lastIdentity;
+      identities.set(value, identity);
+    }
+    return `#${identity}`;
+  }
+  return Object.is(value, -0) ? "number:-0" : `${typeof value}:${String(value)}`.replaceAll(/[;|\n\\]/g, "\\$&");
+}
+
+/** Runs `f` on placeholders, and makes a program of what it did. */
+function trace<A extends readonly unknown[], R>(f: (...args: A) => R, args: readonly Flat[], donated: ReadonlySet<number>): Entry {
+  return untracked(() =>
+    tidy(() =>
+      traced(() => {
+        const inputs = args.map((flat) =>
+          flat.tensors.map((t): AnyTensor => {
+            const handle = native.input(dtypeCode(t.dtype, "compile"), [...t.shape]);
+            return fromHandle(handle, t.dtype, t.shape);
+          }),
+        );
+        const replaced = args.map((flat, i) => flat.rebuild(inputs[i] ?? [], "themselves"));
+        const values = new Map(args.flatMap((flat, i) => [...moduleValues(flat, inputs[i] ?? [])]));
+        const returned: unknown = withValues(values, {}, () => f(...(replaced as readonly unknown[] as A)));
+        if (returned instanceof Promise) throw argumentError("compile", "the function must not be async");
+        const result = flatten(returned, "compile");
+        // every output is a value of its own, also where the function hands back an argument or the same tensor twice
+        const outputs = result.tensors.map((t) => fromHandle(native.alias(t.handle), t.dtype, t.shape));
+        const donate = args.flatMap((flat, i) => flat.tensors.map(() => donated.has(i)));
+        const program = native.compileProgram(inputs.flat().map(handleOf), outputs.map(handleOf), donate);
+        return { program, result: skeleton(result) };
+      }),
+    ),
+  );
+}
+
+/** The structure of a result, with the dtypes and shapes of its tensors but without the tensors, which are freed. */
+function skeleton(result: Flat): Flat {
+  for (const t of result.tensors) {
+    t.shape;
+    t.dtype;
+  }
+  return result;
+}
+
+function run(entry: Entry, args: readonly Flat[], donated: ReadonlySet<number>): unknown {
+  const inputs = args.flatMap((flat) => flat.tensors.map(handleOf));
+  const handles = native.runProgram(entry.program, inputs);
+  args.forEach((flat, i) => {
+    if (donated.has(i)) for (const t of flat.tensors) giveUp(t);
+  });
+  const { tensors } = entry.result;
+  return entry.result.rebuild(
+    handles.map((handle, i) => fromHandle(handle, tensors[i]?.dtype, tensors[i]?.shape)),
+    "records",
+  );
+}
+
+function giveUp(tensor: AnyTensor): void {
+  const handle = tensor.release("it was donated to a compiled function; use what that returned");
+  if (handle !== 0) native.dispose([handle]);
+}
+
+function evict(cache: Map<string, Entry>): void {
+  for (const [key, { program }] of cache) {
+    cache.delete(key);
+    native.disposeProgram(program);
+    return;
+  }
+}
+
+function clear(cache: Map<string, Entry>): void {
+  for (const { program } of cache.values()) native.disposeProgram(program);
+  cache.clear();
+}
+
+function handleOf(tensor: AnyTensor): number {
+  return tensor.handle;
+}
+

@@ -1,0 +1,200 @@
+/**
+ * Modules: functions with parameters. This file holds the base class and the parameter; the layers stand in `layers`,
+ * initial values in `initializers`, and how a forward pass gets its values, its mode and its randomness in `context`.
+ */
+
+import { argumentError, shapeError } from "../errors";
+import { type Shape, Tensor } from "../tensor";
+import { checkShape, describe, showShape } from "../tensor/validate";
+import { untracked } from "../tidy";
+import { currentValue } from "./context";
+import { type Initializer, initialValue } from "./initializers";
+import { MODULE, type ModuleLike, type ParameterLike } from "./moduleLike";
+import { loadModule, saveModule } from "./store";
+import { summarize } from "./summary";
+
+/** Parameters by name, as `parameters()` gives them and gradients come back: a plain tree of tensors. */
+export type Parameters = { readonly [name: string]: Tensor };
+
+/** A value that training changes: a shape and an initialiser, and in time a tensor. */
+export class Parameter implements ParameterLike {
+  readonly shape: Shape;
+  readonly initializer: Initializer;
+  #value: Tensor | undefined;
+
+  constructor(shape: Shape, initializer: Initializer = "kaimingUniform") {
+    this.shape = checkShape("parameter", shape);
+    this.initializer = initializer;
+  }
+
+  /** The value to calculate with: the one given by `nn.apply` while it runs, else the stored one (made with seed 0 if none is). */
+  get value(): Tensor {
+    const given = currentValue(this);
+    if (given !== undefined) return given;
+    if (this.#value === undefined || this.#value.isDisposed) this.#value = this.#make(0, 0);
+    return this.#value;
+  }
+
+  /** The stored value, or undefined while there is none. */
+  get current(): Tensor | undefined {
+    return this.#value?.isDisposed === true ? undefined : this.#value;
+  }
+
+  /** Stores another value of the same shape. The old one is not disposed of: others may hold it. */
+  set(value: Tensor): void {
+    if (!(value instanceof Tensor) || value.dtype !== "f32") {
+      throw argumentError("parameter", `a parameter holds an f32 tensor, got ${describe(value)}`);
+    }
+    if (value.shape.join() !== this.shape.join()) {
+      const both = `${showShape(value.shape)} for a parameter of ${showShape(this.shape)}`;
+      throw shapeError("parameter", `${both}; the shapes must be equal`, value.shape, this.shape);
+    }
+    this.#value = value;
+  }
+
+  /** Draws a fresh value; `index` tells parameters of one model apart. */
+  initialize(seed: number, index: number): void {
+    this.#value = this.#make(seed, index);
+  }
+
+  #make(seed: number, index: number): Tensor {
+    return untracked(() => initialValue(this.initializer, this.shape, seed, index));
+  }
+}
+
+/** A module is called like a function: `model(x)` is `model.forward(x)`. */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the constructor returns a function, which is what this says
+export interface Module<In extends readonly unknown[] = [x: Tensor], Out = Tensor> {
+  (...input: In): Out;
+}
+
+/**
+ * Base class of models and layers. Assign `Parameter`s and modules (also in arrays and plain objects) to fields, and say
+ * in `forward` what the module computes.
+ *
+ * ```ts
+ * import { nn, ones, type Tensor } from "raphson";
+ *
+ * class Residual extends nn.Module {
+ *   inner = nn.linear(8, 8);
+ *   scale = this.parameter([8], "ones");
+ *   override forward(x: Tensor): Tensor {
+ *     return x.add(this.inner(x).tanh().mul(this.scale.value));
+ *   }
+ * }
+ *
+ * const model = new Residual();
+ * model.initialize(1);
+ * console.log(model(ones([2, 8])).shape, Object.keys(model.parameters()));
+ * ```
+ */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: see above
+export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = Tensor> implements ModuleLike {
+  declare readonly [MODULE]: true;
+
+  constructor() {
+    const callable = (...input: In): Out => (callable as unknown as Module<In, Out>).forward(...input);
+    // a function's own name and length would shadow fields of subclasses
+    Reflect.deleteProperty(callable, "name");
+    Reflect.deleteProperty(callable, "length");
+    // biome-ignore lint/correctness/noConstructorReturn: an instance is a function with the class's prototype
+    return Object.setPrototypeOf(callable, new.target.prototype);
+  }
+
+  /** What the module computes. */
+  abstract forward(...input: In): Out;
+
+  /** A parameter for a field of this module. */
+  parameter(shape: Shape, initializer?: Initializer): Parameter {
+    return new Parameter(shape, initializer);
+  }
+
+  /** The parameters with their names (fields joined by dots), in the order of the fields; shared ones once. */
+  namedParameters(): [name: string, parameter: Parameter][] {
+    const found: [string, Parameter][] = [];
+    const seen = new Set<unknown>([this]);
+    const visit = (value: unknown, name: string): void => {
+      const container = value instanceof Module || Array.isArray(value) || isPlainObject(value);
+      if ((!container && !(value instanceof Parameter)) || seen.has(value)) return;
+      seen.add(value);
+      if (value instanceof Parameter) found.push([name, value]);
+      else for (const [key, child] of Object.entries(value as object)) visit(child, `${name}.${key}`);
+    };
+    for (const [key, child] of Object.entries(this)) visit(child, key);
+    return found;
+  }
+
+  /** The values of the parameters by name, made with seed 0 where they do not exist yet. */
+  parameters(): Parameters {
+    return Object.fromEntries(this.namedParameters().map(([name, parameter]) => [name, parameter.value]));
+  }
+
+  /** Stores values for all parameters, as `parameters()` names them. Missing or unknown names are errors. */
+  setParameters(values: Parameters): void {
+    const named = this.namedParameters();
+    const unknown = Object.keys(values).filter((name) => !named.some(([own]) => own === name));
+    const missing = named.filter(([name]) => values[name] === undefined).map(([name]) => name);
+    if (unknown.length > 0 || missing.length > 0) {
+      throw argumentError("setParameters", `names do not fit; missing: ${list(missing)}; unknown: ${list(unknown)}`);
+    }
+    for (const [name, parameter] of named) {
+      const value = values[name];
+      if (value !== undefined) parameter.set(value);
+    }
+  }
+
+  /** Draws all parameters afresh. The same seed gives the same values, bit for bit. */
+  initialize(seed = 0): this {
+    this.namedParameters().forEach(([, parameter], index) => {
+      parameter.initialize(seed, index);
+    });
+    return this;
+  }
+
+  /** Number of trained values. */
+  get parameterCount(): number {
+    return this.namedParameters().reduce((sum, [, p]) => sum + p.shape.reduce((a, b) => a * b, 1), 0);
+  }
+
+  /** Writes the parameters to a safetensors file, atomically. */
+  save(path: string, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
+    return saveModule(this, path, metadata);
+  }
+
+  /** Reads the parameters from a safetensors file whose names and shapes are this module's. Returns the file's metadata. */
+  load(path: string): Promise<Record<string, string>> {
+    return loadModule(this, path);
+  }
+
+  /** Frees the parameters' memory. */
+  dispose(): void {
+    for (const [, parameter] of this.namedParameters()) parameter.current?.dispose();
+  }
+
+  /** A line that says what this is, as layers show it in `summary()`. */
+  describe(): string {
+    return this.constructor.name;
+  }
+
+  /** Layers, shapes and counts of parameters, as a table. */
+  summary(): string {
+    return summarize(this);
+  }
+
+  toString(): string {
+    return this.summary();
+  }
+}
+
+Object.defineProperty(Module.prototype, MODULE, { value: true });
+
+function list(names: readonly string[]): string {
+  return names.length === 0 ? "none" : names.slice(0, 8).join(", ") + (names.length > 8 ? ", …" : "");
+}
+
+function isPlainObject(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+

@@ -1,0 +1,52 @@
+/**
+ * Functions of several elements or tensors that are composed from rows and reductions.
+ */
+
+import type { DType, FloatDType, NumericDType } from "../dtype";
+import { argumentError, dtypeError } from "../errors";
+import { ROW } from "../generated/ops";
+import { native } from "../native";
+import { fromHandle, isTensor, type Operand, requireFloat, type Tensor } from "../tensor";
+import { scalar } from "./creation";
+import { scalarOperand } from "./validate";
+
+/**
+ * Elements of `yes` where `condition` holds, of `no` elsewhere; the three broadcast. At least one of `yes` and `no` is a
+ * tensor, unless a plain f32 result will do.
+ *
+ * ```ts
+ * import { tensor, where } from "raphson";
+ *
+ * const x = tensor([-1, 2, -3]);
+ * console.log(where(x.less(0), 0, x).toArray());   // [0, 2, 0]
+ * ```
+ */
+export function where<D extends DType = "f32">(condition: Tensor<"bool">, yes: Operand<D>, no: Operand<D>): Tensor<D> {
+  if (!isTensor(condition) || condition.dtype !== "bool") {
+    throw dtypeError("where", "the condition must be a bool tensor: compare something, or use .cast(\"bool\")");
+  }
+  const dtype = isTensor(yes) ? yes.dtype : isTensor(no) ? no.dtype : ("f32" as D);
+  const operand = (value: Operand<D>): Tensor<D> =>
+    isTensor(value) ? (value as Tensor<D>) : scalar(scalarOperand("where", value, dtype), { dtype });
+  return fromHandle(native.elementwise3(ROW.select, condition.handle, operand(yes).handle, operand(no).handle), dtype);
+}
+
+export function clip<D extends NumericDType>(t: Tensor<D>, low: number, high: number): Tensor<D> {
+  if (!(low <= high)) throw argumentError("clip", `the bounds must be numbers with low ≤ high, got ${low} and ${high}`);
+  const above = low === Number.NEGATIVE_INFINITY ? t : t.maximum(low);
+  return high === Number.POSITIVE_INFINITY ? above.clone() : above.minimum(high);
+}
+
+/** exp(x − max x) / Σ exp(x − max x); no derivative passes through the maximum, whose terms cancel exactly. */
+export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
+  requireFloat("softmax", t);
+  const exponentials = t.sub(t.max(axis, { keepDims: true }).stopGradient()).exp();
+  return exponentials.div(exponentials.sum(axis, { keepDims: true }));
+}
+
+/** x − m − log Σ exp(x − m), m = max x */
+export function logSoftmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
+  requireFloat("logSoftmax", t);
+  const shifted = t.sub(t.max(axis, { keepDims: true }).stopGradient());
+  return shifted.sub(shifted.exp().sum(axis, { keepDims: true }).log());
+}

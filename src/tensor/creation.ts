@@ -1,0 +1,219 @@
+/**
+ * Making tensors from numbers, arrays and typed arrays. Only `tensor` and `fromTypedArray` copy data in; the others
+ * are recorded as what they are (a constant, a count) and cost nothing until used.
+ */
+
+import {
+  allocate,
+  bytesOf,
+  type DType,
+  checkValue,
+  dtypeCode,
+  dtypeOfData,
+  type FloatDType,
+  isTypedArray,
+  type NumericDType,
+  type TypedArray,
+} from "../dtype";
+import { argumentError, shapeError } from "../errors";
+import { native } from "../native";
+import { fromHandle, type Shape, Tensor } from "../tensor";
+import { checkShape, count, describe, elements, showShape } from "./validate";
+
+/** Numbers or booleans, or arrays of arrays of them, all of one length at each depth. */
+export type Nested = number | boolean | readonly Nested[];
+
+/** Options that name a dtype. */
+export interface DTypeOption<D extends DType> {
+  readonly dtype?: D;
+}
+
+/** Options of `tensor`. */
+export interface TensorOptions<D extends DType> extends DTypeOption<D> {
+  readonly shape?: Shape;
+}
+
+/** Arrays of booleans as deep as anyone writes them out. */
+type Booleans =
+  | boolean
+  | readonly boolean[]
+  | readonly (readonly boolean[])[]
+  | readonly (readonly (readonly boolean[])[])[]
+  | readonly (readonly (readonly (readonly boolean[])[])[])[];
+type DTypeOfNested<T> = T extends readonly never[] ? "f32" : T extends Booleans ? "bool" : "f32";
+type DTypeOfTyped<T> = T extends Float32Array
+  ? "f32"
+  : T extends Float64Array
+    ? "f64"
+    : T extends Int32Array
+      ? "i32"
+      : T extends Uint32Array
+        ? "u32"
+        : "bool";
+
+/**
+ * A tensor from nested arrays (f32, or bool from booleans, unless `dtype` says otherwise) or from a typed array (its own
+ * dtype; Uint8Array is bool unless `dtype` is given). `shape` arranges the elements; a typed array is one axis without it.
+ * Errors: ragged arrays, sizes that do not hold the elements, values that the dtype has not.
+ *
+ * ```ts
+ * import { tensor } from "raphson";
+ *
+ * const a = tensor([[1, 2, 3], [4, 5, 6]]);
+ * const b = tensor(new Int32Array([1, 2, 3, 4]), { shape: [2, 2] });
+ * const c = tensor([1.5, 2.5], { dtype: "f64" });
+ * console.log(a.shape, b.dtype, c.dtype);
+ * ```
+ */
+export function tensor<D extends DType>(
+  values: Nested | TypedArray,
+  options: TensorOptions<D> & { readonly dtype: D },
+): Tensor<D>;
+export function tensor<const T extends TypedArray>(values: T, options?: TensorOptions<never>): Tensor<DTypeOfTyped<T>>;
+export function tensor<T extends Nested>(values: T, options?: TensorOptions<never>): Tensor<DTypeOfNested<T>>;
+export function tensor(values: Nested | TypedArray, options: TensorOptions<DType> = {}): Tensor<DType> {
+  if (isTypedArray(values)) {
+    const dtype = options.dtype ?? dtypeOfData(values);
+    const data = dtype === dtypeOfData(values) ? values : convert(values, dtype);
+    return fromTypedArray(data, options.shape ?? [data.length]);
+  }
+  const flat: number[] = [];
+  const kinds = new Set<string>();
+  const shape = collect(values, flat, kinds);
+  const dtype = options.dtype ?? (kinds.size === 1 && kinds.has("boolean") ? "bool" : "f32");
+  return fromTypedArray(convert(flat, dtype), options.shape ?? shape);
+}
+
+/** Pushes the elements row-major, and returns the shape they stand in. */
+function collect(values: Nested, flat: number[], kinds: Set<string>): number[] {
+  if (typeof values === "number" || typeof values === "boolean") {
+    kinds.add(typeof values);
+    flat.push(Number(values));
+    return [];
+  }
+  if (!Array.isArray(values)) {
+    throw argumentError("tensor", `expected numbers, nested arrays or a typed array, got ${describe(values)}`);
+  }
+  let inner: number[] | undefined;
+  for (const item of values as readonly Nested[]) {
+    const shape = collect(item, flat, kinds);
+    inner ??= shape;
+    if (shape.join() !== inner.join()) {
+      throw shapeError("tensor", `the nested arrays are ragged: ${showShape(inner)} beside ${showShape(shape)}`, inner, shape);
+    }
+  }
+  return [values.length, ...(inner ?? [])];
+}
+
+function convert(values: ArrayLike<number>, dtype: DType): TypedArray {
+  dtypeCode(dtype, "tensor");
+  const data = allocate(dtype, values.length);
+  for (let i = 0; i < values.length; i++) data[i] = checkValue("tensor", values[i] ?? Number.NaN, dtype);
+  return data;
+}
+
+/** A tensor from a typed array's elements, which are copied once, straight into the session's memory. */
+export function fromTypedArray<const T extends TypedArray>(data: T, shape?: Shape): Tensor<DTypeOfTyped<T>>;
+export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): Tensor<DType> {
+  const sizes = checkShape("tensor", shape);
+  const dtype = dtypeOfData(data);
+  if (elements(sizes) !== data.length) {
+    throw shapeError("tensor", `${data.length} elements do not fill the shape ${showShape(sizes)}`, sizes);
+  }
+  if (dtype === "bool") {
+    const odd = data.findIndex((byte) => byte > 1);
+    if (odd >= 0) {
+      throw argumentError("tensor", `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`);
+    }
+  }
+  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length * bytesOf(dtype));
+  return fromHandle(native.upload(bytes, dtypeCode(dtype, "tensor"), sizes), dtype, sizes);
+}
+
+/** One value everywhere. */
+export function full<D extends DType = "f32">(shape: Shape, value: number | boolean, options: DTypeOption<D> = {}): Tensor<D> {
+  return constant("full", shape, Number(value), options.dtype);
+}
+
+/** Zeros. */
+export function zeros<D extends DType = "f32">(shape: Shape, options: DTypeOption<D> = {}): Tensor<D> {
+  return constant("zeros", shape, 0, options.dtype);
+}
+
+/** Ones. */
+export function ones<D extends DType = "f32">(shape: Shape, options: DTypeOption<D> = {}): Tensor<D> {
+  return constant("ones", shape, 1, options.dtype);
+}
+
+/** A scalar. */
+export function scalar<D extends DType = "f32">(value: number | boolean, options: DTypeOption<D> = {}): Tensor<D> {
+  return constant("scalar", [], Number(value), options.dtype);
+}
+
+function constant<D extends DType>(op: string, shape: Shape, value: number, dtype: D = "f32" as D): Tensor<D> {
+  const sizes = checkShape(op, shape);
+  return fromHandle(native.constant(checkValue(op, value, dtype), dtypeCode(dtype, op), sizes), dtype, sizes);
+}
+
+/** Zeros in the shape and dtype of another tensor. */
+export function zerosLike<D extends DType>(like: Tensor<D>): Tensor<D> {
+  return zeros(like.shape, { dtype: like.dtype });
+}
+
+/** Ones in the shape and dtype of another tensor. */
+export function onesLike<D extends DType>(like: Tensor<D>): Tensor<D> {
+  return ones(like.shape, { dtype: like.dtype });
+}
+
+/**
+ * The numbers start, start + step, … below `stop` (or above it, when `step` is negative): `arange(stop)`,
+ * `arange(start, stop)`, `arange(start, stop, step)`.
+ */
+export function arange<D extends NumericDType = "f32">(
+  start: number,
+  stop?: number,
+  step = 1,
+  options: DTypeOption<D> = {},
+): Tensor<D> {
+  const [from, to] = stop === undefined ? [0, start] : [start, stop];
+  if (![from, to, step].every(Number.isFinite) || step === 0) {
+    throw argumentError("arange", `needs finite numbers and a step that is not 0, got ${from}, ${to}, ${step}`);
+  }
+  const dtype = options.dtype ?? ("f32" as D);
+  return ramp("arange", from, step, Math.max(0, Math.ceil((to - from) / step)), dtype);
+}
+
+/** `length` numbers from `start` to `stop`, both included, evenly spaced. */
+export function linspace<D extends FloatDType = "f32">(
+  start: number,
+  stop: number,
+  length: number,
+  options: DTypeOption<D> = {},
+): Tensor<D> {
+  const n = count("linspace", "the length", length);
+  const dtype = options.dtype ?? ("f32" as D);
+  return ramp("linspace", start, n > 1 ? (stop - start) / (n - 1) : 0, n, dtype);
+}
+
+/** start + step · (0 … n − 1) */
+function ramp<D extends NumericDType>(op: string, start: number, step: number, n: number, dtype: D): Tensor<D> {
+  const shape = [count(op, "the length", n)];
+  const index: Tensor<D> = fromHandle(native.iota(dtypeCode(dtype, op), shape, 0), dtype, shape);
+  const scaled: Tensor<D> = step === 1 ? index : index.mul(step);
+  return start === 0 ? scaled : scaled.add(start);
+}
+
+/** Ones on the diagonal, zeros elsewhere: [rows, columns], square when one is given. */
+export function eye<D extends NumericDType = "f32">(rows: number, columns = rows, options: DTypeOption<D> = {}): Tensor<D> {
+  const shape = checkShape("eye", [rows, columns]);
+  const i32 = dtypeCode("i32", "eye");
+  const row: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 0), "i32", shape);
+  const column: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 1), "i32", shape);
+  return row.equal(column).cast(options.dtype ?? ("f32" as D));
+}
+
+/** A number as a tensor of the dtype; a tensor as it is. */
+export function asTensor<D extends DType>(value: Tensor<D> | number, dtype: D): Tensor<D> {
+  return value instanceof Tensor ? value : scalar(value, { dtype });
+}
+
