@@ -1,1 +1,250 @@
+//! A session: stored results, cached programs, and the run queue. It decides what is computed and when, and knows
+//! neither formulas nor Node. One session belongs to one thread; its work runs on another.
 
+mod cache;
+mod program;
+mod queue;
+mod stored;
+
+pub use program::{ProgramId, ProgramStats};
+pub use queue::{Reader, Task, panic_text};
+
+use cache::Cache;
+use program::Programs;
+use queue::{Job, Queue, Source, download};
+use raphson_device::{Description, Device, Memory};
+use raphson_graph::dtype::DType;
+use raphson_graph::error::{Code, Error, Result};
+use raphson_graph::flat::flatten;
+use raphson_graph::shape::Shape;
+use raphson_graph::value::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+use stored::Stored;
+
+/// Counters that tests and users read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes in tensors' memory.
+    pub live_bytes: usize,
+    /// Bytes kept for reuse.
+    pub pooled_bytes: usize,
+    /// Programs in the cache.
+    pub programs: usize,
+    /// Evaluations and compilations that found their program there.
+    pub program_hits: usize,
+    /// Those that had to compile.
+    pub program_misses: usize,
+    /// Runs queued.
+    pub runs: usize,
+}
+
+/// Where values of one thread are stored and computed.
+pub struct Session {
+    // Before the device, so that the queue's thread has ended when the device goes.
+    queue: Queue,
+    device: Arc<dyn Device>,
+    threads: usize,
+    cache: Cache,
+    programs: Programs,
+    /// Traces open at the moment; while there are any, no history is forgotten.
+    traces: usize,
+    runs: usize,
+}
+
+impl Session {
+    /// A session on the processor, with as many threads as `RAPHSON_THREADS` says (as there are cores, when unset).
+    pub fn open() -> Result<Session> {
+        let threads = threads_wanted()?;
+        Session::new(Arc::new(raphson_device::cpu::Cpu::new(Some(threads))?), threads)
+    }
+
+    /// A session on a device that computes with `threads` threads.
+    pub fn new(device: Arc<dyn Device>, threads: usize) -> Result<Session> {
+        Ok(Session {
+            queue: Queue::new(device.clone())?,
+            device,
+            threads,
+            cache: Cache::default(),
+            programs: Programs::default(),
+            traces: 0,
+            runs: 0,
+        })
+    }
+
+    /// The device's description.
+    pub fn describe(&self) -> Description {
+        self.device.describe()
+    }
+
+    /// Threads that the device computes with.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Bytes in tensors' memory.
+    pub fn live_bytes(&self) -> usize {
+        self.device.usage().live_bytes
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        let usage = self.device.usage();
+        Stats {
+            live_bytes: usage.live_bytes,
+            pooled_bytes: usage.pooled_bytes,
+            programs: self.cache.len(),
+            program_hits: self.cache.hits(),
+            program_misses: self.cache.misses(),
+            runs: self.runs,
+        }
+    }
+
+    /// A value with these elements, row-major.
+    pub fn upload(&self, bytes: &[u8], shape: Shape, dtype: DType) -> Result<Value> {
+        check_size("upload", bytes.len(), &shape, dtype)?;
+        self.adopt(self.device.upload(bytes)?, shape, dtype)
+    }
+
+    /// A value whose elements are already in the device's memory.
+    pub fn adopt(&self, memory: Memory, shape: Shape, dtype: DType) -> Result<Value> {
+        check_size("upload", memory.bytes, &shape, dtype)?;
+        Ok(Value::data(shape, dtype, Stored::ready(memory)))
+    }
+
+    /// A user's function is being traced: keep the history of all that is realised meanwhile.
+    pub fn enter_trace(&mut self) {
+        self.traces += 1;
+    }
+
+    /// The opposite of [`Session::enter_trace`].
+    pub fn leave_trace(&mut self) -> Result<()> {
+        self.traces = self.traces.checked_sub(1).ok_or_else(|| Error::internal("leaveTrace", "no trace is open"))?;
+        Ok(())
+    }
+
+    /// Queue what is needed to compute these values, and realise them. Returns at once; a failure of the work itself
+    /// is reported when a result is read.
+    pub fn evaluate(&mut self, values: &[Value]) -> Result<()> {
+        let mut seen = HashSet::new();
+        let mut lazy: Vec<Value> = Vec::new();
+        for value in values {
+            match Stored::of(value)? {
+                Some(cell) => cell.check_usable("evaluate")?,
+                None if seen.insert(value.id()) => lazy.push(value.clone()),
+                None => {}
+            }
+        }
+        if !lazy.is_empty() {
+            let flat = flatten(&[], &lazy)?;
+            let inputs = flat.captured.iter().map(|value| source("evaluate", value)).collect::<Result<Vec<_>>>()?;
+            let entry = self.cache.program(flat.graph, vec![false; inputs.len()])?;
+            let outputs: Vec<Arc<Stored>> = lazy.iter().map(|_| Stored::pending()).collect();
+            for (value, cell) in lazy.iter().zip(&outputs) {
+                value.realise(cell.clone());
+            }
+            self.push_run(Job::Run { entry, inputs, outputs });
+            self.forget(&flat.captured);
+        }
+        self.forget(values);
+        Ok(())
+    }
+
+    /// Compile a graph for repeated runs. `inputs` are placeholders; a run may overwrite those marked in `donate`. All
+    /// else that `outputs` depend on is captured; what was built before the placeholders is computed now, once.
+    pub fn compile(&mut self, inputs: &[Value], outputs: &[Value], donate: &[bool]) -> Result<ProgramId> {
+        program::check_placeholders(inputs, donate)?;
+        let outside = program::built_before(inputs, outputs);
+        self.evaluate(&outside)?;
+        let flat = flatten(inputs, outputs)?;
+        let captured = flat.captured.iter().map(|value| cell("compile", value)).collect::<Result<Vec<_>>>()?;
+        let mut donated = donate.to_vec();
+        donated.resize(inputs.len() + captured.len(), false);
+        let entry = self.cache.program(flat.graph, donated)?;
+        Ok(self.programs.add(entry, inputs, outputs, donate, captured))
+    }
+
+    /// Queue a run of a compiled graph; its results come back as realised values. Donated inputs can only be disposed
+    /// of afterwards.
+    pub fn run(&mut self, id: ProgramId, inputs: &[Value]) -> Result<Vec<Value>> {
+        self.programs.get(id)?.check_inputs(inputs)?;
+        self.evaluate(inputs)?;
+        let program = self.programs.get(id)?;
+        let entry = program.entry();
+        let sources = program.sources(inputs)?;
+        let (outputs, cells) = program.results();
+        self.push_run(Job::Run { entry, inputs: sources, outputs: cells });
+        Ok(outputs)
+    }
+
+    /// What a compiled graph amounts to.
+    pub fn program_stats(&self, id: ProgramId) -> Result<ProgramStats> {
+        Ok(self.programs.get(id)?.stats())
+    }
+
+    /// Forget a compiled graph and what it captured.
+    pub fn dispose_program(&mut self, id: ProgramId) -> Result<()> {
+        self.programs.remove(id)
+    }
+
+    /// The element bytes of a value, row-major; waits for them.
+    pub fn read(&mut self, value: &Value) -> Result<Vec<u8>> {
+        self.evaluate(std::slice::from_ref(value))?;
+        let memory = cell("read", value)?.wait()?;
+        download(&*self.device, &memory)
+    }
+
+    /// The same for several values without waiting: `then` is called on the queue's thread.
+    pub fn read_then(&mut self, values: &[Value], then: Reader) -> Result<()> {
+        self.evaluate(values)?;
+        let cells = values.iter().map(|value| cell("read", value)).collect::<Result<Vec<_>>>()?;
+        self.queue.push(Job::Read { cells, then });
+        Ok(())
+    }
+
+    /// Call `task` on the queue's thread when all that is queued now has run.
+    pub fn then(&self, task: Task) {
+        self.queue.push(Job::Task(task));
+    }
+
+    fn push_run(&mut self, job: Job) {
+        self.runs += 1;
+        self.queue.push(job);
+    }
+
+    /// Outside any trace nobody will ask for derivatives through realised values: their operands may go.
+    fn forget(&self, values: &[Value]) {
+        if self.traces == 0 {
+            values.iter().for_each(Value::forget_history);
+        }
+    }
+}
+
+/// The cell of a value that is known to be realised and may be used.
+fn cell(op: &str, value: &Value) -> Result<Arc<Stored>> {
+    let cell = Stored::of(value)?.ok_or_else(|| Error::internal(op, "a value stayed lazy"))?;
+    cell.check_usable(op)?;
+    Ok(cell)
+}
+
+fn source(op: &str, value: &Value) -> Result<Source> {
+    Ok(Source { cell: cell(op, value)?, donated: false })
+}
+
+fn check_size(op: &str, bytes: usize, shape: &Shape, dtype: DType) -> Result<()> {
+    let expected = shape.elements() * dtype.size_bytes();
+    if bytes == expected {
+        return Ok(());
+    }
+    let message = format!("{bytes} bytes for {dtype} {shape}, which takes {expected}; the data must fill the shape");
+    Err(Error::new(Code::Shape, op, message).with_shapes([shape]).with_dtypes([dtype]))
+}
+
+fn threads_wanted() -> Result<usize> {
+    let Ok(text) = std::env::var("RAPHSON_THREADS") else {
+        return Ok(std::thread::available_parallelism().map_or(1, usize::from));
+    };
+    text.trim().parse().ok().filter(|threads| (1..=1024).contains(threads)).ok_or_else(|| {
+        Error::argument("raphson", format!("RAPHSON_THREADS is {text:?}; set it to a whole number from 1 to 1024"))
+    })
+}

@@ -1,0 +1,155 @@
+//! The run queue: one named thread that executes jobs in the order in which they were queued. Callers never wait for
+//! it, except to read. What a job computes is the device's matter.
+
+use crate::cache::Entry;
+use crate::stored::Stored;
+use raphson_device::{Device, Memory};
+use raphson_graph::error::{Code, Error, Result};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::thread::JoinHandle;
+
+/// What is called with a reading.
+pub type Reader = Box<dyn FnOnce(Result<Vec<Vec<u8>>>) + Send>;
+
+/// What is called when its turn comes: with the device, or with the error that prevents it.
+pub type Task = Box<dyn FnOnce(Result<&dyn Device>) + Send>;
+
+/// An operand of a run.
+pub struct Source {
+    pub cell: Arc<Stored>,
+    /// Whether the run takes the memory over.
+    pub donated: bool,
+}
+
+/// A unit of work.
+pub enum Job {
+    /// Run a program and fill `outputs`.
+    Run { entry: Arc<Entry>, inputs: Vec<Source>, outputs: Vec<Arc<Stored>> },
+    /// Copy results to the host.
+    Read { cells: Vec<Arc<Stored>>, then: Reader },
+    /// Anything else that must wait for its turn.
+    Task(Task),
+}
+
+impl Job {
+    /// Answer without doing the work.
+    fn refuse(self, error: Error) {
+        match self {
+            Job::Run { outputs, .. } => outputs.iter().for_each(|output| output.settle(Err(error.clone()))),
+            Job::Read { then, .. } => then(Err(error)),
+            Job::Task(task) => task(Err(error)),
+        }
+    }
+}
+
+/// The thread and the way to it. Dropping it finishes the current job, refuses the rest and joins the thread.
+pub struct Queue {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Queue {
+    /// Start the thread.
+    pub fn new(device: Arc<dyn Device>) -> Result<Queue> {
+        let (sender, receiver) = channel();
+        let closing = Arc::new(AtomicBool::new(false));
+        let seen = closing.clone();
+        let thread = std::thread::Builder::new()
+            .name("raphson-queue".to_owned())
+            .spawn(move || work(&*device, &receiver, &seen))
+            .map_err(|error| Error::new(Code::Device, "session", format!("cannot start the run queue: {error}")))?;
+        Ok(Queue { jobs: Some(sender), thread: Some(thread), closing })
+    }
+
+    /// Append a job.
+    pub fn push(&self, job: Job) {
+        if let Some(jobs) = &self.jobs
+            && let Err(SendError(job)) = jobs.send(job)
+        {
+            job.refuse(Error::internal("session", "the run queue has ended"));
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // The thread catches every panic of a job; one of its own has nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool) {
+    for job in jobs {
+        let guarded = catch_unwind(AssertUnwindSafe(|| {
+            if closing.load(Ordering::Acquire) {
+                job.refuse(Error::new(Code::Disposed, "session", "the session ended before this could run"));
+            } else {
+                perform(device, job);
+            }
+        }));
+        // Runs and readings answer for their own panics; what is left is one of a caller's callback.
+        drop(guarded);
+    }
+}
+
+fn perform(device: &dyn Device, job: Job) {
+    match job {
+        Job::Run { entry, inputs, outputs } => match guarded(|| run(device, &entry, inputs, outputs.len())) {
+            Ok(memories) => outputs.iter().zip(memories).for_each(|(output, memory)| output.settle(Ok(memory))),
+            Err(error) => outputs.iter().for_each(|output| output.settle(Err(error.clone()))),
+        },
+        Job::Read { cells, then } => {
+            let readings = guarded(|| cells.iter().map(|cell| download(device, &cell.memory()?)).collect());
+            drop(cells);
+            then(readings);
+        }
+        Job::Task(task) => task(Ok(device)),
+    }
+}
+
+fn run(device: &dyn Device, entry: &Entry, inputs: Vec<Source>, n_outputs: usize) -> Result<Vec<Memory>> {
+    let memories = inputs.iter().map(|input| input.cell.memory()).collect::<Result<Vec<_>>>();
+    // Only after all are collected: a memory that is also an ordinary operand is shared then, and so copied. On an
+    // error too, since callers were told that these are gone.
+    inputs.iter().filter(|input| input.donated).for_each(|input| input.cell.take());
+    drop(inputs);
+    let outputs = entry.run(device, memories?)?;
+    if outputs.len() != n_outputs {
+        let message = format!("a program gave {} results in place of {n_outputs}", outputs.len());
+        return Err(Error::internal("session", message));
+    }
+    Ok(outputs)
+}
+
+/// A memory's bytes on the host.
+pub fn download(device: &dyn Device, memory: &Memory) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(memory.bytes).map_err(|_| {
+        let message = format!("cannot allocate {} bytes to read into; read smaller tensors", memory.bytes);
+        Error::new(Code::Memory, "read", message)
+    })?;
+    bytes.resize(memory.bytes, 0);
+    device.download(memory, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The closure's result; a panic becomes an error.
+fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    // Memory a panicking run touched belongs to that run alone, and its prepared program is thrown away.
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Error::internal("session", panic_text(&*panic))))
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("no message"))
+}
