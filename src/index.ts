@@ -3,16 +3,16 @@
  */
 
 export { type Compiled, type CompileOptions, compile, type ProgramSize } from "./compile";
-export * from "./data";
+export * as data from "./data";
 export { deviceInfo } from "./device";
 export type { DataOf, DType, FloatDType, IntegerDType, NumericDType, TypedArray } from "./dtype";
 export { RaphsonError, type RaphsonErrorCode } from "./errors";
 export { HostRandom, type HostRandomState, hostRandom } from "./hostRandom";
-export * from "./io";
+export * as io from "./io";
 export * as loss from "./loss";
 export * from "./newton";
 export * as nn from "./nn";
-export * from "./optim";
+export * as optim from "./optim";
 export { defineOptimizer, type Optimizer, type Schedule, schedule } from "./optim";
 export * as random from "./random";
 export {
