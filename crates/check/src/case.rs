@@ -57,6 +57,11 @@ impl Input {
         Input { shape: shape.into(), dtype, values: Values::Given(values.to_vec()) }
     }
 
+    /// Values well apart from each other.
+    pub fn distinct(shape: impl Into<Shape>, dtype: DType) -> Input {
+        Input { shape: shape.into(), dtype, values: Values::Distinct }
+    }
+
     /// Indices below `n`.
     pub fn below(shape: impl Into<Shape>, dtype: DType, n: usize) -> Input {
         Input { shape: shape.into(), dtype, values: Values::Below(n) }
