@@ -73,7 +73,8 @@ export function compile<A extends readonly unknown[], R>(
   options: CompileOptions = {},
 ): Compiled<A, R> {
   const limit = options.cacheSize ?? 32;
-  if (!Number.isInteger(limit) || limit < 1) throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);
+  if (!Number.isInteger(limit) || limit < 1)
+    throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);
   const donated = new Set(options.donate ?? []);
   const cache = new Map<string, Entry>();
   let traces = 0;
@@ -107,12 +108,14 @@ const identities = new WeakMap<object, number>();
 let lastIdentity = 0;
 
 function signature(args: readonly Flat[]): string {
-  return args.map((flat) => {
-    const tensors = flat.tensors.map((t) => `${t.dtype}[${t.shape.join()}]`).join(";");
-    const statics = flat.statics.map(({ value }) => staticKey(value)).join(";");
-    const modules = flat.modules.map(({ module }) => staticKey(module)).join(";");
-    return `${flat.structure}|${tensors}|${statics}|${modules}`;
-  }).join("\n");
+  return args
+    .map((flat) => {
+      const tensors = flat.tensors.map((t) => `${t.dtype}[${t.shape.join()}]`).join(";");
+      const statics = flat.statics.map(({ value }) => staticKey(value)).join(";");
+      const modules = flat.modules.map(({ module }) => staticKey(module)).join(";");
+      return `${flat.structure}|${tensors}|${statics}|${modules}`;
+    })
+    .join("\n");
 }
 
 function staticKey(value: unknown): string {
@@ -131,7 +134,11 @@ function staticKey(value: unknown): string {
 }
 
 /** Runs `f` on placeholders, and makes a program of what it did. */
-function trace<A extends readonly unknown[], R>(f: (...args: A) => R, args: readonly Flat[], donated: ReadonlySet<number>): Entry {
+function trace<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  args: readonly Flat[],
+  donated: ReadonlySet<number>,
+): Entry {
   return untracked(() =>
     tidy(() =>
       traced(() => {
@@ -199,4 +206,3 @@ function clear(cache: Map<string, Entry>): void {
 function handleOf(tensor: AnyTensor): number {
   return tensor.handle;
 }
-

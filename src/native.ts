@@ -85,7 +85,8 @@ export function loadAddon(): Native {
     return loaded;
   } catch (cause) {
     const { platform, arch, versions } = process;
-    const tried = process.env.NAPI_RS_NATIVE_LIBRARY_PATH ?? `native/index.cjs and the package raphson-${platform}-${arch}`;
+    const tried =
+      process.env.NAPI_RS_NATIVE_LIBRARY_PATH ?? `native/index.cjs and the package raphson-${platform}-${arch}`;
     const reason = cause instanceof Error ? (cause.message.split("\n")[0] ?? "") : String(cause);
     throw new RaphsonError(
       "ADDON",

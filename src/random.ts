@@ -101,7 +101,11 @@ export class RandomGenerator {
     // Box and Muller: √(−2 ln u) · cos(2π v) for u of (0, 1), v of [0, 1); half a step keeps u off 0
     const u = this.#unit("normal", shape, dtype, 0.5);
     const v = this.#unit("normal", shape, dtype, 0);
-    const standard = u.log().mul(-2).sqrt().mul(v.mul(2 * Math.PI).cos());
+    const standard = u
+      .log()
+      .mul(-2)
+      .sqrt()
+      .mul(v.mul(2 * Math.PI).cos());
     return mean === 0 && deviation === 1 ? standard : standard.mul(deviation).add(mean);
   }
 
@@ -155,7 +159,8 @@ export class RandomGenerator {
   #draw(op: string, shape: Shape, n: number): Tensor<"u32">[] {
     const sizes = checkShape(op, shape);
     const size = elements(sizes);
-    if (n * size >= 2 ** 32) throw shapeError(op, `a draw has at most 2^32 words; ${showShape(sizes)} is too large`, sizes);
+    if (n * size >= 2 ** 32)
+      throw shapeError(op, `a draw has at most 2^32 words; ${showShape(sizes)} is too large`, sizes);
     const key = this.#keys.next();
     return Array.from({ length: n }, (_, j) => {
       const counters = arange(0, size, 1, { dtype: "u32" });
@@ -172,7 +177,11 @@ export class RandomGenerator {
       return (shift === 0 ? whole : whole.add(shift)).mul(2 ** -24);
     }
     const [first, second] = this.#draw(op, shape, 2) as [Tensor<"u32">, Tensor<"u32">];
-    const whole = first.shiftRight(5).cast(dtype).mul(2 ** 26).add(second.shiftRight(6).cast(dtype));
+    const whole = first
+      .shiftRight(5)
+      .cast(dtype)
+      .mul(2 ** 26)
+      .add(second.shiftRight(6).cast(dtype));
     return (shift === 0 ? whole : whole.add(shift)).mul(2 ** -53);
   }
 }
@@ -197,8 +206,11 @@ export function generator(seed: number): RandomGenerator {
 /** A generator from a key, a u32[2] tensor: inside a compiled function, other numbers with each key it is called with. */
 export function fromKey(key: Tensor<"u32">): RandomGenerator {
   if (key.dtype !== "u32" || key.shape.join() !== "2") {
-    throw shapeError("random.fromKey", `a key is a u32 tensor of shape [2], got ${key.dtype} ${showShape(key.shape)}`, key.shape);
+    throw shapeError(
+      "random.fromKey",
+      `a key is a u32 tensor of shape [2], got ${key.dtype} ${showShape(key.shape)}`,
+      key.shape,
+    );
   }
   return new RandomGenerator(new TensorKeys(key));
 }
-

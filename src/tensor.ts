@@ -369,7 +369,11 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
   }
 
   /** The p-norm along `axis`: 1, 2 (unless given) or Infinity. */
-  norm<F extends FloatDType>(this: Tensor<F>, axis?: Axes, options: ReduceOptions & { readonly p?: number } = {}): Tensor<F> {
+  norm<F extends FloatDType>(
+    this: Tensor<F>,
+    axis?: Axes,
+    options: ReduceOptions & { readonly p?: number } = {},
+  ): Tensor<F> {
     return reduction.norm(this, axis, options);
   }
 
@@ -440,4 +444,3 @@ export function requireFloat(op: string, tensor: AnyTensor): asserts tensor is T
     throw dtypeError(op, `needs a float tensor, got ${tensor.dtype}; use .cast("f32")`, tensor.dtype);
   }
 }
-

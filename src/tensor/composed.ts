@@ -23,7 +23,7 @@ import { scalarOperand } from "./validate";
  */
 export function where<D extends DType = "f32">(condition: Tensor<"bool">, yes: Operand<D>, no: Operand<D>): Tensor<D> {
   if (!isTensor(condition) || condition.dtype !== "bool") {
-    throw dtypeError("where", "the condition must be a bool tensor: compare something, or use .cast(\"bool\")");
+    throw dtypeError("where", 'the condition must be a bool tensor: compare something, or use .cast("bool")');
   }
   const dtype = isTensor(yes) ? yes.dtype : isTensor(no) ? no.dtype : ("f32" as D);
   const operand = (value: Operand<D>): Tensor<D> =>

@@ -6,8 +6,8 @@
 import {
   allocate,
   bytesOf,
-  type DType,
   checkValue,
+  type DType,
   dtypeCode,
   dtypeOfData,
   type FloatDType,
@@ -99,7 +99,12 @@ function collect(values: Nested, flat: number[], kinds: Set<string>): number[] {
     const shape = collect(item, flat, kinds);
     inner ??= shape;
     if (shape.join() !== inner.join()) {
-      throw shapeError("tensor", `the nested arrays are ragged: ${showShape(inner)} beside ${showShape(shape)}`, inner, shape);
+      throw shapeError(
+        "tensor",
+        `the nested arrays are ragged: ${showShape(inner)} beside ${showShape(shape)}`,
+        inner,
+        shape,
+      );
     }
   }
   return [values.length, ...(inner ?? [])];
@@ -123,7 +128,10 @@ export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): 
   if (dtype === "bool") {
     const odd = data.findIndex((byte) => byte > 1);
     if (odd >= 0) {
-      throw argumentError("tensor", `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`);
+      throw argumentError(
+        "tensor",
+        `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`,
+      );
     }
   }
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length * bytesOf(dtype));
@@ -131,7 +139,11 @@ export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): 
 }
 
 /** One value everywhere. */
-export function full<D extends DType = "f32">(shape: Shape, value: number | boolean, options: DTypeOption<D> = {}): Tensor<D> {
+export function full<D extends DType = "f32">(
+  shape: Shape,
+  value: number | boolean,
+  options: DTypeOption<D> = {},
+): Tensor<D> {
   return constant("full", shape, Number(value), options.dtype);
 }
 
@@ -204,7 +216,11 @@ function ramp<D extends NumericDType>(op: string, start: number, step: number, n
 }
 
 /** Ones on the diagonal, zeros elsewhere: [rows, columns], square when one is given. */
-export function eye<D extends NumericDType = "f32">(rows: number, columns = rows, options: DTypeOption<D> = {}): Tensor<D> {
+export function eye<D extends NumericDType = "f32">(
+  rows: number,
+  columns = rows,
+  options: DTypeOption<D> = {},
+): Tensor<D> {
   const shape = checkShape("eye", [rows, columns]);
   const i32 = dtypeCode("i32", "eye");
   const row: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 0), "i32", shape);
@@ -216,4 +232,3 @@ export function eye<D extends NumericDType = "f32">(rows: number, columns = rows
 export function asTensor<D extends DType>(value: Tensor<D> | number, dtype: D): Tensor<D> {
   return value instanceof Tensor ? value : scalar(value, { dtype });
 }
-
