@@ -2,7 +2,7 @@
 import { type Handle, native } from "../native";
 import { type AnyTensor, fromHandle } from "../tensor";
 import { type Flat, flatten } from "../tree";
-import type { NewtonOptimizer } from "./index";
+import type { NewtonOptimizer } from "./newton";
 import type { Kind } from "./trace";
 
 /** Handles that each run gives away and gets anew, and the form they have. */

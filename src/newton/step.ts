@@ -10,7 +10,7 @@ import { scheduled } from "../optim/schedule";
 import type { AnyTensor } from "../tensor";
 import { tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
-import { asNewton, type NewtonOptimizer } from "./index";
+import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { readReport, type StepReport } from "./report";
 import { handlesOf, initialState, type StepState } from "./state";

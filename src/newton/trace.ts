@@ -13,7 +13,7 @@ import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
-import type { NewtonOptimizer } from "./index";
+import type { NewtonOptimizer } from "./newton";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
 
@@ -43,10 +43,15 @@ const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) 
 const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
 const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
 
-/** What two batches must share to share a program. */
+/** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
 export function signatureOf(batch: Flat): string {
   const kinds = batch.tensors.map(({ dtype, shape }) => `${dtype}[${shape.join(",")}]`);
-  return `${batch.structure} ${kinds.join(" ")} ${batch.statics.map(({ value }) => String(value)).join(" ")}`;
+  const others = batch.statics.map(({ path, value }) => {
+    if (value === null || ["number", "string", "boolean", "undefined"].includes(typeof value))
+      return JSON.stringify(value);
+    throw argumentError("batch", `${path} is neither a tensor nor a plain value; wrap arrays in tensor(…)`);
+  });
+  return `${batch.structure} ${kinds.join(" ")} ${others.join(" ")}`;
 }
 
 /** The traced inputs that every program of a step has, in this order: parameters, batch, key, counter. */
@@ -123,7 +128,8 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const gradients = gradientsOf(loss, inputs.params);
 
     const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients };
-    const outputs = measures ? measuringOutputs(given) : restingOutputs(given);
+    // Every output is a value of its own, also where a state passes through unchanged.
+    const outputs = owned(handlesOf(measures ? measuringOutputs(given) : restingOutputs(given)).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
     const kept = [...inputs.batch, inputs.key, inputs.counter, scale];
