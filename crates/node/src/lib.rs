@@ -1,1 +1,13 @@
+//! The Node addon: check what comes from JavaScript, look up handles, call the crates that do the work, convert back. No
+//! mathematics lives here, and no policy: what is computed when is the session's matter.
 
+mod convert;
+mod errors;
+mod evaluate;
+mod files;
+mod handles;
+mod newton;
+mod ops;
+mod promise;
+mod state;
+mod transforms;
