@@ -35,13 +35,12 @@ struct Traced {
     float_outputs: Vec<usize>,
 }
 
-impl Default for Suite {
-    fn default() -> Suite {
-        Suite::new(runner::all())
-    }
-}
-
 impl Suite {
+    /// A suite for every runner that this machine has.
+    pub fn on_all() -> Result<Suite> {
+        Ok(Suite::new(runner::all()?))
+    }
+
     /// A suite for these runners.
     pub fn new(runners: Vec<Box<dyn Runner>>) -> Suite {
         Suite { runners, report: Report::default(), failures: Vec::new() }

@@ -27,7 +27,7 @@ fn unary(op: &str, what: String, input: Input, build: impl Fn(&Value) -> Result<
 }
 
 fn check(cases: impl IntoIterator<Item = Case>) {
-    let mut suite = Suite::default();
+    let mut suite = Suite::on_all().unwrap();
     cases.into_iter().for_each(|case| suite.check(&case));
     suite.finish();
 }
