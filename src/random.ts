@@ -9,7 +9,7 @@ import { ROW } from "./generated/ops";
 import { type Key, keyOfSeed, subkey } from "./hostRandom";
 import { native } from "./native";
 import { fromHandle, type Shape, type Tensor } from "./tensor";
-import { arange, fromTypedArray } from "./tensor/creation";
+import { arange, type DTyped, fromTypedArray } from "./tensor/creation";
 import { checkShape, count, elements, showShape } from "./tensor/validate";
 
 /** Options of `uniform`. */
@@ -86,18 +86,20 @@ export class RandomGenerator {
   }
 
   /** Uniform on [low, high), [0, 1) unless given. f32 has 24 random bits, f64 has 53. */
-  uniform<F extends FloatDType = "f32">(shape: Shape, options: UniformOptions<F> = {}): Tensor<F> {
-    const { low = 0, high = 1 } = options;
-    const dtype = options.dtype ?? ("f32" as F);
+  uniform(shape: Shape, options?: UniformOptions<"f32">): Tensor;
+  uniform<F extends FloatDType>(shape: Shape, options: UniformOptions<F> & DTyped<F>): Tensor<F>;
+  uniform(shape: Shape, options: UniformOptions<FloatDType> = {}): Tensor<FloatDType> {
+    const { low = 0, high = 1, dtype = "f32" } = options;
     if (!(low < high)) throw argumentError("uniform", `needs low < high, got ${low} and ${high}`);
     const unit = this.#unit("uniform", shape, dtype, 0);
     return low === 0 && high === 1 ? unit : unit.mul(high - low).add(low);
   }
 
   /** Normal with the given mean and standard deviation, 0 and 1 unless given. */
-  normal<F extends FloatDType = "f32">(shape: Shape, options: NormalOptions<F> = {}): Tensor<F> {
-    const { mean = 0, deviation = 1 } = options;
-    const dtype = options.dtype ?? ("f32" as F);
+  normal(shape: Shape, options?: NormalOptions<"f32">): Tensor;
+  normal<F extends FloatDType>(shape: Shape, options: NormalOptions<F> & DTyped<F>): Tensor<F>;
+  normal(shape: Shape, options: NormalOptions<FloatDType> = {}): Tensor<FloatDType> {
+    const { mean = 0, deviation = 1, dtype = "f32" } = options;
     // Box and Muller: √(−2 ln u) · cos(2π v) for u of (0, 1), v of [0, 1); half a step keeps u off 0
     const u = this.#unit("normal", shape, dtype, 0.5);
     const v = this.#unit("normal", shape, dtype, 0);

@@ -302,8 +302,10 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
   }
 
   /** 1 where the class equals this integer, 0 elsewhere: a new last axis of size `classes`. */
-  oneHot<E extends DType = "f32">(classes: number, options: { readonly dtype?: E } = {}): Tensor<E> {
-    return indexing.oneHot(this, classes, options.dtype ?? ("f32" as E));
+  oneHot(classes: number): Tensor;
+  oneHot<E extends DType>(classes: number, options: { readonly dtype: E }): Tensor<E>;
+  oneHot(classes: number, options: { readonly dtype?: DType } = {}): Tensor<DType> {
+    return indexing.oneHot(this, classes, options.dtype ?? "f32");
   }
 
   // ---- reductions
