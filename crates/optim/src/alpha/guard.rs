@@ -57,6 +57,35 @@ impl State {
     }
 }
 
+/// Where the next α comes from.
+enum Proposal {
+    /// Newton's numerator and denominator.
+    Newton(Estimate),
+    /// α′ itself, from a rule of the user's.
+    Rate(Value),
+}
+
+impl Proposal {
+    fn new(rule: Rule, m: &Measured, proposed: &[Value]) -> Result<Proposal> {
+        match (rule.formula(), proposed) {
+            (Some(formula), _) => Ok(Proposal::Newton((formula.estimate)(m)?)),
+            (None, [alpha]) => Ok(Proposal::Rate(alpha.clone())),
+            (None, [slope, curvature]) => {
+                let (slope, curvature) = (slope.clone(), curvature.clone());
+                Ok(Proposal::Newton(Estimate { slope, curvature, noise: number(0.0) }))
+            }
+            (None, _) => Err(Error::argument(rule.name(), "nothing is proposed; give [slope, curvature] or [alpha]")),
+        }
+    }
+
+    fn estimate(&self) -> Option<&Estimate> {
+        match self {
+            Proposal::Newton(estimate) => Some(estimate),
+            Proposal::Rate(_) => None,
+        }
+    }
+}
+
 /// A step of a same-batch or custom rule.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let state = State::read(spec.rule, step.state)?;
@@ -65,30 +94,22 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         return unmeasured(spec, step, state, &applied);
     }
     let m = measure(spec.needs(), step.loss, step.params, step.gradients, step.omega, &applied)?;
-    let estimate = match (spec.rule.formula(), step.proposal) {
-        (Some(formula), _) => Some((formula.estimate)(&m)?),
-        (None, [slope, curvature]) => {
-            Some(Estimate { slope: slope.clone(), curvature: curvature.clone(), noise: number(0.0) })
-        }
-        (None, _) => None,
-    };
-    let raw = match (&estimate, step.proposal) {
-        (Some(estimate), _) => newton_factor(spec, &state.alpha, &applied, estimate)?,
-        (None, [proposed]) => proposed.div(&state.alpha)?,
-        (None, _) => return Err(Error::internal(spec.rule.name(), "no formula and no proposal")),
-    };
+    let proposal = Proposal::new(spec.rule, &m, step.proposal)?;
     let seen = state.with(&m.loss0)?;
-    let bare = state.alpha.mul(&raw)?;
+    let bare = match &proposal {
+        Proposal::Newton(estimate) => state.alpha.add(&newton_step(spec, &state.alpha, &applied, estimate)?)?,
+        Proposal::Rate(alpha) => alpha.clone(),
+    };
     let outcome = if spec.guard {
-        let factor = sensible_factor(&m, estimate.as_ref(), &raw)?;
         let accepted = accepted(&m, &seen)?;
-        let factor = accepted.select(&factor, &rejected_factor(&m, estimate.as_ref())?)?;
-        let alpha = clip(&state.alpha.mul(&factor)?, spec.min, spec.max)?;
+        let moved = sensible(&m, &proposal, &state.alpha, &bare)?;
+        let shrunk = state.alpha.mul(&rejected_factor(&m, proposal.estimate())?)?;
+        let alpha = clip(&accepted.select(&moved, &shrunk)?, spec.min, spec.max)?;
         Outcome { accepted: Some(accepted), alpha }
     } else {
         Outcome { accepted: None, alpha: bare }
     };
-    finished(step, state, seen, &applied, outcome, Some((&m, estimate.as_ref())))
+    finished(step, state, seen, &applied, outcome, Some((&m, proposal.estimate())))
 }
 
 /// What was decided about a step. `accepted` is a bool scalar, or `None` where every step is.
@@ -97,31 +118,32 @@ struct Outcome {
     alpha: Value,
 }
 
-/// The factor that leads from α to the proposal. With a = scale·α the rate at which n and h were measured,
-/// Newton's best rate is a* = a + n/h and α′ = α + γ(a* − α); without a scale that is α′ = α + γ n/h. So α follows the
-/// best rate, and a schedule's factor stays outside.
-fn newton_factor(spec: &Spec, alpha: &Value, applied: &Value, estimate: &Estimate) -> Result<Value> {
+/// α′ − α. With a = scale·α the rate at which n and h were measured, Newton's best rate is a* = a + n/h and
+/// α′ = α + γ(a* − α); without a scale that is α + γ n/h. So α follows the best rate, and a schedule's factor stays
+/// outside.
+fn newton_step(spec: &Spec, alpha: &Value, applied: &Value, estimate: &Estimate) -> Result<Value> {
     let newton = estimate.slope.div(&estimate.curvature)?;
-    let away = newton.add(&applied.sub(alpha)?)?;
-    away.div(alpha)?.scale(spec.gamma)?.shift(1.0)
+    newton.add(&applied.sub(alpha)?)?.scale(spec.gamma)
 }
 
-/// The factor after an accepted step:
-/// - h > noise: the formula's, within [.5, 1.5]; .5 where it is not finite;
-/// - |h| ≤ noise: 1, but 1.5 where the step changed the slope by less than half or the loss not at all (then α is too
+/// α′ after an accepted step, before the limits of the spec:
+/// - h > noise: the formula's, within [.5α, 1.5α]; .5α where it is not finite;
+/// - |h| ≤ noise: α, but 1.5α where the step changed the slope by less than half or the loss not at all (then α is too
 ///   small to see any curvature);
-/// - h < −noise: the line bends down, so go on downhill: 1.5 where n > 0, else .5.
-fn sensible_factor(m: &Measured, estimate: Option<&Estimate>, raw: &Value) -> Result<Value> {
-    let limited = clip(&finite_or(raw, DOWN)?, DOWN, UP)?;
-    let Some(Estimate { slope, curvature, noise }) = estimate else { return Ok(limited) };
-    let (up, down, zero) = (number(UP), number(DOWN), number(0.0));
+/// - h < −noise: the line bends down, so go on downhill: 1.5α where n > 0, else .5α;
+/// - a rate proposed as such: itself, .5α where it is not finite.
+fn sensible(m: &Measured, proposal: &Proposal, alpha: &Value, bare: &Value) -> Result<Value> {
+    let (up, down, zero) = (alpha.scale(UP)?, alpha.scale(DOWN)?, number(0.0));
+    let finite = bare.is_finite()?.select(bare, &down)?;
+    let Proposal::Newton(Estimate { slope, curvature, noise }) = proposal else { return Ok(finite) };
+    let limited = finite.maximum(&down)?.minimum(&up)?;
     let downhill = slope.greater(&zero)?.select(&up, &down)?;
     let mut unchanged = slope.greater(&m.slope0.scale(0.5)?)?;
     if let Some(loss1) = &m.loss1 {
         unchanged = unchanged.or(&loss1.equal(&m.loss0)?)?;
     }
     let unchanged = unchanged.and(&m.slope0.greater(&zero)?)?;
-    let unseen = unchanged.select(&up, &number(1.0))?;
+    let unseen = unchanged.select(&up, alpha)?;
     let bent = curvature.less(&noise.neg()?)?.select(&downhill, &limited)?;
     curvature.abs()?.less_equal(noise)?.select(&unseen, &bent)
 }

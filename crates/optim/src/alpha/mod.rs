@@ -89,6 +89,21 @@ impl Rule {
         })
     }
 
+    const fn family(self) -> Family {
+        match self {
+            Rule::Constant => Family::Constant,
+            Rule::Next => Family::Next,
+            Rule::Exact
+            | Rule::Retsinas
+            | Rule::Alt1
+            | Rule::Alt2
+            | Rule::Alt2GradientFree
+            | Rule::Alt2GradientFreeAsPublished
+            | Rule::Hermite
+            | Rule::Custom => Family::Measured,
+        }
+    }
+
     /// Slope and curvature of the same-batch rules.
     const fn formula(self) -> Option<&'static Formula> {
         match self {
@@ -102,6 +117,14 @@ impl Rule {
             Rule::Constant | Rule::Next | Rule::Custom => None,
         }
     }
+}
+
+/// How a rule's step is made.
+enum Family {
+    Constant,
+    Next,
+    /// Measured on the step's own batch, α found by `guard`.
+    Measured,
 }
 
 /// A same-batch rule: what it needs, and what it makes of it.
@@ -147,17 +170,9 @@ pub struct Spec {
 impl Spec {
     /// The rule's own settings.
     pub fn defaults(rule: Rule) -> Spec {
-        let gamma = match rule {
-            Rule::Next => 0.1,
-            Rule::Constant
-            | Rule::Exact
-            | Rule::Retsinas
-            | Rule::Alt1
-            | Rule::Alt2
-            | Rule::Alt2GradientFree
-            | Rule::Alt2GradientFreeAsPublished
-            | Rule::Hermite
-            | Rule::Custom => 0.5,
+        let gamma = match rule.family() {
+            Family::Next => 0.1,
+            Family::Constant | Family::Measured => 0.5,
         };
         let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
         Spec { rule, gamma, min: 1e-8, max: 100.0, initial: 1e-3, every: 1, guard: true, needs, measure: true }
@@ -236,10 +251,10 @@ pub struct Finished {
 /// The rule's state before the first step. `state[0]` is α, an f64 scalar.
 pub fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
-    match spec.rule {
-        Rule::Constant => Ok(constant::init(spec)),
-        Rule::Next => next::init(spec, params),
-        _ => Ok(guard::init(spec)),
+    match spec.rule.family() {
+        Family::Constant => Ok(constant::init(spec)),
+        Family::Next => next::init(spec, params),
+        Family::Measured => Ok(guard::init(spec)),
     }
 }
 
@@ -247,9 +262,9 @@ pub fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
 /// nothing here. The result goes to [`finish`] as `carry`.
 pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
-    match spec.rule {
-        Rule::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss)?, params, gradients, state),
-        _ => Ok(Vec::new()),
+    match spec.rule.family() {
+        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss)?, params, gradients, state),
+        Family::Constant | Family::Measured => Ok(Vec::new()),
     }
 }
 
@@ -257,10 +272,10 @@ pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], s
 pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
     spec.check()?;
     check_step(spec, &step)?;
-    match spec.rule {
-        Rule::Constant => constant::finish(&step),
-        Rule::Next => next::finish(spec, &step),
-        _ => guard::finish(spec, &step),
+    match spec.rule.family() {
+        Family::Constant => constant::finish(&step),
+        Family::Next => next::finish(spec, &step),
+        Family::Measured => guard::finish(spec, &step),
     }
 }
 

@@ -53,7 +53,8 @@ pub(super) fn adam(
     state: &[Value],
 ) -> Result<Applied> {
     let Some((t, moments)) = state.split_first().filter(|(_, moments)| moments.len() == 2 * params.len()) else {
-        let message = format!("{} state tensors; it has {}", state.len(), 1 + 2 * params.len());
+        let message =
+            format!("{} state tensors; for {} parameters it has {}", state.len(), params.len(), 1 + 2 * params.len());
         return Err(Error::argument(name, message));
     };
     let (m, v) = moments.split_at(params.len());

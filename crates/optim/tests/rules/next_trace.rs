@@ -1,10 +1,8 @@
 //! The rule `next` against its PyTorch reference: 200 steps of a small network in f64, four optimizers, starts far too
 //! low and far too high, with and without start-up probes (without them steps are rejected, one of them for a NaN).
 
-mod common;
-
-use common::json::Json;
-use common::{Program, close, numbers, placeholders};
+use crate::json::Json;
+use crate::program::{Program, close, numbers, placeholders};
 use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType;
 use raphson_graph::shape::Shape;
