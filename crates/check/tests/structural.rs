@@ -335,6 +335,23 @@ fn gather_scatter() {
         cases.push(Case::new("gather", "repeated, of a view", inputs, |x| {
             x[0].permute(&[1, 0])?.permute(&[1, 0])?.flip(&[1])?.gather(&x[1], 0)
         }));
+        // Parts of one buffer that look alike: a leading part, and two parts of equal strides and counts.
+        let inputs =
+            vec![Input::new([4, 2], dtype), Input::below([3], DType::I32, 4), Input::below([5], DType::U32, 3)];
+        cases.push(Case::several("gather", "leading parts", inputs, |x| {
+            let part = x[0].slice(&[0, 0], &[3, 2], &[1, 1])?;
+            Ok(vec![
+                part.gather(&x[2], 0)?,
+                part.scatter_add(&x[1], 0, 4)?,
+                x[0].gather(&x[2].slice(&[0], &[2], &[1])?, 0)?,
+            ])
+        }));
+        let inputs = vec![Input::new([6, 6], dtype), Input::below([4], DType::I32, 2)];
+        cases.push(Case::several("gather", "parts of equal strides", inputs, |x| {
+            let wide = x[0].slice(&[0, 0], &[2, 3], &[1, 1])?;
+            let high = x[0].slice(&[0, 0], &[3, 2], &[1, 1])?;
+            Ok(vec![wide.gather(&x[1], 0)?, high.gather(&x[1], 0)?])
+        }));
         let computed = vec![Input::new([3, 5], dtype), Input::new([5, 4], dtype)];
         cases.push(Case::new("gather", "at the greatest", computed, |x| {
             x[1].gather(&x[0].reduce(ReduceOp::ArgMax, &[1])?, 0)
