@@ -55,7 +55,8 @@ struct State<'a> {
 }
 
 pub(super) fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
-    let mut state = vec![number(0.0); SCALARS];
+    // Nodes of their own: each is donated to the step.
+    let mut state: Vec<Value> = (0..SCALARS).map(|_| number(0.0)).collect();
     state[0] = number(spec.initial);
     for _ in 0..3 {
         state.extend(params.iter().map(|param| param.like(0.0)));
