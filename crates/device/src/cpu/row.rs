@@ -139,9 +139,12 @@ impl Tiles<'_> {
         let (space, kept) = (&self.plan.space, self.kept);
         match (level, space.layout) {
             (Level::Kept, _) => Pieces { start: kept, n: self.n_kept, count: 1, step: 0 },
-            (Level::Full, Layout::Rows) => {
-                Pieces { start: kept * space.reduced + self.reduced, n: self.n_kept * self.n_reduced, count: 1, step: 0 }
-            }
+            (Level::Full, Layout::Rows) => Pieces {
+                start: kept * space.reduced + self.reduced,
+                n: self.n_kept * self.n_reduced,
+                count: 1,
+                step: 0,
+            },
             (Level::Full, Layout::Lanes) => {
                 let start = self.reduced * space.kept + kept;
                 if self.n_kept == space.kept {
@@ -276,7 +279,9 @@ impl Tiles<'_> {
                 let memory = self.bases.0[access.buffer];
                 self.pieces(access.level).each(|start, n, done| {
                     // SAFETY: as above; a strided tile has been gathered, so it does not overlap.
-                    unsafe { walk::scatter(access.size, &access.walk, start, n, memory, value.add(done * access.size)) };
+                    unsafe {
+                        walk::scatter(access.size, &access.walk, start, n, memory, value.add(done * access.size))
+                    };
                 });
             }
         }
