@@ -74,7 +74,6 @@ describe("tidy", () => {
 
   it("follows await, with other work in between", async () => {
     const before = live();
-    let outside: Tensor | undefined;
     const run = async (value: number) => {
       const t = scalar(value).add(1);
       await setImmediate();
@@ -83,7 +82,7 @@ describe("tidy", () => {
       return u.add(1);
     };
     const both = Promise.all([tidy(() => run(1)), tidy(() => run(2))]);
-    outside = scalar(0);
+    const outside = scalar(0);
     const [a, b] = await both;
     expect([a.item(), b.item(), outside.item()]).toEqual([5, 7, 0]);
     dispose(a, b, outside);
@@ -119,7 +118,7 @@ describe("tidy", () => {
 
   it("does not take parameters that are made inside", () => {
     const model = nn.linear(2, 2);
-    tidy(() => model(ones([1, 2])).item());
+    tidy(() => model(ones([1, 2])).toArray());
     expect(model.weight.current?.isDisposed).toBe(false);
     model.dispose();
   });
