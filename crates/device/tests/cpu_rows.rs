@@ -151,7 +151,17 @@ fn instructions_of_other_dtypes_are_refused_when_loaded() {
 fn views_may_step_backwards_stand_still_and_transpose() {
     let cpu = Cpu::new(Some(2)).unwrap();
     let mut random = Random(3);
-    for sizes in [vec![3, 5, 7], vec![40, 33], vec![2, 1, 3, 2], vec![1], vec![], vec![5000], vec![0, 3]] {
+    for sizes in [
+        vec![3, 5, 7],
+        vec![40, 33],
+        vec![70, 3, 50],
+        vec![2, 9, 100],
+        vec![2, 1, 3, 2],
+        vec![1],
+        vec![],
+        vec![5000],
+        vec![0, 3],
+    ] {
         let n: usize = sizes.iter().product();
         let (last, rank) = (n as i64 - 1, sizes.len());
         let mut build = Build::new(&sizes, &[], Order::Row);

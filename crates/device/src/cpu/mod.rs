@@ -15,6 +15,7 @@ mod plan;
 mod pool;
 mod reduce;
 mod row;
+mod tile;
 mod walk;
 
 use crate::{Description, Device, Loaded, Memory, Usage};
