@@ -279,7 +279,12 @@ impl<'a> Lowering<'a> {
         let action = match &step.instr {
             Instr::Load { buffer, view } => Action::Load(self.access(Some(*buffer), view, level, step.dtype)?),
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
-            Instr::Prim { prim, .. } => Action::Map(self.find_map(*prim, step, self.args(i))?),
+            Instr::Prim { prim, .. } => {
+                let run = self.find_map(*prim, step, self.args(i))?;
+                // One condition for the whole launch: take one operand, and leave the other one's memory alone.
+                let uniform = *prim == Prim::Select && self.everywhere[self.args(i)[0].0 as usize].is_some();
+                if uniform { Action::Choose(step.dtype.size_bytes()) } else { Action::Map(run) }
+            }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
             }
