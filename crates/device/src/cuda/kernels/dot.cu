@@ -62,9 +62,10 @@ template <typename T> __device__ void sum_pieces(const T *pieces, T *out, i64 co
     }
 }
 
+// Two blocks on a multiprocessor hide each other's waiting; the largest tile needs the registers of both.
 #define KERNEL extern "C" __global__ void __launch_bounds__(256, 2)
 
-KERNEL dot_f32(DOT_PARAMETERS(float)) { product<float, 8, 16>(DOT_ARGUMENTS); }
+extern "C" __global__ void __launch_bounds__(256) dot_f32(DOT_PARAMETERS(float)) { product<float, 8, 8>(DOT_ARGUMENTS); }
 KERNEL dot_f32_small(DOT_PARAMETERS(float)) { product<float, 2, 32>(DOT_ARGUMENTS); }
 KERNEL dot_f64(DOT_PARAMETERS(double)) { product<double, 4, 16>(DOT_ARGUMENTS); }
 KERNEL dot_i32(DOT_PARAMETERS(unsigned)) { product<unsigned, 4, 16>(DOT_ARGUMENTS); }
