@@ -1,5 +1,5 @@
-// Products on the ordinary units, for every GPU and number type: tiles of the operands in shared memory, a small square of
-// the result in each thread's registers. Tensor cores are used in dot_tensor.cu.
+// Products of f32 with few results and long sums, on the ordinary units of every GPU: small tiles, and the sum cut into pieces,
+// so that there is work for all multiprocessors. Tensor cores are used in dot_tensor.cu; whatever fits neither is printed.
 #include "batch.cuh"
 
 // Bring a tile of `OUTER` rows (or columns) by `DEPTH` terms into shared memory as [term][row]. Threads walk along the axis
@@ -53,22 +53,14 @@ template <typename T, int SIDE, int DEPTH> __device__ void product(DOT_PARAMETER
         }
 }
 
+// Two blocks on a multiprocessor hide each other's waiting.
+extern "C" __global__ void __launch_bounds__(256, 2) dot_narrow(DOT_PARAMETERS(float)) { product<float, 2, 32>(DOT_ARGUMENTS); }
+
 // out[i] = Σ_piece pieces[piece, i]
-template <typename T> __device__ void sum_pieces(const T *pieces, T *out, i64 count, i64 n_pieces) {
+extern "C" __global__ void __launch_bounds__(256) dot_sum(const float *pieces, float *out, i64 count, i64 n_pieces) {
     for (i64 i = (i64)blockIdx.x * 256 + threadIdx.x; i < count; i += (i64)gridDim.x * 256) {
-        T sum = pieces[i];
+        float sum = pieces[i];
         for (i64 piece = 1; piece < n_pieces; piece++) sum += pieces[piece * count + i];
         out[i] = sum;
     }
 }
-
-// Two blocks on a multiprocessor hide each other's waiting; the largest tile needs the registers of both.
-#define KERNEL extern "C" __global__ void __launch_bounds__(256, 2)
-
-extern "C" __global__ void __launch_bounds__(256) dot_f32(DOT_PARAMETERS(float)) { product<float, 8, 8>(DOT_ARGUMENTS); }
-KERNEL dot_f32_small(DOT_PARAMETERS(float)) { product<float, 2, 32>(DOT_ARGUMENTS); }
-KERNEL dot_f64(DOT_PARAMETERS(double)) { product<double, 4, 16>(DOT_ARGUMENTS); }
-KERNEL dot_i32(DOT_PARAMETERS(unsigned)) { product<unsigned, 4, 16>(DOT_ARGUMENTS); }
-KERNEL dot_sum_f32(const float *pieces, float *out, i64 count, i64 n_pieces) { sum_pieces(pieces, out, count, n_pieces); }
-KERNEL dot_sum_f64(const double *pieces, double *out, i64 count, i64 n_pieces) { sum_pieces(pieces, out, count, n_pieces); }
-KERNEL dot_sum_i32(const unsigned *pieces, unsigned *out, i64 count, i64 n_pieces) { sum_pieces(pieces, out, count, n_pieces); }
