@@ -156,6 +156,18 @@ impl Region {
         Ok(())
     }
 
+    /// Write bytes from outside, ordered behind everything.
+    pub fn fill(&mut self, offset: i64, bytes: &[u8]) -> Outcome<()> {
+        let range = usize::try_from(offset).ok().map(|start| start..start + bytes.len());
+        let Some(target) = range.clone().and_then(|range| self.bytes.get_mut(range)) else {
+            return fault(format!("{} bytes at {offset} are outside {}", bytes.len(), self.name));
+        };
+        target.copy_from_slice(bytes);
+        let entries = range.map(|range| range.start / self.grain..range.end.div_ceil(self.grain)).unwrap_or_default();
+        self.diary[entries].fill(Entry { written: Some(Who::default()), ..Entry::default() });
+        Ok(())
+    }
+
     /// Replace what is there by a function of it; returns what was there.
     pub fn change(&mut self, offset: i64, size: usize, who: Who, f: impl Fn(u64) -> u64) -> Outcome<u64> {
         let at = self.touch(offset, size, Access::Atomic, who)?;
@@ -191,6 +203,13 @@ impl Memory {
     fn push(&mut self, region: Region) -> u64 {
         self.buffers.push(region);
         (self.buffers.len() as u64) << APART
+    }
+
+    /// Forget a buffer's contents; from now on nothing is there.
+    pub fn free(&mut self, address: u64) -> Outcome<()> {
+        let (region, _) = self.find(address)?;
+        *region = Region::new("memory that was given back", Err(0), 1);
+        Ok(())
     }
 
     /// The contents of the buffer at an address.

@@ -4,11 +4,12 @@
 //! of races (two threads, one of them writing, nothing that orders them).
 //!
 //! `parse` reads the text, `decode` turns statements into instructions, `arithmetic` is what they compute, `memory` what
-//! they touch, `machine` runs them. An instruction outside the set is an error.
+//! they touch, `machine` runs them; `driver` lets the device's run time run on it. An instruction outside the set is an error.
 
 mod arithmetic;
 mod asynchronous;
 mod decode;
+pub mod driver;
 mod instruction;
 mod machine;
 mod matrix;

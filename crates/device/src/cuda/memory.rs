@@ -51,7 +51,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         self.pool.live_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.class > 0 {
-            self.pool.shelves().put(self.class, self.address);
+            self.pool.put_back(self.class, self.address);
         }
     }
 }
@@ -125,14 +125,16 @@ impl Shelves {
 /// Where blocks come from.
 pub struct Pool {
     driver: Arc<dyn Driver>,
+    keeps: bool,
     shelves: Mutex<Shelves>,
     live_bytes: AtomicUsize,
 }
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(driver: Arc<dyn Driver>) -> Arc<Pool> {
-        Arc::new(Pool { driver, shelves: Mutex::default(), live_bytes: AtomicUsize::new(0) })
+    /// An empty pool. Without `keeps` every block is an allocation of the driver of exactly its size, given back at once: slow,
+    /// but what checks memory sees each block.
+    pub fn new(driver: Arc<dyn Driver>, keeps: bool) -> Arc<Pool> {
+        Arc::new(Pool { driver, keeps, shelves: Mutex::default(), live_bytes: AtomicUsize::new(0) })
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
@@ -142,7 +144,7 @@ impl Pool {
 
     /// A block of `bytes` bytes with arbitrary contents.
     pub fn allocate(self: &Arc<Pool>, bytes: usize) -> Result<Block> {
-        let class = size_class(bytes).ok_or_else(|| self.refuse(bytes))?;
+        let class = if self.keeps { size_class(bytes).ok_or_else(|| self.refuse(bytes))? } else { bytes };
         let address = if class == 0 { 0 } else { self.address(class, bytes)? };
         self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(Block { address, bytes, class, pool: self.clone() })
@@ -152,7 +154,7 @@ impl Pool {
         if let Some(address) = self.shelves().take(class) {
             return Ok(address);
         }
-        let small = class <= SMALL_BYTES;
+        let small = self.keeps && class <= SMALL_BYTES;
         let wanted = if small { SLAB_BYTES } else { class };
         let found = match self.driver.allocate(wanted)? {
             Some(address) => Some(address),
@@ -169,6 +171,17 @@ impl Pool {
         let mut shelves = self.shelves();
         shelves.add_slab(class, start);
         shelves.take(class).ok_or_else(|| Error::internal("cuda", "a new slab is empty"))
+    }
+
+    fn put_back(&self, class: usize, address: u64) {
+        if self.keeps {
+            self.shelves().put(class, address);
+            return;
+        }
+        // An error of earlier work is reported to whoever reads its results.
+        let _ = self.driver.synchronize();
+        // SAFETY: the address came from the driver, its only holder is gone, and the stream is idle.
+        unsafe { self.driver.free(address) };
     }
 
     fn refuse(&self, bytes: usize) -> Error {

@@ -34,6 +34,8 @@ pub struct Options {
     pub tf32: bool,
     /// Use cuBLAS where it can be loaded. On unless `RAPHSON_CUBLAS=0`.
     pub library: bool,
+    /// Keep memory for reuse. On unless `RAPHSON_CUDA_POOL=0`, which is for compute-sanitizer and the like.
+    pub pool: bool,
     /// Replay programs as CUDA graphs. On unless `RAPHSON_CUDA_GRAPHS=0`.
     pub graphs: bool,
 }
@@ -44,6 +46,7 @@ impl Options {
         Ok(Options {
             tf32: switch("RAPHSON_TF32", false)?,
             library: switch("RAPHSON_CUBLAS", true)?,
+            pool: switch("RAPHSON_CUDA_POOL", true)?,
             graphs: switch("RAPHSON_CUDA_GRAPHS", true)?,
         })
     }
@@ -82,7 +85,7 @@ impl Cuda {
     /// A device on any driver.
     pub fn with_driver(driver: Arc<dyn Driver>, options: Options) -> Cuda {
         let core = Core {
-            pool: Pool::new(driver.clone()),
+            pool: Pool::new(driver.clone(), options.pool),
             modules: Modules::new(driver.clone()),
             staging: Staging::new(driver.clone()),
             driver,
