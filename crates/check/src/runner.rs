@@ -2,6 +2,7 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
+pub mod interpreted;
 
 use crate::emulate::Emulated;
 use raphson_graph::dtype::DType;

@@ -199,13 +199,13 @@ fn fma<T: Number>(a: u64, b: u64, c: u64) -> u64 {
     T::of(a).times_plus(T::of(b), T::of(c)).bits()
 }
 fn mul_hi<T: Whole>(a: u64, b: u64) -> u64 {
-    T::narrow((T::of(a).wide() * T::of(b).wide()) >> T::BITS).bits()
+    T::narrow(T::of(a).wide().wrapping_mul(T::of(b).wide()) >> T::BITS).bits()
 }
 fn mad_hi<T: Whole>(a: u64, b: u64, c: u64) -> u64 {
     T::of(mul_hi::<T>(a, b)).plus(T::of(c)).bits()
 }
 fn mul_wide<T: Whole>(a: u64, b: u64) -> u64 {
-    (T::of(a).wide() * T::of(b).wide()) as u64
+    T::of(a).wide().wrapping_mul(T::of(b).wide()) as u64
 }
 fn mad_wide<T: Whole>(a: u64, b: u64, c: u64) -> u64 {
     mul_wide::<T>(a, b).wrapping_add(c)

@@ -1,6 +1,7 @@
 //! The plain matrix product: tiles of both operands in shared memory, a few rows × columns of the result in the registers
 //! of each thread, the next tiles on their way from memory while these are multiplied. Any strides and sizes, f32, f64,
-//! i32 and u32, with f32 accumulated in f32. The tuned products stand elsewhere; this is what applies where they do not.
+//! i32 and u32. f32 is accumulated in f32, tile by tile where registers allow. The tuned products stand elsewhere; this is
+//! what applies where they do not.
 
 use super::Launch;
 use super::parameters::Parameters;
@@ -174,20 +175,34 @@ impl<'a> Printer<'a> {
         }
         self.fetch(text);
         text.place(last);
-        for inner in 0..DEPTH {
-            let rows = self.left.get(text, kernel.dtype, self.tile, self.per_thread, inner);
-            let columns = self.right.get(text, kernel.dtype, self.tile, self.per_thread, inner);
-            for (i, row) in rows.iter().enumerate() {
-                for (j, column) in columns.iter().enumerate() {
-                    let sum = sums[i * self.per_thread + j];
-                    let opcode = if kernel.dtype.is_float() { "fma.rn" } else { "mad.lo" };
-                    text.set(sum, &format!("{opcode}.{}", suffix(kernel.dtype)), &[row, column, &sum]);
-                }
-            }
-        }
+        self.add_tile(text, &sums);
         text.barrier();
         text.branch_if(more, again);
         sums
+    }
+
+    /// Add the product of the current tiles.
+    fn add_tile(&self, text: &mut Text, sums: &[Register]) {
+        let dtype = self.kernel.dtype;
+        // A sum of sums has fewer roundings after one another; with 64 results a thread has no registers left for it.
+        let by_tile = dtype == DType::F32 && self.per_thread < PerThread::Eight as usize;
+        let zero = Scalar::of(0.0, dtype);
+        let parts: Vec<Register> =
+            if by_tile { sums.iter().map(|_| constant(text, zero, dtype)).collect() } else { sums.to_vec() };
+        let opcode = format!("{}.{}", if dtype.is_float() { "fma.rn" } else { "mad.lo" }, suffix(dtype));
+        for inner in 0..DEPTH {
+            let rows = self.left.get(text, dtype, self.tile, self.per_thread, inner);
+            let columns = self.right.get(text, dtype, self.tile, self.per_thread, inner);
+            for (i, row) in rows.iter().enumerate() {
+                for (j, column) in columns.iter().enumerate() {
+                    let part = parts[i * self.per_thread + j];
+                    text.set(part, &opcode, &[row, column, &part]);
+                }
+            }
+        }
+        for (&sum, part) in sums.iter().zip(&parts).filter(|_| by_tile) {
+            text.set(sum, "add.rn.f32", &[&sum, part]);
+        }
     }
 
     fn fetch(&self, text: &mut Text) {
