@@ -1,8 +1,7 @@
 """Compile the CUDA C in crates/device/src/cuda/kernels to the PTX committed beside it, one file for each kernel.
 
-    python3 scripts/compile-cuda.py            write *.ptx
+    python3 scripts/compile-cuda.py            write *.ptx, and what ptxas makes of them to registers.md
     python3 scripts/compile-cuda.py --check    fail if the committed files differ from what would be written
-    python3 scripts/compile-cuda.py --ptxas    assemble the committed files and print registers, shared memory and spills
 
 The compiler is NVRTC from PyPI, pinned, so that the text is the same everywhere; no GPU, driver or toolkit is needed.
 scripts/compile-cuda.sh makes the environment.
@@ -81,54 +80,57 @@ def split(ptx, source, capability):
     return modules
 
 
-def compile_all():
-    return {name: text for source, capability in SOURCES for name, text in split(nvrtc_compile(source, capability), source, capability).items()}
+def assemble(name, text, target):
+    """Registers per thread on a target."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "in.ptx").write_text(text, encoding="utf-8")
+        command = [wheel_file("cuda_nvcc/bin/ptxas"), "-v", f"-arch=sm_{target}", f"{folder}/in.ptx", "-o", f"{folder}/out.cubin"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} for sm_{target}: {done.stderr}")
+    if sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr))):
+        sys.exit(f"{name} for sm_{target} spills registers: {done.stderr}")
+    return re.search(r"Used (\d+) registers", done.stderr)[1]
+
+
+def table(modules):
+    rows = ["Registers per thread, by ptxas; no kernel spills any. Written by scripts/compile-cuda.py.", ""]
+    rows += ["| kernel | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |", "|---" * (len(TARGETS) + 1) + "|"]
+    for name, text in sorted(modules.items()):
+        oldest = int(re.search(r"\.target sm_(\d+)", text)[1])
+        cells = [assemble(name, text, target) if target >= oldest else "–" for target in TARGETS]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def files():
+    """Everything that is committed, by file name."""
+    modules = {}
+    for source, capability in SOURCES:
+        modules |= split(nvrtc_compile(source, capability), source, capability)
+    return {f"{name}.ptx": text for name, text in modules.items()} | {"registers.md": table(modules)}
+
+
+def committed():
+    return {path.name: path.read_text(encoding="utf-8") for path in [*KERNELS.glob("*.ptx"), *KERNELS.glob("registers.md")]}
 
 
 def write():
-    modules = compile_all()
-    for old in KERNELS.glob("*.ptx"):
-        old.unlink()
-    for name, text in modules.items():
-        (KERNELS / f"{name}.ptx").write_text(text)
-    print(f"{len(modules)} kernels, {sum(map(len, modules.values()))} bytes")
+    fresh = files()
+    for name in committed().keys() - fresh.keys():
+        (KERNELS / name).unlink()
+    for name, text in fresh.items():
+        (KERNELS / name).write_text(text, encoding="utf-8")
+    print(f"{len(fresh) - 1} kernels, {sum(map(len, fresh.values()))} bytes")
 
 
 def check_drift():
-    fresh = {f"{name}.ptx": text for name, text in compile_all().items()}
-    committed = {path.name: path.read_text() for path in KERNELS.glob("*.ptx")}
-    wrong = sorted(name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name))
+    fresh, old = files(), committed()
+    wrong = sorted(name for name in fresh.keys() | old.keys() if fresh.get(name) != old.get(name))
     if wrong:
         sys.exit(f"{', '.join(wrong)}: not what the sources give; run scripts/compile-cuda.sh and commit the result")
-    print(f"{len(fresh)} kernels are as committed")
-
-
-def assemble():
-    ptxas, spilling = wheel_file("cuda_nvcc/bin/ptxas"), []
-    print("| kernel | " + " | ".join(f"sm_{target}" for target in TARGETS) + " |")
-    print("|---" * (len(TARGETS) + 1) + "|")
-    for path in sorted(KERNELS.glob("*.ptx")):
-        oldest = int(re.search(r"\.target sm_(\d+)", path.read_text())[1])
-        cells = []
-        for target in TARGETS:
-            if target < oldest:
-                cells.append("–")
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                command = [ptxas, "-v", f"-arch=sm_{target}", str(path), "-o", f"{folder}/out.cubin"]
-                done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{path.name} for sm_{target}: {done.stderr}")
-            registers = re.search(r"Used (\d+) registers", done.stderr)[1]
-            spills = sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))
-            cells.append(f"{registers}" + (f" (spills {spills} B)" if spills else ""))
-            if spills:
-                spilling.append(f"{path.stem} on sm_{target}")
-        print(f"| {path.stem} | " + " | ".join(cells) + " |")
-    if spilling:
-        sys.exit(f"registers are spilled: {', '.join(spilling)}")
-    print("\nRegisters per thread; no kernel spills any.")
+    print(f"{len(fresh) - 1} kernels are as committed")
 
 
 if __name__ == "__main__":
-    {"": write, "--check": check_drift, "--ptxas": assemble}[sys.argv[1] if len(sys.argv) > 1 else ""]()
+    {(): write, ("--check",): check_drift}[tuple(sys.argv[1:])]()

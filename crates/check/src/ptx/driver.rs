@@ -17,13 +17,24 @@ pub struct Settings {
     pub memory_bytes: usize,
     /// Whether there is a library for products.
     pub library: bool,
+    /// Whether graphs can be made, and whether they take other arguments.
+    pub graphs: bool,
+    pub updates: bool,
     pub machine: Options,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         let machine = Options::default();
-        Settings { capability: (8, 0), multiprocessors: 4, memory_bytes: 1 << 30, library: false, machine }
+        Settings {
+            capability: (8, 0),
+            multiprocessors: 4,
+            memory_bytes: 1 << 30,
+            library: false,
+            graphs: true,
+            updates: true,
+            machine,
+        }
     }
 }
 
@@ -75,7 +86,7 @@ struct State {
 /// The driver.
 pub struct Interpreted {
     gpu: Gpu,
-    library: bool,
+    settings: Settings,
     state: Mutex<State>,
 }
 
@@ -90,7 +101,7 @@ impl Interpreted {
             driver_version: 12_000,
         };
         let state = State { machine: Machine::new(settings.machine), next: 1, ..State::default() };
-        Interpreted { gpu, library: settings.library, state: Mutex::new(state) }
+        Interpreted { gpu, settings, state: Mutex::new(state) }
     }
 
     /// What was asked so far.
@@ -170,7 +181,8 @@ impl State {
     }
 
     fn call(&mut self, call: &Call) -> Result<()> {
-        let function = self.functions.get(&call.function.0).ok_or_else(|| refuse("a function of an unloaded module"))?;
+        let function =
+            self.functions.get(&call.function.0).ok_or_else(|| refuse("a function of an unloaded module"))?;
         let (module, entry, shared_bytes) = function;
         let module = self.modules.get(module).ok_or_else(|| refuse("a function of an unloaded module"))?.clone();
         if call.shared_bytes > *shared_bytes {
@@ -254,7 +266,7 @@ impl Driver for Interpreted {
     }
 
     fn library(&self) -> Option<String> {
-        self.library.then(|| "plain loops".into())
+        self.settings.library.then(|| "plain loops".into())
     }
 
     fn allocate(&self, bytes: usize) -> Result<Option<u64>> {
@@ -342,6 +354,9 @@ impl Driver for Interpreted {
     }
 
     unsafe fn graph(&self, work: &[Work]) -> Result<Graph> {
+        if !self.settings.graphs {
+            return Err(refuse("graphs are not to be had"));
+        }
         let mut state = self.state();
         let number = state.number();
         state.graphs.insert(number, work.to_vec());
@@ -351,6 +366,9 @@ impl Driver for Interpreted {
 
     unsafe fn update(&self, graph: Graph, at: usize, work: &Work) -> Result<bool> {
         let mut state = self.state();
+        if !self.settings.updates {
+            return Ok(false);
+        }
         state.counts.updates += 1;
         let entry = state.graphs.get_mut(&graph.0).and_then(|entries| entries.get_mut(at));
         let entry = entry.ok_or_else(|| refuse("an entry that the graph does not have"))?;

@@ -32,19 +32,17 @@ impl Replayer {
         self.runs = self.runs.saturating_add(1);
         // SAFETY: passed on to our caller.
         unsafe {
-            if !self.wanted || work.len() < FEW || self.runs <= FIRST_RUNS {
+            if !self.wanted || work.len() < FEW || self.runs <= FIRST_RUNS || self.is_mostly_different(&work) {
                 return self.launch(&work);
             }
-            match self.adapted(&work)? {
-                Some(graph) => self.driver.replay(graph),
-                None if self.is_mostly_different(&work) => self.launch(&work),
-                None => {
-                    self.forget();
-                    let graph = self.driver.graph(&work)?;
-                    self.made = Some((graph, work));
-                    self.driver.replay(graph)
-                }
+            if !self.adapt(&work)
+                && let Err(error) = self.make(&work)
+            {
+                // Whatever a graph cannot do, launches may; if the GPU itself has failed, they say so too.
+                self.wanted = false;
+                return self.launch(&work).map_err(|_| error);
             }
+            self.made.as_ref().map_or(Ok(()), |(graph, _)| self.driver.replay(*graph))
         }
     }
 
@@ -61,27 +59,35 @@ impl Replayer {
         2 * last.iter().zip(work).filter(|(last, work)| last != work).count() > work.len()
     }
 
-    /// The graph with the arguments of this run; none if it has to be made, or is not worth adapting.
+    /// Give the graph the arguments of this run; false if there is no graph, or it cannot take them.
     ///
     /// # Safety
     /// As for `run`.
-    unsafe fn adapted(&mut self, work: &[Work]) -> Result<Option<Graph>> {
-        if self.is_mostly_different(work) {
-            return Ok(None);
-        }
-        let Some((graph, last)) = &mut self.made else { return Ok(None) };
+    unsafe fn adapt(&mut self, work: &[Work]) -> bool {
+        let Some((graph, last)) = &mut self.made else { return false };
         for (at, (last, work)) in last.iter_mut().zip(work).enumerate() {
             if last == work {
                 continue;
             }
             // SAFETY: passed on to our caller.
-            if !unsafe { self.driver.update(*graph, at, work)? } {
-                self.forget();
-                return Ok(None);
+            if !matches!(unsafe { self.driver.update(*graph, at, work) }, Ok(true)) {
+                return false;
             }
-            *last = work.clone();
+            last.clone_from(work);
         }
-        Ok(Some(*graph))
+        true
+    }
+
+    /// Make a graph of this run, in place of the one that there is.
+    ///
+    /// # Safety
+    /// As for `run`.
+    unsafe fn make(&mut self, work: &[Work]) -> Result<()> {
+        self.forget();
+        // SAFETY: passed on to our caller.
+        let graph = unsafe { self.driver.graph(work)? };
+        self.made = Some((graph, work.to_vec()));
+        Ok(())
     }
 
     fn forget(&mut self) {

@@ -45,6 +45,11 @@ impl Block {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Whether it is of this pool, and so of this GPU and stream.
+    pub fn is_from(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
 }
 
 impl Drop for Block {

@@ -93,6 +93,11 @@ impl Cuda {
         };
         Cuda { core: Arc::new(core) }
     }
+
+    /// Name and version of the library that computes products, if there is one; looking for it may take a second.
+    pub fn library(&self) -> Option<String> {
+        self.core.driver.library()
+    }
 }
 
 impl Device for Cuda {
@@ -115,7 +120,7 @@ impl Device for Cuda {
     }
 
     fn download(&self, memory: &Memory, into: &mut [u8]) -> Result<()> {
-        let tensor = Tensor::of(memory)?;
+        let tensor = Tensor::of(memory, &self.core.pool)?;
         if into.len() != tensor.block.bytes() {
             let message = format!("{} bytes are to be read into {}", tensor.block.bytes(), into.len());
             return Err(Error::internal("download", message));

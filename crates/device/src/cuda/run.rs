@@ -5,7 +5,7 @@ use super::dot::Means;
 use super::driver::{Function, Work};
 use super::fault::{self, FAULT_BYTES, Fault};
 use super::graph::Replayer;
-use super::memory::Block;
+use super::memory::{Block, Pool};
 use super::module::Kernel;
 use super::plan::{Addresses, Entry, Plan};
 use crate::{Loaded, Memory};
@@ -26,20 +26,17 @@ impl Tensor {
         Memory { bytes: self.block.bytes(), inner: Arc::new(self) }
     }
 
-    /// The tensor behind a memory of this device.
-    pub fn of(memory: &Memory) -> Result<&Tensor> {
-        memory.inner.downcast_ref::<Tensor>().ok_or_else(foreign)
+    /// The tensor behind a memory of the device that has this pool.
+    pub fn of<'a>(memory: &'a Memory, pool: &Arc<Pool>) -> Result<&'a Tensor> {
+        let tensor = memory.inner.downcast_ref::<Tensor>().filter(|tensor| tensor.block.is_from(pool));
+        tensor.ok_or_else(|| {
+            Error::new(
+                Code::Device,
+                "cuda",
+                "a tensor lives on another device; move it to this GPU before using it here",
+            )
+        })
     }
-
-    /// The same, owned, if nobody else holds it.
-    fn owned(memory: Memory) -> Result<std::result::Result<Tensor, Arc<Tensor>>> {
-        let tensor = memory.inner.downcast::<Tensor>().map_err(|_| foreign())?;
-        Ok(Arc::try_unwrap(tensor))
-    }
-}
-
-fn foreign() -> Error {
-    Error::new(Code::Device, "cuda", "a tensor lives on another device; move it to this GPU before using it here")
 }
 
 /// A program on its GPU. Dropped in this order: a graph needs its kernels, and those the core that unloads them.
@@ -81,7 +78,8 @@ impl CudaProgram {
             return Err(Error::internal("run", message));
         }
         for (i, (memory, id)) in inputs.iter().zip(&self.program.inputs).enumerate() {
-            let (has, wants) = (Tensor::of(memory)?.block.bytes(), self.program.buffers[id.0 as usize].size_bytes());
+            let wants = self.program.buffers[id.0 as usize].size_bytes();
+            let has = Tensor::of(memory, &self.core.pool)?.block.bytes();
             if has != wants {
                 return Err(Error::internal("run", format!("input {i} has {has} bytes, the program wants {wants}")));
             }
@@ -112,7 +110,8 @@ impl CudaProgram {
 
     /// A donated input's block: itself if nobody else holds it, else a copy.
     fn take_over(&self, memory: Memory) -> Result<Block> {
-        match Tensor::owned(memory)? {
+        let gone = |_| Error::internal("run", "a memory that was checked is another device's");
+        match Arc::try_unwrap(memory.inner.downcast::<Tensor>().map_err(gone)?) {
             Ok(tensor) => Ok(tensor.block),
             Err(shared) => {
                 let own = self.core.pool.allocate(shared.block.bytes())?;
@@ -125,32 +124,36 @@ impl CudaProgram {
         }
     }
 
-    /// The blocks of the outputs by position, those of donated inputs among them; none where an output is an input as it
-    /// was given. Takes the donated memories out of `inputs`.
+    /// The blocks of the outputs by position, those of donated inputs among them, which are taken out of `inputs`; none where
+    /// an output is an input as it was given.
     fn output_blocks(&self, inputs: &mut [Option<Memory>]) -> Result<Vec<Option<Block>>> {
-        let block = |place: Place, size_bytes: usize| match place {
-            Place::Input(_) => Ok(None),
-            Place::Output(_) | Place::Arena(_) => self.core.pool.allocate(size_bytes).map(Some),
-            Place::InPlace { input, .. } => {
-                let memory = inputs[input].take();
-                memory.map(|memory| self.take_over(memory)).transpose()
+        let block = |id: &BufferId| {
+            let buffer = &self.program.buffers[id.0 as usize];
+            match buffer.place {
+                Place::Input(_) => Ok(None),
+                Place::Output(_) | Place::Arena(_) => self.core.pool.allocate(buffer.size_bytes()).map(Some),
+                Place::InPlace { input, .. } => inputs[input].take().map(|memory| self.take_over(memory)).transpose(),
             }
         };
-        let buffers = self.program.outputs.iter().map(|id| &self.program.buffers[id.0 as usize]);
-        let places: Vec<(Place, usize)> = buffers.map(|buffer| (buffer.place, buffer.size_bytes())).collect();
-        let mut block = block;
-        places.into_iter().map(|(place, size_bytes)| block(place, size_bytes)).collect()
+        self.program.outputs.iter().map(block).collect()
     }
 
     fn addresses(&self, arena: u64, inputs: &[Option<Memory>], outputs: &[Option<Block>]) -> Result<Vec<u64>> {
         let missing = || Error::internal("run", "a buffer has no memory");
+        let mut of_inputs = Vec::with_capacity(inputs.len());
+        for memory in inputs {
+            let tensor = memory.as_ref().map(|memory| Tensor::of(memory, &self.core.pool)).transpose()?;
+            of_inputs.push(tensor.map(|tensor| tensor.block.address()));
+        }
+        let of_output = |output: usize| outputs[output].as_ref().map(Block::address);
+        for buffer in &self.program.buffers {
+            if let Place::InPlace { input, output } = buffer.place {
+                of_inputs[input] = of_output(output);
+            }
+        }
         let address = |place: Place| match place {
-            Place::Input(input) => {
-                inputs[input].as_ref().ok_or_else(missing).and_then(Tensor::of).map(|t| t.block.address())
-            }
-            Place::Output(output) | Place::InPlace { output, .. } => {
-                outputs[output].as_ref().map(Block::address).ok_or_else(missing)
-            }
+            Place::Input(input) => of_inputs[input].ok_or_else(missing),
+            Place::Output(output) | Place::InPlace { output, .. } => of_output(output).ok_or_else(missing),
             Place::Arena(offset) => Ok(arena + offset as u64),
         };
         self.program.buffers.iter().map(|buffer| address(buffer.place)).collect()
@@ -187,7 +190,7 @@ impl Loaded for CudaProgram {
         let driver = self.core.driver.clone();
         let (arena, workspace) = self.own_memory()?;
         let own_fault = self.fault()?;
-        let tensors = inputs.iter().map(Tensor::of).collect::<Result<Vec<_>>>()?;
+        let tensors = inputs.iter().map(|memory| Tensor::of(memory, &self.core.pool)).collect::<Result<Vec<_>>>()?;
         let known = tensors.iter().flat_map(|tensor| &tensor.faults);
         let faults = fault::gather(known.chain(&own_fault), &*driver)?;
         let mut inputs: Vec<Option<Memory>> = inputs.into_iter().map(Some).collect();
