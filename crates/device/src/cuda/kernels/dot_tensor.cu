@@ -148,16 +148,16 @@ template <Layout LEFT, Layout RIGHT, bool SPLIT> __device__ void product(DOT_PAR
 
 // The names say how left and right lie: n = rows are contiguous, t = columns are, any = neither. Two blocks fit on a
 // multiprocessor, except of `any`, where every element has an address of its own; `tt` fits by itself, and spills if held to it.
-#define KERNELS(NAME, LEFT, RIGHT, BLOCKS)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256, BLOCKS) dot_tf32_##NAME(DOT_PARAMETERS(float)) {                          \
+#define KERNELS(NAME, LEFT, RIGHT, ...)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) dot_tf32_##NAME(DOT_PARAMETERS(float)) {                          \
         product<LEFT, RIGHT, false>(DOT_ARGUMENTS);                                                                             \
     }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256, BLOCKS) dot_split_##NAME(DOT_PARAMETERS(float)) {                         \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__) dot_split_##NAME(DOT_PARAMETERS(float)) {                         \
         product<LEFT, RIGHT, true>(DOT_ARGUMENTS);                                                                              \
     }
 
-KERNELS(nn, ALONG_K, ALONG_OUTER, 2)
-KERNELS(nt, ALONG_K, ALONG_K, 2)
-KERNELS(tn, ALONG_OUTER, ALONG_OUTER, 2)
-KERNELS(tt, ALONG_OUTER, ALONG_K, 1)
-KERNELS(any, ANY, ANY, 1)
+KERNELS(nn, ALONG_K, ALONG_OUTER, 256, 2)
+KERNELS(nt, ALONG_K, ALONG_K, 256, 2)
+KERNELS(tn, ALONG_OUTER, ALONG_OUTER, 256, 2)
+KERNELS(tt, ALONG_OUTER, ALONG_K, 256)
+KERNELS(any, ANY, ANY, 256)
