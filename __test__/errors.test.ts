@@ -5,6 +5,7 @@
 import { arange, compile, concatenate, ones, RaphsonError, scalar, type Tensor, tensor, zeros } from "raphson";
 import { describe, expect, it } from "vitest";
 import { translateError } from "../src/errors";
+import { native } from "../src/native";
 
 function thrown(run: () => unknown): RaphsonError {
   try {
@@ -26,6 +27,12 @@ describe("the addon's errors", () => {
     const dtypes = thrown(() => ones([2]).add(ones([2], { dtype: "f64" }) as Tensor<never>));
     expect([dtypes.code, dtypes.dtypes]).toEqual(["DTYPE", ["f32", "f64"]]);
     expect(thrown(() => ones([8, 4]).matmul(ones([5, 2]))).code).toBe("SHAPE");
+  });
+
+  it("come from a panic too, and the addon goes on", () => {
+    const error = thrown(() => native.panicForTest());
+    expect(error.code).toBe("INTERNAL");
+    expect(ones([2]).sum().item()).toBe(2);
   });
 
   it("are told apart from other errors", () => {

@@ -105,8 +105,7 @@ function lossAndGradient(
       const loss = scalarLoss(op, value);
       const handles = native.vjp([loss.handle], handlesOf(inputs), [onesLike(loss).handle]);
       const gradient = primal.rebuild(wrapLike(handles, primal.tensors), "records");
-      // the function may hand back its own argument
-      const own = inputs.includes(loss) ? loss.clone() : loss;
+      const own = loss.clone(); // the function may hand back a tensor of its caller
       return options.aux === true ? { value: own, gradient, aux } : { value: own, gradient };
     }),
   );

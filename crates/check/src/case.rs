@@ -118,9 +118,9 @@ impl Case {
         }
     }
 
-    /// The dtype that stands for the case in the table: that of the last input, or f32.
+    /// The dtype that stands for the case in the table: that of the last float input, else the last input, else f32.
     pub fn dtype(&self) -> DType {
-        let floats = self.inputs.iter().map(|input| input.dtype).filter(|dtype| dtype.is_float());
-        floats.last().or(self.inputs.last().map(|input| input.dtype)).unwrap_or(DType::F32)
+        let dtypes = || self.inputs.iter().rev().map(|input| input.dtype);
+        dtypes().find(|dtype| dtype.is_float()).or(dtypes().next()).unwrap_or(DType::F32)
     }
 }

@@ -23,7 +23,7 @@ pub trait Runner {
 /// Every runner that this machine has.
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
-    runners.extend(device::all()?);
+    runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
     Ok(runners)
 }
 

@@ -53,6 +53,11 @@ impl Suite {
         }
     }
 
+    /// What went wrong so far.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
     /// Print the table; panic with all failures, if there are any.
     pub fn finish(self) {
         println!("{}", self.report);

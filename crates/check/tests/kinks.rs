@@ -156,7 +156,8 @@ fn second_derivatives_beside_kinks_are_right() {
     let mut suite = Suite::on_all().unwrap();
     for dtype in [DType::F32, DType::F64] {
         let given = |values: &[f64]| Input::given([values.len()], dtype, values);
-        let cases: [(&str, Vec<Input>, fn(&[Value]) -> Result<Value>); 5] = [
+        type Beside = (&'static str, Vec<Input>, fn(&[Value]) -> Result<Value>);
+        let cases: [Beside; 5] = [
             ("prod with a zero", vec![given(&[0.0, 2.0, 3.0, -1.0])], |x| x[0].reduce(ReduceOp::Prod, &[0])),
             ("prod with two zeros", vec![given(&[0.0, 2.0, 0.0, -1.0])], |x| x[0].reduce(ReduceOp::Prod, &[0])),
             ("pow at exponent 0", vec![given(&[0.5, 2.0]), given(&[0.0, 0.0])], |x| x[0].pow(&x[1])),
@@ -168,4 +169,20 @@ fn second_derivatives_beside_kinks_are_right() {
         }
     }
     suite.finish();
+}
+
+#[test]
+fn inputs_of_a_derivative_are_independent() {
+    // z = x·y with y = 2x: by x and y together, ∂z/∂x is y alone; by x alone, it is 4x.
+    let x = Value::input([1].into(), DType::F64);
+    let y = x.scale(2.0).unwrap();
+    let z = x.mul(&y).unwrap();
+    let one = Value::constant(1.0, DType::F64, &[1].into());
+    let (of, both, seed) = (std::slice::from_ref(&z), [x.clone(), y], std::slice::from_ref(&one));
+    let mut outputs = vjp(of, &both, seed).unwrap();
+    outputs.extend(vjp(of, &both[..1], seed).unwrap());
+    outputs.extend(jvp(of, &both, &[one.clone(), one.like(0.0)]).unwrap());
+    outputs.extend(jvp(of, &both[..1], seed).unwrap());
+    let graph = flatten(&[x], &outputs).unwrap().graph;
+    assert_eq!(evaluate(&graph, &[vec![3.0]]).unwrap().concat(), [6.0, 3.0, 12.0, 6.0, 12.0]);
 }

@@ -73,7 +73,7 @@ pub fn dtype_of(h: f64) -> napi::Result<u32> {
     call("dtype", |state| Ok(dtype_code(state.handles.get("dtype", h)?.dtype())))
 }
 
-/// Give handles back. All are checked before any goes.
+/// Give handles back. One that is unknown is found before any goes.
 #[napi]
 pub fn dispose(env: Env, handles: Vec<f64>) -> napi::Result<()> {
     call("dispose", |state| {

@@ -11,10 +11,10 @@ use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
 use std::sync::Arc;
 
 /// Every device that this machine has; the cpu once for each instruction set.
-pub fn all() -> Result<Vec<Box<dyn Runner>>> {
-    let mut runners: Vec<Box<dyn Runner>> = Vec::new();
+pub fn all() -> Result<Vec<OnDevice>> {
+    let mut runners = Vec::new();
     for cpu in Cpu::each_instruction_set(2)? {
-        runners.push(Box::new(OnDevice::new(Arc::new(cpu), &DType::ALL)));
+        runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
     }
     runners.push(Box::new(Interpreted::default()));
     Ok(runners)

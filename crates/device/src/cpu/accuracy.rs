@@ -110,13 +110,17 @@ fn signed_zeros_and_infinities_are_kept() {
         assert_eq!(run(level, Prim::Tanh, DType::F32, &ends, &ends), [1.0, -1.0]);
         assert_eq!(run(level, Prim::Erf, DType::F32, &ends, &ends), [1.0, -1.0]);
         assert_eq!(run(level, Prim::Log, DType::F32, &[0.0, f32::INFINITY], &ends), [f32::NEG_INFINITY, f32::INFINITY]);
-        assert_eq!(run(level, Prim::Log1p, DType::F32, &[-1.0, f32::INFINITY], &ends), [f32::NEG_INFINITY, f32::INFINITY]);
+        assert_eq!(
+            run(level, Prim::Log1p, DType::F32, &[-1.0, f32::INFINITY], &ends),
+            [f32::NEG_INFINITY, f32::INFINITY]
+        );
     }
 }
 
 #[test]
 fn pow_of_f32_stays_within_two_ulps() {
-    let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 2.0, -2.0, 3.0, -3.0, 0.5, 1e-40, 2.5];
+    let special =
+        [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 2.0, -2.0, 3.0, -3.0, 0.5, 1e-40, 2.5];
     let bases: Vec<f32> = sweep(1e-40, 1e30, 1200).into_iter().chain(special).collect();
     let exponents: Vec<f32> = sweep(1e-3, 50.0, 400).into_iter().chain(special).collect();
     let (a, b): (Vec<f32>, Vec<f32>) = bases.iter().flat_map(|&x| exponents.iter().map(move |&y| (x, y))).unzip();

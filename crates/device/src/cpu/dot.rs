@@ -236,9 +236,7 @@ unsafe fn chunk_of<T: Multiply>(plan: &DotPlan, bases: &Bases, chunk: usize) {
     let kernel = &plan.kernel;
     let (m, n) = (kernel.m, kernel.n);
     let (batches, rows, columns) = match plan.cut {
-        Cut::Batch { per_chunk } => {
-            (chunk * per_chunk..plan.n_batch.min((chunk + 1) * per_chunk), 0..m, 0..n)
-        }
+        Cut::Batch { per_chunk } => (chunk * per_chunk..plan.n_batch.min((chunk + 1) * per_chunk), 0..m, 0..n),
         Cut::Rows { height, per_product } => {
             let (batch, strip) = (chunk / per_product, chunk % per_product);
             (batch..batch + 1, strip * height..m.min((strip + 1) * height), 0..n)
@@ -254,7 +252,8 @@ unsafe fn chunk_of<T: Multiply>(plan: &DotPlan, bases: &Bases, chunk: usize) {
     };
     let (left, right) = (&kernel.left, &kernel.right);
     for batch in batches {
-        let out = bases.0[kernel.out.0 as usize].cast::<T>().wrapping_add(batch * m * n + rows.start * n + columns.start);
+        let out =
+            bases.0[kernel.out.0 as usize].cast::<T>().wrapping_add(batch * m * n + rows.start * n + columns.start);
         let strip = Strip {
             m: rows.len(),
             n: columns.len(),

@@ -1,5 +1,6 @@
 //! The error function in double precision, which the standard library lacks. The rational approximations are those of
 //! fdlibm (`s_erf.c`, Sun Microsystems 1993): error below one ulp.
+#![allow(clippy::excessive_precision, reason = "coefficients are given as published")]
 
 /// erf(1) rounded to 24 bits: the centre of the second interval.
 const ERF_ONE: f64 = 8.450_629_115_104_675e-1;

@@ -9,33 +9,13 @@
 
 use super::isa::Level as Set;
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, ReducerLoops, RowPlan, Space, Value};
+use super::tile::{ROW_BYTES, TILE_LEAST, TILE_MOST, Tiling, block, cost, share_out, sized};
 use super::walk::Walk;
 use super::{map, reduce};
 use raphson_compile::program::{Buffer, BufferId, Instr, Level, Order, Place, ReduceOp, RowKernel, Step, View};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::{Prim, Reg};
-
-/// Bytes of first-level cache that the registers of a tile should fit in.
-const TILE_BYTES: usize = 24 << 10;
-/// Bytes up to which several passes over a row in cache beat computing its values again.
-const ROW_BYTES: usize = 128 << 10;
-/// Elements of a tile.
-const TILE_LEAST: usize = 256;
-const TILE_MOST: usize = 1024;
-/// Cheap instructions on elements that are worth waking a thread for.
-const PARALLEL_COST: usize = 1 << 15;
-/// The most pieces that the work of one kernel is cut into.
-const MOST_CHUNKS: usize = 256;
-
-/// How a kernel is walked, before the sizes of tiles are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tiling {
-    Flat,
-    WholeRows,
-    LongRows,
-    Lanes,
-}
 
 /// Prepare a kernel. An error is a bug of whoever built the program: it is refused before it can touch memory.
 pub fn lower(kernel: &RowKernel, buffers: &[Buffer], set: Set) -> Result<RowPlan> {
@@ -92,6 +72,7 @@ impl<'a> Lowering<'a> {
             tile_kept: 1,
             tile_reduced: 1,
             layout: if tiling == Tiling::Lanes { Layout::Lanes } else { Layout::Rows },
+            block: if tiling == Tiling::Flat { block(kernel) } else { None },
         };
         let mut lowering = Lowering {
             kernel,
@@ -205,7 +186,8 @@ impl<'a> Lowering<'a> {
         if let Some(id) = buffer {
             self.check_bounds(id, &walk, level, dtype)?;
         }
-        let dense = walk.is_dense() && (level == Level::Kept || self.space.layout == Layout::Rows);
+        let whole = level == Level::Kept || self.space.layout == Layout::Rows;
+        let dense = walk.is_dense() && whole && self.space.block.is_none();
         let buffer = buffer.map_or(usize::MAX, |id| id.0 as usize);
         self.accesses.push(Access { buffer, size: dtype.size_bytes(), level, walk, dense });
         Ok(self.accesses.len() as u32 - 1)
@@ -297,7 +279,12 @@ impl<'a> Lowering<'a> {
         let action = match &step.instr {
             Instr::Load { buffer, view } => Action::Load(self.access(Some(*buffer), view, level, step.dtype)?),
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
-            Instr::Prim { prim, .. } => Action::Map(self.find_map(*prim, step, self.args(i))?),
+            Instr::Prim { prim, .. } => {
+                let run = self.find_map(*prim, step, self.args(i))?;
+                // One condition for the whole launch: take one operand, and leave the other one's memory alone.
+                let uniform = *prim == Prim::Select && self.everywhere[self.args(i)[0].0 as usize].is_some();
+                if uniform { Action::Choose(step.dtype.size_bytes()) } else { Action::Map(run) }
+            }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
             }
@@ -564,47 +551,4 @@ pub fn may_overlap(buffers: &[Buffer], a: BufferId, b: BufferId) -> bool {
         (Place::Arena(x), Place::Arena(y)) => x < y + b.size_bytes() && y < x + a.size_bytes(),
         (x, y) => input(x).is_some() && input(x) == input(y),
     }
-}
-
-/// Choose the tile sizes for registers of `bytes` bytes per point in all.
-fn sized(tiling: Tiling, space: Space, bytes: usize) -> Space {
-    let fitting = (TILE_BYTES / bytes.max(1)).clamp(TILE_LEAST, TILE_MOST);
-    let tile = 1 << fitting.ilog2();
-    let (kept, reduced) = (space.kept.max(1), space.reduced);
-    let (tile_kept, tile_reduced) = match tiling {
-        Tiling::Flat => (tile.min(kept), 1),
-        Tiling::WholeRows => ((tile / reduced).clamp(1, kept), reduced),
-        Tiling::LongRows => (1, tile.min(reduced)),
-        Tiling::Lanes => {
-            let lanes = lanes(kept, reduced, tile);
-            (lanes, (tile / lanes).clamp(1, reduced.max(1)))
-        }
-    };
-    Space { tile_kept, tile_reduced, ..space }
-}
-
-/// Kept indices that go together: a tile's width, evened out, and narrower when one tile would be all the work.
-fn lanes(kept: usize, reduced: usize, tile: usize) -> usize {
-    let pieces = if kept >= 256 && kept.saturating_mul(reduced) >= 1 << 16 { 8 } else { 1 };
-    let narrow = kept.div_ceil(pieces).max(128).min(tile);
-    kept.div_ceil(kept.div_ceil(narrow)).next_multiple_of(if kept > narrow { 16 } else { 1 }).min(kept)
-}
-
-/// Cheap instructions for each point of the index space.
-fn cost(kernel: &RowKernel) -> usize {
-    let cost = |step: &Step| match step.instr {
-        Instr::Prim { prim, .. } => map::cost(prim, step.dtype),
-        Instr::Load { .. } | Instr::Index(_) | Instr::Reduce { .. } | Instr::Store { .. } => 1,
-        Instr::Const(_) => 0,
-    };
-    kernel.steps.iter().map(cost).sum::<usize>().max(1)
-}
-
-/// Group the kept tiles into pieces of work. They depend on the kernel alone, never on the number of threads.
-fn share_out(plan: &mut RowPlan, cost: usize) {
-    let tile_cost = plan.space.tile_kept.saturating_mul(plan.space.reduced.max(1)).saturating_mul(cost);
-    let n_tiles = plan.space.n_tiles();
-    plan.parallel = tile_cost.saturating_mul(n_tiles) >= PARALLEL_COST && n_tiles > 1;
-    let least = n_tiles.div_ceil(MOST_CHUNKS).max(1);
-    plan.tiles_per_chunk = (PARALLEL_COST / 2 / tile_cost.max(1)).clamp(least, n_tiles.max(least));
 }

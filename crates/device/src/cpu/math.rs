@@ -247,7 +247,7 @@ pub fn pow<I: Isa>(x: f32, y: f32) -> f32 {
     let negative = x.to_bits() >> 31 == 1;
     let signed = if negative & odd { -magnitude } else { magnitude };
     let undefined = (x < 0.0) & (t < f64::INFINITY) & !whole;
-    let undefined = undefined | (x != x) | (y != y);
+    let undefined = undefined | x.is_nan() | y.is_nan();
     let value = if undefined { f32::NAN } else { signed };
     let one = (y == 0.0) | (x == 1.0) | ((t == 1.0) & (wide_y.abs() == f64::INFINITY));
     if one { 1.0 } else { value }

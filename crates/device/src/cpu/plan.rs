@@ -32,6 +32,36 @@ pub struct Space {
     pub tile_kept: usize,
     pub tile_reduced: usize,
     pub layout: Layout,
+    /// Flat tiles as blocks of two axes, where a transposed view would make long tiles miss the cache.
+    pub block: Option<Block>,
+}
+
+/// A flat index space seen as outer × rows × middle × columns, walked in blocks of rows × columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    pub rows: usize,
+    pub middle: usize,
+    pub columns: usize,
+    /// Size of a block.
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Block {
+    /// First index of a tile, its rows and columns.
+    pub fn tile(&self, tile: usize) -> (usize, usize, usize) {
+        let (across, down) = (self.columns.div_ceil(self.width), self.rows.div_ceil(self.height));
+        let (column, rest) = (tile % across * self.width, tile / across);
+        let (row, rest) = (rest % down * self.height, rest / down);
+        let (middle, outer) = (rest % self.middle, rest / self.middle);
+        let start = ((outer * self.rows + row) * self.middle + middle) * self.columns + column;
+        (start, self.height.min(self.rows - row), self.width.min(self.columns - column))
+    }
+
+    /// Indices from one row to the next.
+    pub fn step(&self) -> usize {
+        self.middle * self.columns
+    }
 }
 
 impl Space {
@@ -42,7 +72,12 @@ impl Space {
 
     /// Tiles along the kept axes.
     pub fn n_tiles(&self) -> usize {
-        self.kept.div_ceil(self.tile_kept)
+        match self.block {
+            None => self.kept.div_ceil(self.tile_kept),
+            Some(b) => {
+                self.kept / (b.rows * b.columns).max(1) * b.rows.div_ceil(b.height) * b.columns.div_ceil(b.width)
+            }
+        }
     }
 }
 
@@ -71,6 +106,8 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
+    /// The second or the third operand, by the first element of the first; the number is the bytes of an element.
+    Choose(usize),
     /// A kept value for every point; the number is the bytes of an element.
     Expand(usize),
     /// Start accumulator number `.0`.

@@ -245,7 +245,9 @@ mod tests {
             assert!(outcome.is_err());
         }
         let count = AtomicUsize::new(0);
-        crew.run(10, &|_, _| drop(count.fetch_add(1, Ordering::Relaxed)));
+        crew.run(10, &|_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         assert_eq!(count.load(Ordering::Relaxed), 10);
     }
 
@@ -257,7 +259,9 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         let count = AtomicUsize::new(0);
-                        crew.run(9, &|_, _| drop(count.fetch_add(1, Ordering::Relaxed)));
+                        crew.run(9, &|_, _| {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        });
                         assert_eq!(count.load(Ordering::Relaxed), 9);
                     }
                 });

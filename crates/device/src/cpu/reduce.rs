@@ -215,23 +215,28 @@ fold!(Max, f64, f64, 16, f64::NEG_INFINITY, max_f64, max_f64, |s| s);
 fold!(Max, i32, i32, 32, i32::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u32, u32, 32, 0, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
-fold!(Min, f32, f32, 32, f32::INFINITY, |s, x| -max_f32(-s, -x), |a, b| -max_f32(-a, -b), |s| s);
-fold!(Min, f64, f64, 16, f64::INFINITY, |s, x| -max_f64(-s, -x), |a, b| -max_f64(-a, -b), |s| s);
+fold!(Min, f32, f32, 32, f32::INFINITY, min_f32, min_f32, |s| s);
+fold!(Min, f64, f64, 16, f64::INFINITY, min_f64, min_f64, |s| s);
 fold!(Min, i32, i32, 32, i32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u32, u32, 32, u32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
 
-/// The greater; NaN if either is.
-#[inline(always)]
-fn max_f32(a: f32, b: f32) -> f32 {
-    if (b > a) | b.is_nan() { b } else { a }
+/// `extreme!(name, type, >)`: the operand that compares so with the other; NaN if either is.
+macro_rules! extreme {
+    ($name:ident, $t:ty, $compare:tt) => {
+        #[inline(always)]
+        fn $name(a: $t, b: $t) -> $t {
+            let chosen = if b $compare a { b } else { a };
+            // Setting the bits of NaN instead of choosing NaN: two nested choices are not vectorised.
+            let nan = if b.is_nan() { <$t>::NAN.to_bits() } else { 0 };
+            <$t>::from_bits(chosen.to_bits() | nan)
+        }
+    };
 }
-
-/// The greater; NaN if either is.
-#[inline(always)]
-fn max_f64(a: f64, b: f64) -> f64 {
-    if (b > a) | b.is_nan() { b } else { a }
-}
+extreme!(max_f32, f32, >);
+extreme!(max_f64, f64, >);
+extreme!(min_f32, f32, <);
+extreme!(min_f64, f64, <);
 
 /// The greatest element so far and its position, −1 before the first.
 #[derive(Clone, Copy)]

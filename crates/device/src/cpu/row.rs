@@ -73,7 +73,7 @@ pub unsafe fn run(plan: &RowPlan, bases: &Bases, scratches: &mut Scratches, crew
         // SAFETY: a thread number is in use by one thread at a time, so this is the only reference to its scratch.
         let scratch = unsafe { &mut *scratches.threads[thread].get() };
         let first = chunk * plan.tiles_per_chunk;
-        let mut tiles = Tiles { plan, bases, scratch, kept: 0, n_kept: 0, reduced: 0, n_reduced: 0 };
+        let mut tiles = Tiles { plan, bases, scratch, kept: 0, n_kept: 0, width: 0, reduced: 0, n_reduced: 0 };
         // SAFETY: our caller vouches for the buffers.
         unsafe { tiles.run(scratches.launch, first..n_tiles.min(first + plan.tiles_per_chunk)) };
     };
@@ -91,6 +91,8 @@ struct Tiles<'a> {
     scratch: &'a mut Scratch,
     kept: usize,
     n_kept: usize,
+    /// Columns, when tiles are blocks.
+    width: usize,
     reduced: usize,
     n_reduced: usize,
 }
@@ -107,8 +109,7 @@ impl Tiles<'_> {
             plan.prologue.iter().for_each(|op| unsafe { self.step(op) });
         }
         for tile in tiles {
-            self.kept = tile * space.tile_kept;
-            self.n_kept = space.tile_kept.min(space.kept - self.kept);
+            self.go_to(tile);
             for phase in &plan.phases {
                 (self.reduced, self.n_reduced) = (0, space.tile_reduced);
                 if !phase.looped {
@@ -126,6 +127,17 @@ impl Tiles<'_> {
         }
     }
 
+    fn go_to(&mut self, tile: usize) {
+        let space = &self.plan.space;
+        if let Some(block) = &space.block {
+            let (start, height, width) = block.tile(tile);
+            (self.kept, self.n_kept, self.width) = (start, height * width, width);
+        } else {
+            self.kept = tile * space.tile_kept;
+            self.n_kept = space.tile_kept.min(space.kept - self.kept);
+        }
+    }
+
     /// Elements of a value at a level.
     fn elements(&self, level: Level) -> usize {
         match level {
@@ -137,11 +149,18 @@ impl Tiles<'_> {
     /// The current tile in the flat index space of a level: `count` runs of `n` indices, `step` apart.
     fn pieces(&self, level: Level) -> Pieces {
         let (space, kept) = (&self.plan.space, self.kept);
+        if let Some(block) = &space.block {
+            // Blocks are flat: there is only one level.
+            return Pieces { start: kept, n: self.width, count: self.n_kept / self.width, step: block.step() };
+        }
         match (level, space.layout) {
             (Level::Kept, _) => Pieces { start: kept, n: self.n_kept, count: 1, step: 0 },
-            (Level::Full, Layout::Rows) => {
-                Pieces { start: kept * space.reduced + self.reduced, n: self.n_kept * self.n_reduced, count: 1, step: 0 }
-            }
+            (Level::Full, Layout::Rows) => Pieces {
+                start: kept * space.reduced + self.reduced,
+                n: self.n_kept * self.n_reduced,
+                count: 1,
+                step: 0,
+            },
             (Level::Full, Layout::Lanes) => {
                 let start = self.reduced * space.kept + kept;
                 if self.n_kept == space.kept {
@@ -226,6 +245,10 @@ impl Tiles<'_> {
                     args.out = self.place(op);
                     run(&args);
                 }
+                Action::Choose(size) => {
+                    let chosen = if *args.a != 0 { args.b } else { args.c };
+                    std::ptr::copy(chosen, self.place(op), n * size);
+                }
                 Action::Expand(size) => self.expand(op, size),
                 Action::Begin(accumulator, run) => {
                     args.out = self.accumulator(accumulator);
@@ -276,7 +299,9 @@ impl Tiles<'_> {
                 let memory = self.bases.0[access.buffer];
                 self.pieces(access.level).each(|start, n, done| {
                     // SAFETY: as above; a strided tile has been gathered, so it does not overlap.
-                    unsafe { walk::scatter(access.size, &access.walk, start, n, memory, value.add(done * access.size)) };
+                    unsafe {
+                        walk::scatter(access.size, &access.walk, start, n, memory, value.add(done * access.size))
+                    };
                 });
             }
         }

@@ -251,9 +251,8 @@ mod tests {
         let sizes = [3usize, 2, 4];
         let strides = [-8i64, 100, 3];
         let walk = Walk::new(sizes.into_iter().zip(strides), 50).unwrap();
-        let expected: Vec<i64> = (0..24)
-            .map(|i: i64| 50 + (i / 8) * strides[0] + (i / 4 % 2) * strides[1] + (i % 4) * strides[2])
-            .collect();
+        let expected: Vec<i64> =
+            (0..24).map(|i: i64| 50 + (i / 8) * strides[0] + (i / 4 % 2) * strides[1] + (i % 4) * strides[2]).collect();
         for start in 0..24 {
             for n in 0..=24 - start {
                 let mut seen = Vec::new();
