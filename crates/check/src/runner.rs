@@ -24,6 +24,7 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
+    runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }
 

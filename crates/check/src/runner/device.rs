@@ -1,7 +1,6 @@
 //! A device as a runner: simplify, compile, load, upload, run, download. Also the list of devices to test.
 
 use super::Runner;
-use super::interpreted::Interpreted;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Memory};
@@ -16,7 +15,6 @@ pub fn all() -> Result<Vec<OnDevice>> {
     for cpu in Cpu::each_instruction_set(2)? {
         runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
     }
-    runners.push(Box::new(Interpreted::default()));
     Ok(runners)
 }
 
