@@ -222,7 +222,7 @@ impl<'a> Row<'a> {
     }
 
     /// At the start of a row: the addresses of its accesses, and what is read once for the row.
-    pub fn begin_row(&mut self, row: Option<Register>) -> Result<()> {
+    pub fn begin_row(&mut self, row: Option<Register>, exists: Option<Register>) -> Result<()> {
         let walk = Walk::new(&self.outer, 1);
         let mut point = row.map(Point::new);
         let mut same: HashMap<(Option<BufferId>, i64, Vec<i64>, DType), Register> = HashMap::new();
@@ -265,7 +265,7 @@ impl<'a> Row<'a> {
             self.bases[i] = Some(base);
             if self.levels[i] == Level::Kept {
                 self.kept[i] = match &step.instr {
-                    Instr::Load { .. } => Some(load(&mut self.text, step.dtype, base, 0)),
+                    Instr::Load { .. } => Some(load_if(&mut self.text, exists, step.dtype, base, 0)),
                     Instr::Index(_) => Some(index_value(&mut self.text, base, step.dtype)),
                     _ => None,
                 };
@@ -480,12 +480,20 @@ fn index_value(text: &mut Text, value: Register, dtype: DType) -> Register {
 
 /// Read one element.
 pub fn load(text: &mut Text, dtype: DType, address: Register, offset: i64) -> Register {
+    load_if(text, None, dtype, address, offset)
+}
+
+/// Read one element where `guard` holds; elsewhere it is anything.
+fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
     let place = format!("[{address}+{offset}]");
     if dtype == DType::Bool {
-        let byte = text.word("ld.global.u8", &[&place]);
+        let byte = text.fresh(Class::Word);
+        text.act_if(guard, "ld.global.u8", &[&byte, &place]);
         return text.predicate("setp.ne.s32", &[&byte, &0]);
     }
-    text.op(prim::class(dtype), &format!("ld.global.{}", prim::class(dtype).untyped()), &[&place])
+    let value = text.fresh(prim::class(dtype));
+    text.act_if(guard, &format!("ld.global.{}", prim::class(dtype).untyped()), &[&value, &place]);
+    value
 }
 
 /// Read neighbouring elements, 16 bytes (of bools: all) at a time.

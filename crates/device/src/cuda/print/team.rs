@@ -92,7 +92,7 @@ fn flat(mut row: Row<'_>) -> Result<Launch> {
     }
     let stores: Vec<usize> =
         (0..row.steps.len()).filter(|&i| matches!(row.steps[i].instr, Instr::Store { .. })).collect();
-    row.begin_row(None)?;
+    row.begin_row(None, None)?;
     strided(&mut row, &walk, position, blocks * threads as usize, |row, position| {
         row.body(&stores, &walk, position, None).map(|_| ())
     })?;
@@ -170,7 +170,7 @@ fn in_rows(mut row: Row<'_>, rows: usize, length: usize) -> Result<Launch> {
         let first = text.predicate("setp.eq.s32", &[&thread, &0]);
         let kind = Kind::Block { lane, warp };
         let team = Team { rank: thread, size: threads, exists: None, first: Some(first), kind };
-        row.begin_row(Some(block))?;
+        row.begin_row(Some(block), None)?;
         passes(&mut row, &walk, &team)?;
         return row.launch(rows, threads);
     }
@@ -184,7 +184,7 @@ fn in_rows(mut row: Row<'_>, rows: usize, length: usize) -> Result<Launch> {
     let (at, exists) = hold_row(&mut row, at, rows, blocks * rows_of_block as usize);
     let first = row.text.predicate("setp.eq.s32", &[&rank, &0]);
     let team = Team { rank, size: width, exists, first: Some(first), kind: Kind::Lanes { width } };
-    row.begin_row(Some(at))?;
+    row.begin_row(Some(at), team.exists)?;
     passes(&mut row, &walk, &team)?;
     row.launch(blocks, threads)
 }
@@ -212,7 +212,7 @@ fn columns(mut row: Row<'_>, rows: usize, length: usize) -> Result<Launch> {
     let first = (parts > 1).then(|| row.text.predicate("setp.eq.s32", &[&part, &0]));
     let kind = Kind::Column { thread, columns, column };
     let team = Team { rank: part, size: parts, exists, first, kind };
-    row.begin_row(Some(at))?;
+    row.begin_row(Some(at), team.exists)?;
     passes(&mut row, &walk, &team)?;
     row.launch(blocks, threads)
 }
@@ -255,6 +255,11 @@ fn walk_row(row: &mut Row<'_>, walk: &Walk, team: &Team, roots: &[usize]) -> Res
     let mut rank = team.rank;
     if walk.class() == Class::Long {
         rank = row.text.long("cvt.u64.u32", &[&rank]);
+    }
+    if let Some(exists) = team.exists {
+        // Nothing of a row that is not there: in place, another team may be writing where this one is held.
+        let select = if walk.class() == Class::Long { "selp.b64" } else { "selp.b32" };
+        rank = row.text.op(walk.class(), select, &[&rank, &walk.points(), &exists]);
     }
     strided(row, walk, rank, team.size as usize, |row, position| {
         let values = row.body(roots, walk, position, team.exists)?;
