@@ -478,7 +478,8 @@ fn to_whole<F: Float, T: Whole, const HOW: u8>(a: u64) -> u64 {
         return if F::IS_DOUBLE || T::BITS == 64 { T::narrow(1 << (T::BITS - 1)).bits() } else { 0 };
     }
     let signed = T::narrow(-1).wide() < 0;
-    let (least, most) = if signed { (-(1i128 << (T::BITS - 1)), (1i128 << (T::BITS - 1)) - 1) } else { (0, (1i128 << T::BITS) - 1) };
+    let (least, most) =
+        if signed { (-(1i128 << (T::BITS - 1)), (1i128 << (T::BITS - 1)) - 1) } else { (0, (1i128 << T::BITS) - 1) };
     T::narrow((integral_value::<HOW>(value) as i128).clamp(least, most)).bits()
 }
 
@@ -567,12 +568,12 @@ pub fn convert(opcode: &[&str]) -> Option<Unary> {
 /// `cvt.rn.bf16x2.f32 d, high, low`
 pub fn pack_floats(opcode: &[&str]) -> Option<Binary> {
     match opcode {
-        ["cvt", "rn", "bf16x2", "f32"] => Some(|high, low| {
-            u64::from(float_to_bfloat(f32::of(high))) << 16 | u64::from(float_to_bfloat(f32::of(low)))
-        }),
-        ["cvt", "rn", "f16x2", "f32"] => Some(|high, low| {
-            u64::from(float_to_half(f32::of(high))) << 16 | u64::from(float_to_half(f32::of(low)))
-        }),
+        ["cvt", "rn", "bf16x2", "f32"] => {
+            Some(|high, low| u64::from(float_to_bfloat(f32::of(high))) << 16 | u64::from(float_to_bfloat(f32::of(low))))
+        }
+        ["cvt", "rn", "f16x2", "f32"] => {
+            Some(|high, low| u64::from(float_to_half(f32::of(high))) << 16 | u64::from(float_to_half(f32::of(low))))
+        }
         _ => None,
     }
 }
@@ -597,7 +598,13 @@ pub fn half_to_float(bits: u16) -> f32 {
     let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f32::from(bits & 0x3ff));
     sign * match exponent {
         0 => mantissa * 2f32.powi(-24),
-        31 => if mantissa == 0.0 { f32::INFINITY } else { f32::NAN },
+        31 => {
+            if mantissa == 0.0 {
+                f32::INFINITY
+            } else {
+                f32::NAN
+            }
+        }
         _ => (1024.0 + mantissa) * 2f32.powi(exponent - 25),
     }
 }

@@ -131,7 +131,8 @@ struct Statement<'a> {
 pub fn decode(text: &str, names: &Names) -> Outcome<Instruction> {
     let (guard, rest) = match text.strip_prefix('@') {
         Some(guarded) => {
-            let (guard, rest) = guarded.split_once(' ').ok_or_else(|| Fault("a guard without an instruction".into()))?;
+            let (guard, rest) =
+                guarded.split_once(' ').ok_or_else(|| Fault("a guard without an instruction".into()))?;
             let (name, holds) = guard.strip_prefix('!').map_or((guard, true), |name| (name, false));
             (Some((names.target(name)?, holds)), rest.trim_start())
         }
@@ -198,7 +199,13 @@ impl Statement<'_> {
             "membar" | "fence" => Ok(Kind::Nothing),
             "lop3" => {
                 let table = integer(self.text(4)?).ok_or_else(|| Fault("no table".into()))? as u8;
-                Ok(Kind::Table { to: self.target()?, a: self.operand(1)?, b: self.operand(2)?, c: self.operand(3)?, table })
+                Ok(Kind::Table {
+                    to: self.target()?,
+                    a: self.operand(1)?,
+                    b: self.operand(2)?,
+                    c: self.operand(3)?,
+                    table,
+                })
             }
             "bfi" => Ok(Kind::Insert {
                 to: self.target()?,
@@ -240,9 +247,11 @@ impl Statement<'_> {
         let (to, from) = (self.text(0)?, self.text(1)?);
         let bits = 8 * self.bytes()? as u32;
         if let Some(inner) = to.strip_prefix('{') {
-            let to = inner.trim_end_matches('}').split(',').map(str::trim).map(|name| {
-                if name == "_" { Ok(None) } else { self.names.target(name).map(Some) }
-            });
+            let to = inner
+                .trim_end_matches('}')
+                .split(',')
+                .map(str::trim)
+                .map(|name| if name == "_" { Ok(None) } else { self.names.target(name).map(Some) });
             let to: Vec<Option<u32>> = to.collect::<Outcome<_>>()?;
             let bits = bits / to.len() as u32;
             return Ok(Kind::Unpack { to, from: self.operand(1)?, bits });

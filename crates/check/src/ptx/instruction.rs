@@ -74,38 +74,140 @@ pub enum Factors {
 /// What an instruction does. Registers are named by number.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    Unary { f: Unary, to: u32, a: Operand },
-    Binary { f: Binary, to: u32, a: Operand, b: Operand },
-    Ternary { f: Ternary, to: u32, a: Operand, b: Operand, c: Operand },
+    Unary {
+        f: Unary,
+        to: u32,
+        a: Operand,
+    },
+    Binary {
+        f: Binary,
+        to: u32,
+        a: Operand,
+        b: Operand,
+    },
+    Ternary {
+        f: Ternary,
+        to: u32,
+        a: Operand,
+        b: Operand,
+        c: Operand,
+    },
     /// `other` receives the opposite; `with` is combined by the second function.
-    Compare { f: Compare, to: u32, other: Option<u32>, a: Operand, b: Operand, with: Option<(Binary, Operand)> },
-    Select { to: u32, a: Operand, b: Operand, condition: Operand },
+    Compare {
+        f: Compare,
+        to: u32,
+        other: Option<u32>,
+        a: Operand,
+        b: Operand,
+        with: Option<(Binary, Operand)>,
+    },
+    Select {
+        to: u32,
+        a: Operand,
+        b: Operand,
+        condition: Operand,
+    },
     /// Any boolean function of three words, by its table.
-    Table { to: u32, a: Operand, b: Operand, c: Operand, table: u8 },
+    Table {
+        to: u32,
+        a: Operand,
+        b: Operand,
+        c: Operand,
+        table: u8,
+    },
     /// Insert `length` bits of `a` at `start` of `b`.
-    Insert { to: u32, a: Operand, b: Operand, start: Operand, length: Operand, wide: bool },
+    Insert {
+        to: u32,
+        a: Operand,
+        b: Operand,
+        start: Operand,
+        length: Operand,
+        wide: bool,
+    },
     /// One register from parts, the lowest first, each of this many bits.
-    Pack { to: u32, parts: Vec<Operand>, bits: u32 },
-    Unpack { to: Vec<Option<u32>>, from: Operand, bits: u32 },
-    Load { space: Space, bytes: usize, signed: bool, to: Vec<u32>, address: Address },
-    Store { space: Space, bytes: usize, from: Vec<Operand>, address: Address },
+    Pack {
+        to: u32,
+        parts: Vec<Operand>,
+        bits: u32,
+    },
+    Unpack {
+        to: Vec<Option<u32>>,
+        from: Operand,
+        bits: u32,
+    },
+    Load {
+        space: Space,
+        bytes: usize,
+        signed: bool,
+        to: Vec<u32>,
+        address: Address,
+    },
+    Store {
+        space: Space,
+        bytes: usize,
+        from: Vec<Operand>,
+        address: Address,
+    },
     /// `to` receives what was there; `f` gives what comes of (there, b, c).
-    Atomic { space: Space, bytes: usize, f: Ternary, to: Option<u32>, address: Address, b: Operand, c: Operand },
-    Shuffle { mode: Shuffle, to: u32, valid: Option<u32>, a: Operand, b: Operand, c: Operand, members: Operand },
-    Vote { mode: Vote, to: u32, a: Operand, negate: bool, members: Operand },
+    Atomic {
+        space: Space,
+        bytes: usize,
+        f: Ternary,
+        to: Option<u32>,
+        address: Address,
+        b: Operand,
+        c: Operand,
+    },
+    Shuffle {
+        mode: Shuffle,
+        to: u32,
+        valid: Option<u32>,
+        a: Operand,
+        b: Operand,
+        c: Operand,
+        members: Operand,
+    },
+    Vote {
+        mode: Vote,
+        to: u32,
+        a: Operand,
+        negate: bool,
+        members: Operand,
+    },
     Barrier,
-    WarpBarrier { members: Operand },
-    Branch { target: u32 },
+    WarpBarrier {
+        members: Operand,
+    },
+    Branch {
+        target: u32,
+    },
     Return,
     /// Orders memory, which here is always in order.
     Nothing,
     /// `cp.async`: copy `bytes` of which `read` are read and the others zero.
-    CopyAsync { to: Address, from: Address, bytes: usize, read: Option<Operand> },
+    CopyAsync {
+        to: Address,
+        from: Address,
+        bytes: usize,
+        read: Option<Operand>,
+    },
     CommitGroup,
     /// Wait until at most this many groups are under way.
-    WaitGroup { pending: usize },
-    LoadMatrix { to: Vec<u32>, address: Address, transpose: bool },
-    Multiply { factors: Factors, to: Vec<u32>, a: Vec<Operand>, b: Vec<Operand>, c: Vec<Operand> },
+    WaitGroup {
+        pending: usize,
+    },
+    LoadMatrix {
+        to: Vec<u32>,
+        address: Address,
+        transpose: bool,
+    },
+    Multiply {
+        factors: Factors,
+        to: Vec<u32>,
+        a: Vec<Operand>,
+        b: Vec<Operand>,
+        c: Vec<Operand>,
+    },
 }
 
 /// One instruction.

@@ -101,14 +101,6 @@ struct Warp {
     copies: Copies,
 }
 
-/// What a warp has come to.
-enum Stop {
-    /// All lanes wait or have returned.
-    Blocked,
-    /// Its turn is over.
-    Tired,
-}
-
 /// A block in the course of running.
 pub struct Block<'a> {
     function: &'a Function,
@@ -148,7 +140,18 @@ impl<'a> Block<'a> {
             }
         });
         let shared = Region::new("shared memory", Err(function.shared_bytes + size.shared_bytes), 1);
-        Block { function, constants, arguments, size, number, launch, phase: 0, shared, warps: warps.collect(), steps: 0 }
+        Block {
+            function,
+            constants,
+            arguments,
+            size,
+            number,
+            launch,
+            phase: 0,
+            shared,
+            warps: warps.collect(),
+            steps: 0,
+        }
     }
 
     fn run(&mut self, memory: &mut Memory, options: Options) -> Outcome<()> {
@@ -167,10 +170,7 @@ impl<'a> Block<'a> {
                         ((random >> 33) as usize % n, random >> 60)
                     }
                 };
-                self.run_warp(warp, steps, memory)?;
-            }
-            if self.steps > options.most_steps * n as u64 {
-                return fault(format!("{} does not end", self.function.name));
+                self.run_warp(warp, steps, options.most_steps * n as u64, memory)?;
             }
             if self.warps.iter().any(|warp| warp.live & !warp.waiting != 0) {
                 continue;
@@ -183,24 +183,27 @@ impl<'a> Block<'a> {
             let threads: u32 = self.size.block.iter().product();
             let waiting: u32 = self.warps.iter().map(|warp| warp.waiting.count_ones()).sum();
             if waiting != threads {
-                return fault(format!("{}: {waiting} of {threads} threads are at a barrier, the others have returned", self.function.name));
+                return fault(format!(
+                    "{}: {waiting} of {threads} threads are at a barrier, the others have returned",
+                    self.function.name
+                ));
             }
             self.phase += 1;
             self.warps.iter_mut().for_each(|warp| warp.waiting = 0);
         }
     }
 
-    /// Run a warp until it is blocked, or for some steps.
-    fn run_warp(&mut self, warp: usize, steps: u64, memory: &mut Memory) -> Outcome<Stop> {
+    /// Run a warp until it is blocked, or for some steps. `most`: steps of the block that count as endless.
+    fn run_warp(&mut self, warp: usize, steps: u64, most: u64, memory: &mut Memory) -> Outcome<()> {
         let mut left = steps;
         loop {
+            if self.steps > most {
+                return fault(format!("{} does not end", self.function.name));
+            }
             let state = &self.warps[warp];
             let active = state.live & !state.waiting;
-            if active == 0 {
-                return Ok(Stop::Blocked);
-            }
-            if left == 0 {
-                return Ok(Stop::Tired);
+            if active == 0 || left == 0 {
+                return Ok(());
             }
             let position = lanes(active).map(|lane| state.positions[lane]).min().unwrap_or(0);
             let (mut group, mut limit) = (0u32, u32::MAX);
@@ -211,7 +214,7 @@ impl<'a> Block<'a> {
                     limit = limit.min(state.positions[lane]);
                 }
             }
-            let done = self.run_group(warp, position, group, limit, left, memory)?;
+            let done = self.run_group(warp, position, group, limit, left.min(1 << 16), memory)?;
             self.steps += done;
             left = left.saturating_sub(done);
         }
@@ -420,9 +423,8 @@ impl<'a> Block<'a> {
             }
             Kind::Pack { to, parts, bits } => {
                 let mask = u64::MAX >> (64 - bits);
-                let value = parts.iter().rev().fold(0, |value, &part| {
-                    (value << bits) | (self.get(warp, lane, part) & mask)
-                });
+                let value =
+                    parts.iter().rev().fold(0, |value, &part| (value << bits) | (self.get(warp, lane, part) & mask));
                 self.set(warp, lane, *to, value);
             }
             Kind::Unpack { to, from, bits } => {

@@ -172,7 +172,6 @@ pub fn scatter_add(kernel: &ScatterAddKernel) -> Result<Option<Launch>> {
         scatter.add(&mut text, found);
         text.set(chunk, "add.u32", &[&chunk, &BLOCK]);
         let more = text.predicate("setp.lt.u32", &[&chunk, &count]);
-        text.barrier();
         text.branch_if(more, again);
     }
     Launch::new("scatter", &text, parameters.finish(), blocks, BLOCK).map(Some)

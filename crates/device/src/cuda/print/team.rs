@@ -320,6 +320,10 @@ fn combine(row: &mut Row<'_>, team: &Team, accumulators: &mut [(usize, Accumulat
                 return;
             }
             for (_, accumulator) in accumulators {
+                // The memory serves one reduction after another.
+                if row.text.shared_bytes() > 0 {
+                    row.text.barrier();
+                }
                 combine_column(row, team, (thread, columns, column), accumulator);
             }
         }
@@ -357,6 +361,4 @@ fn combine_column(
     }
     let result = text.shared_address(place, column, bytes);
     accumulator.load(text, result);
-    // The memory is used again by the next reduction.
-    text.barrier();
 }
