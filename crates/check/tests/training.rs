@@ -113,7 +113,7 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
     for i in 0..STEPS {
         let words: Vec<f64> = (0..BATCH).map(|b| ((b * 3 + i * 2 + b * i) % WORDS) as f64).collect();
         // Classes that the words only half explain, so that the loss does not vanish and leave rounding errors in α.
-        let class = |b: usize| if b % 2 == 0 { words[b] as usize % CLASSES } else { (b + i) % CLASSES };
+        let class = |b: usize| if b.is_multiple_of(2) { words[b] as usize % CLASSES } else { (b + i) % CLASSES };
         let one_hot = |b: usize| (0..CLASSES).map(move |c| f64::from(u8::from(class(b) == c)));
         let targets: Vec<f64> = (0..BATCH).flat_map(one_hot).collect();
         carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], F64)?]);
