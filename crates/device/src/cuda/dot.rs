@@ -191,7 +191,8 @@ fn splitting_pays(gpu: &Gpu) -> bool {
     matches!(gpu.capability, (8, 0) | (9, _) | (10, _))
 }
 
-/// The product on tensor cores, if it is large enough to fill their tiles.
+/// The product on tensor cores, if it is large enough to fill their tiles. Where operands are split, an infinite one makes NaN
+/// of what it touches, also where the exact result would be infinite.
 fn tensor(kernel: &DotKernel, batch: &Batch, means: &Means<'_>) -> Option<Vec<Launch>> {
     let able = means.gpu.capability >= (8, 0) && (means.tf32 || splitting_pays(means.gpu));
     let fits = kernel.m >= TENSOR.0 / 2 && kernel.n >= TENSOR.0 / 2 && kernel.k >= TENSOR.1;
