@@ -1,10 +1,10 @@
 //! Statements as instructions: operands are looked up, opcodes become functions. The set is closed; what is not in it is an
 //! error.
 
-use super::arithmetic;
 use super::instruction::{Address, Factors, Instruction, Kind, Operand, Shuffle, Space, Special, Vote};
 use super::parse::{integer, type_bytes};
 use super::{Fault, Outcome, fault};
+use super::{arithmetic, convert};
 use std::collections::HashMap;
 
 /// What names in a function stand for.
@@ -273,7 +273,7 @@ impl Statement<'_> {
             ("param", Space::Parameter),
         ];
         let named = |part: &&str| spaces.iter().find(|(name, _)| part.split("::").next() == Some(name));
-        self.opcode.iter().find_map(|part| named(part)).map_or(Space::Generic, |(_, space)| *space)
+        self.opcode.iter().find_map(named).map_or(Space::Generic, |(_, space)| *space)
     }
 
     fn load(&self) -> Outcome<Kind> {
@@ -327,10 +327,10 @@ impl Statement<'_> {
     fn convert(&self) -> Outcome<Kind> {
         let unknown = || Fault(format!("the conversion {} is not in the set", self.opcode.join(".")));
         if self.operands.len() == 3 {
-            let f = arithmetic::pack_floats(&self.opcode).ok_or_else(unknown)?;
+            let f = convert::pack_floats(&self.opcode).ok_or_else(unknown)?;
             return Ok(Kind::Binary { f, to: self.target()?, a: self.operand(1)?, b: self.operand(2)? });
         }
-        let f = arithmetic::convert(&self.opcode).ok_or_else(unknown)?;
+        let f = convert::convert(&self.opcode).ok_or_else(unknown)?;
         Ok(Kind::Unary { f, to: self.target()?, a: self.operand(1)? })
     }
 

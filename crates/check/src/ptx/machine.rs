@@ -2,8 +2,8 @@
 //! together. Lanes part at branches; those with the lowest position go first, so they meet again behind.
 
 use super::asynchronous::Copies;
-use super::instruction::{Address, Instruction, Kind, Operand, Shuffle, Space, Special, Vote};
-use super::memory::{Memory, Region, SHARED_WINDOW, Who};
+use super::instruction::{Address, Instruction, Kind, Operand, Space, Special};
+use super::memory::{Memory, Region, Who};
 use super::parse::{Function, Module};
 use super::{Fault, Outcome, fault, matrix};
 
@@ -88,7 +88,7 @@ impl Machine {
 }
 
 /// A warp of a block. Registers lie by number, then by lane.
-struct Warp {
+pub(super) struct Warp {
     first_thread: u32,
     positions: [u32; LANES],
     /// Lanes that have not returned.
@@ -97,21 +97,21 @@ struct Warp {
     waiting: u32,
     registers: Vec<u64>,
     /// Counts the warp's own barriers.
-    turn: u32,
-    copies: Copies,
+    pub(super) turn: u32,
+    pub(super) copies: Copies,
 }
 
 /// A block in the course of running.
 pub struct Block<'a> {
-    function: &'a Function,
-    constants: &'a [u8],
-    arguments: &'a [u64],
+    pub(super) function: &'a Function,
+    pub(super) constants: &'a [u8],
+    pub(super) arguments: &'a [u64],
     size: Size,
     number: u32,
     launch: u32,
     phase: u32,
     pub shared: Region,
-    warps: Vec<Warp>,
+    pub(super) warps: Vec<Warp>,
     steps: u64,
 }
 
@@ -320,7 +320,7 @@ impl<'a> Block<'a> {
         })
     }
 
-    fn who(&self, warp: usize, lane: usize) -> Who {
+    pub fn who(&self, warp: usize, lane: usize) -> Who {
         let state = &self.warps[warp];
         let thread = state.first_thread + lane as u32;
         Who { launch: self.launch, block: self.number, phase: self.phase, thread, turn: state.turn }
@@ -440,181 +440,6 @@ impl<'a> Block<'a> {
             _ => {}
         }
     }
-
-    /// A load, store or atomic of one lane.
-    fn access(&mut self, warp: usize, lane: usize, kind: &Kind, memory: &mut Memory) -> Outcome<()> {
-        match kind {
-            Kind::Load { space, bytes, signed, to, address } => {
-                let at = self.address(warp, lane, *address, *space);
-                aligned(at, bytes * to.len())?;
-                for (part, &register) in to.iter().enumerate() {
-                    let mut value = self.read(warp, lane, *space, at + (part * bytes) as u64, *bytes, memory)?;
-                    if *signed && *bytes < 8 {
-                        let unused = 64 - 8 * bytes;
-                        value = ((value << unused) as i64 >> unused) as u64;
-                    }
-                    self.set(warp, lane, register, value);
-                }
-            }
-            Kind::Store { space, bytes, from, address } => {
-                let at = self.address(warp, lane, *address, *space);
-                aligned(at, bytes * from.len())?;
-                for (part, &operand) in from.iter().enumerate() {
-                    let value = self.get(warp, lane, operand);
-                    self.write(warp, lane, *space, at + (part * bytes) as u64, *bytes, value, memory)?;
-                }
-            }
-            Kind::Atomic { space, bytes, f, to, address, b, c } => {
-                let at = self.address(warp, lane, *address, *space);
-                let (b, c, who) = (self.get(warp, lane, *b), self.get(warp, lane, *c), self.who(warp, lane));
-                let (region, offset) = match space {
-                    Space::Shared => (&mut self.shared, at as i64),
-                    Space::Global | Space::Generic => memory.find(at)?,
-                    Space::Constant | Space::Parameter => return fault("an atomic outside global and shared memory"),
-                };
-                let there = region.change(offset, *bytes, who, |there| f(there, b, c))?;
-                if let Some(to) = to {
-                    self.set(warp, lane, *to, there);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Read at an address of a space.
-    pub fn read(
-        &mut self,
-        warp: usize,
-        lane: usize,
-        space: Space,
-        at: u64,
-        bytes: usize,
-        memory: &mut Memory,
-    ) -> Outcome<u64> {
-        let who = self.who(warp, lane);
-        match space {
-            Space::Shared => self.shared.read(at as i64, bytes, who),
-            Space::Generic if at & SHARED_WINDOW != 0 => self.shared.read((at & !SHARED_WINDOW) as i64, bytes, who),
-            Space::Global | Space::Generic => {
-                let (region, offset) = memory.find(at)?;
-                region.read(offset, bytes, who)
-            }
-            Space::Constant => {
-                let part = self.constants.get(at as usize..at as usize + bytes);
-                let part = part.ok_or_else(|| Fault(format!("{bytes} bytes at {at} are outside the constants")))?;
-                let mut padded = [0; 8];
-                padded[..bytes].copy_from_slice(part);
-                Ok(u64::from_le_bytes(padded))
-            }
-            Space::Parameter => self.parameter(at as usize, bytes),
-        }
-    }
-
-    fn parameter(&self, at: usize, bytes: usize) -> Outcome<u64> {
-        let inside = |&(_, (start, size)): &(usize, (usize, usize))| at >= start && at + bytes <= start + size;
-        let found = self.function.parameters.iter().copied().enumerate().find(inside);
-        let (number, (start, _)) = found.ok_or_else(|| Fault(format!("{bytes} bytes at {at} are no parameter")))?;
-        let value = self.arguments[number] >> (8 * (at - start));
-        Ok(if bytes == 8 { value } else { value & ((1 << (8 * bytes)) - 1) })
-    }
-
-    /// Write at an address of a space.
-    pub fn write(
-        &mut self,
-        warp: usize,
-        lane: usize,
-        space: Space,
-        at: u64,
-        bytes: usize,
-        value: u64,
-        memory: &mut Memory,
-    ) -> Outcome<()> {
-        let who = self.who(warp, lane);
-        match space {
-            Space::Shared => self.shared.write(at as i64, bytes, value, who),
-            Space::Generic if at & SHARED_WINDOW != 0 => {
-                self.shared.write((at & !SHARED_WINDOW) as i64, bytes, value, who)
-            }
-            Space::Global | Space::Generic => {
-                let (region, offset) = memory.find(at)?;
-                region.write(offset, bytes, value, who)
-            }
-            Space::Constant | Space::Parameter => fault("constants and parameters cannot be written"),
-        }
-    }
-
-    /// What lanes do together. All live lanes that the instruction names must have come.
-    fn together(&mut self, warp: usize, mask: u32, kind: &Kind) -> Outcome<()> {
-        let (Kind::Shuffle { members, .. } | Kind::Vote { members, .. } | Kind::WarpBarrier { members }) = kind else {
-            return Ok(());
-        };
-        for lane in lanes(mask) {
-            let named = self.get(warp, lane, *members) as u32;
-            let missing = named & !mask;
-            if missing != 0 || named >> lane & 1 == 0 {
-                return fault(format!("lanes {missing:#x} are named but do not take part (those that do: {mask:#x})"));
-            }
-        }
-        match kind {
-            Kind::WarpBarrier { .. } => self.warps[warp].turn += 1,
-            Kind::Vote { mode, to, a, negate, .. } => {
-                let holds = |&lane: &usize| (self.get(warp, lane, *a) & 1 == 1) != *negate;
-                let votes = lanes(mask).filter(holds).fold(0u32, |votes, lane| votes | 1 << lane);
-                let value = match mode {
-                    Vote::Ballot => u64::from(votes),
-                    Vote::Any => u64::from(votes != 0),
-                    Vote::All => u64::from(votes == mask),
-                };
-                lanes(mask).for_each(|lane| self.set(warp, lane, *to, value));
-            }
-            Kind::Shuffle { mode, to, valid, a, b, c, .. } => {
-                let values: Vec<u64> = (0..LANES).map(|lane| self.get(warp, lane, *a) & 0xffff_ffff).collect();
-                for lane in lanes(mask) {
-                    let (by, c) = (self.get(warp, lane, *b) as u32, self.get(warp, lane, *c) as u32);
-                    let (source, inside) = shuffle_source(*mode, lane as u32, by, c);
-                    if inside && mask >> source & 1 == 0 {
-                        return fault(format!("lane {lane} shuffles from lane {source}, which does not take part"));
-                    }
-                    self.set(warp, lane, *to, values[if inside { source as usize } else { lane }]);
-                    if let Some(valid) = valid {
-                        self.set(warp, lane, *valid, u64::from(inside));
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// `cp.async` and its groups, of one lane.
-    fn copy(&mut self, warp: usize, lane: usize, kind: &Kind, memory: &mut Memory) -> Outcome<()> {
-        match kind {
-            Kind::CopyAsync { to, from, bytes, read } => {
-                let to = self.address(warp, lane, *to, Space::Shared);
-                let from = self.address(warp, lane, *from, Space::Global);
-                aligned(to, *bytes)?;
-                aligned(from, *bytes)?;
-                let read = read.map_or(*bytes, |read| self.get(warp, lane, read) as u32 as usize);
-                self.warps[warp].copies.start(lane, to, from, *bytes, read);
-            }
-            Kind::CommitGroup => self.warps[warp].copies.commit(lane),
-            Kind::WaitGroup { pending } => {
-                for copy in self.warps[warp].copies.finish(lane, *pending) {
-                    for byte in 0..copy.bytes as u64 {
-                        let value = if byte < copy.read as u64 {
-                            self.read(warp, lane, Space::Global, copy.from + byte, 1, memory)?
-                        } else {
-                            0
-                        };
-                        self.write(warp, lane, Space::Shared, copy.to + byte, 1, value, memory)?;
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
 }
 
 /// The lanes of a mask.
@@ -627,25 +452,4 @@ pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
             lane as usize
         })
     })
-}
-
-fn aligned(address: u64, bytes: usize) -> Outcome<()> {
-    if address.is_multiple_of(bytes as u64) {
-        return Ok(());
-    }
-    fault(format!("{bytes} bytes at {address:#x} are not aligned"))
-}
-
-/// The source lane of a shuffle, and whether it lies inside the segment (PTX manual, `shfl.sync`).
-fn shuffle_source(mode: Shuffle, lane: u32, by: u32, c: u32) -> (u32, bool) {
-    let (clamp, segment) = (c & 31, c >> 8 & 31);
-    let by = by & 31;
-    let last = (lane & segment) | (clamp & !segment);
-    let first = lane & segment;
-    match mode {
-        Shuffle::Up => (lane.wrapping_sub(by), lane as i32 - by as i32 >= last as i32),
-        Shuffle::Down => (lane + by, lane + by <= last),
-        Shuffle::Butterfly => (lane ^ by, lane ^ by <= last),
-        Shuffle::Index => (first | (by & !segment), (first | (by & !segment)) <= last),
-    }
 }

@@ -1,7 +1,8 @@
 //! Matrix fragments: `ldmatrix`, and `mma.sync` of 16 × 8 results from TF32, BF16 or F16 factors with f32 sums. Which lane holds
 //! which element is as the PTX manual has it ("Matrix fragments for mma.m16n8k…").
 
-use super::arithmetic::half_to_float;
+use super::access::Place;
+use super::convert::half_to_float;
 use super::instruction::{Address, Factors, Operand, Space};
 use super::machine::{Block, LANES};
 use super::memory::Memory;
@@ -31,7 +32,8 @@ pub fn load(
                 if !at.is_multiple_of(16) {
                     return fault(format!("row {row} at {at:#x} is not aligned to 16 bytes"));
                 }
-                block.read(warp, lane, Space::Shared, at + 2 * column as u64, 2, &mut memory)
+                let place = Place { space: Space::Shared, at: at + 2 * column as u64, bytes: 2 };
+                block.read(warp, lane, place, &mut memory)
             };
             let (major, minor) = (lane / 4, 2 * (lane % 4));
             let (low, high) = if transpose {

@@ -6,8 +6,10 @@
 //! `parse` reads the text, `decode` turns statements into instructions, `arithmetic` is what they compute, `memory` what
 //! they touch, `machine` runs them; `driver` lets the device's run time run on it. An instruction outside the set is an error.
 
+mod access;
 mod arithmetic;
 mod asynchronous;
+mod convert;
 mod decode;
 pub mod driver;
 mod instruction;
@@ -15,6 +17,7 @@ mod machine;
 mod matrix;
 mod memory;
 mod parse;
+mod together;
 
 pub use machine::{Machine, Options, Order, Size};
 pub use memory::Memory;

@@ -180,7 +180,7 @@ impl Real<'_> {
         let whole = self.integer("shr", "s", &[&from_half, &constants.mantissa_bits]);
         let mantissa = self.integer("and", "b", &[&from_half, &mask]);
         let mantissa = self.integer("add", "s", &[&mantissa, &constants.sqrt_half]);
-        let mantissa = self.from_bits(mantissa);
+        let mantissa = self.float_of(mantissa);
         let minus_one = self.c(-1.0);
         let fraction = self.add(&mantissa, &minus_one);
         let mut exponent = match self.width {
@@ -424,7 +424,7 @@ impl Real<'_> {
         let ratio = self.select(is_middle, &middle, &far);
         let bits = self.bits(t);
         let upper = self.text.op(Class::Long, "and.b64", &[&bits, &"0xFFFFFFFF00000000"]);
-        let z = self.from_bits(upper);
+        let z = self.float_of(upper);
         let (difference, sum, minus_z, shift) = (self.sub(&z, &t), self.add(&z, &t), self.neg(&z), self.c(-0.5625));
         let first = self.fma(&minus_z, &z, &shift);
         let second = self.fma(&difference, &sum, &ratio);

@@ -136,7 +136,7 @@ impl Real<'_> {
     }
 
     /// The float of these bits.
-    pub fn from_bits(&mut self, bits: Register) -> Register {
+    pub fn float_of(&mut self, bits: Register) -> Register {
         match self.width {
             Width::Single => self.text.float("mov.b32", &[&bits]),
             Width::Double => self.text.double("mov.b64", &[&bits]),
@@ -177,7 +177,7 @@ impl Real<'_> {
         };
         let biased = self.integer("add", "s", &[&n, &bias]);
         let bits = self.integer("shl", "b", &[&biased, &shift]);
-        self.from_bits(bits)
+        self.float_of(bits)
     }
 
     /// a·2ⁿ in two steps, so that the result may be denormal, zero or infinite; |n| up to twice the exponent range.
