@@ -2,6 +2,7 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
+pub mod interpreted;
 
 use crate::emulate::Emulated;
 use raphson_graph::dtype::DType;
@@ -23,6 +24,7 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
+    runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }
 

@@ -1,6 +1,10 @@
 //! Devices run compiled programs. One trait; what a device is never knows about ops, gradients or optimizers.
 
 pub mod cpu;
+pub mod cuda;
+mod open;
+
+pub use open::{Outcome, Probe, open, open_with_probes};
 
 use raphson_compile::program::Program;
 use raphson_graph::error::Result;

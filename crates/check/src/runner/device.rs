@@ -1,21 +1,31 @@
 //! A device as a runner: simplify, compile, load, upload, run, download. Also the list of devices to test.
 
 use super::Runner;
+use crate::ptx::driver::{Interpreted, Settings};
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
+use raphson_device::cuda::{Cuda, Options};
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
 use std::sync::Arc;
 
-/// Every device that this machine has; the cpu once for each instruction set.
+/// Every device that this machine has, the cpu once for each instruction set; and cuda, whose kernels the interpreter runs.
 pub fn all() -> Result<Vec<OnDevice>> {
     let mut runners = Vec::new();
     for cpu in Cpu::each_instruction_set(2)? {
         runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
     }
+    runners.push(OnDevice::new(Arc::new(interpreted_cuda()), &DType::ALL));
     Ok(runners)
+}
+
+/// The cuda device without a GPU: its own run time, every tensor an allocation of its own so that accesses outside show. It is
+/// said to have tensor cores that pay, and no library, so that our own products are what is tested.
+fn interpreted_cuda() -> Cuda {
+    let driver = Interpreted::new(Settings { capability: (9, 0), ..Settings::default() });
+    Cuda::with_driver(Arc::new(driver), Options { tf32: false, library: false, pool: false, graphs: true })
 }
 
 /// Runs graphs on a device.
