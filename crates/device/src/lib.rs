@@ -1,6 +1,7 @@
 //! Devices run compiled programs. One trait; what a device is never knows about ops, gradients or optimizers.
 
 pub mod cpu;
+pub mod wgpu;
 
 use raphson_compile::program::Program;
 use raphson_graph::error::Result;
