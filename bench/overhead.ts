@@ -65,8 +65,9 @@ async function main(): Promise<void> {
     ({ rule, ms }) => [rule, median(ms.map((value, round) => value / (constant[round] ?? Number.NaN)))] as const,
   );
   const constantMs = median(constant);
-  for (const [rule, ratio] of ratios)
-    console.log(`${rule.padEnd(18)} ${ratio.toFixed(3)} × ${constantMs.toFixed(2)} ms`);
+  for (const [rule, ratio] of ratios) {
+    console.log(`${rule.padEnd(18)} ${(ratio * constantMs).toFixed(2)} ms, ${ratio.toFixed(3)} × constant`);
+  }
   if (!values.json) return;
   const rounded = ratios.map(([rule, ratio]) => [rule, Number(ratio.toFixed(4))]);
   console.log(JSON.stringify({ ...Object.fromEntries(rounded), constant_ms: Number(constantMs.toFixed(3)) }));

@@ -17,7 +17,7 @@ const USAGE = `Usage: npm run demo -- [options]
   --alpha A           the learning rate to start from (default: the rule's own)
   --epochs N          default 5
   --batch N           default 64
-  --size N            digits to draw; a fifth as many more are held out (default 4000)
+  --size N            digits to draw to learn from; a quarter as many are held out (default 4000)
   --seed N            default 0
   --out FILE          where the picture goes (default runs/digits.svg)
   --json              the last line is one JSON object

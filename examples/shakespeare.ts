@@ -3,7 +3,7 @@
  * no learning rate to choose; prints the held-out loss and writes a few lines of its own.
  */
 import { parseArgs } from "node:util";
-import { data, fromTypedArray, loss, newton, nn, optim, type TextData, tidy, train } from "../src";
+import { data, fromTypedArray, loss, newton, nn, optim, tidy, train } from "../src";
 import { countOf, numberOf, runExample } from "./arguments";
 import { uniformFrom } from "./drawnDigits";
 import { SONNETS } from "./sonnets";
@@ -68,7 +68,7 @@ function draw(probabilities: Float32Array, uniform: number): number {
 }
 
 /** `length` characters, one after another, from the model's own words. */
-function write(model: ReturnType<typeof makeModel>, text: TextData, start: string, length: number, seed: number) {
+function write(model: ReturnType<typeof makeModel>, text: data.TextData, start: string, length: number, seed: number) {
   const uniform = uniformFrom(seed + 1);
   const numbers = [...text.encode(start)];
   for (let index = 0; index < length; index++) {
@@ -113,7 +113,7 @@ async function main(): Promise<void> {
 }
 
 /** The first characters of the text: something to go on from. */
-async function firstWindow(text: TextData): Promise<Int32Array> {
+async function firstWindow(text: data.TextData): Promise<Int32Array> {
   for await (const { inputs } of text.train.batches(1)) return inputs.data();
   return new Int32Array(CONTEXT);
 }

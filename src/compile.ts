@@ -3,11 +3,11 @@
  * per operation in JavaScript.
  */
 
-import { dtypeCode } from "./dtype";
+import { type DType, dtypeCode } from "./dtype";
 import { argumentError } from "./errors";
 import { native } from "./native";
 import { withValues } from "./nn/context";
-import { type AnyTensor, fromHandle } from "./tensor";
+import { type AnyTensor, fromHandle, type Shape } from "./tensor";
 import { tidy, untracked } from "./tidy";
 import { isTracing, traced } from "./trace";
 import { moduleValues } from "./transforms";
@@ -44,7 +44,10 @@ export interface ProgramSize {
 
 interface Entry {
   readonly program: number;
-  readonly result: Flat;
+  /** What each result is. */
+  readonly kinds: readonly { readonly dtype: DType; readonly shape: Shape }[];
+  /** The tree that the function returned, with these tensors in it. */
+  rebuild(tensors: readonly AnyTensor[]): unknown;
 }
 
 /** Frees the programs of compiled functions that nobody disposed of. */
@@ -73,7 +76,8 @@ export function compile<A extends readonly unknown[], R>(
   options: CompileOptions = {},
 ): Compiled<A, R> {
   const limit = options.cacheSize ?? 32;
-  if (!Number.isInteger(limit) || limit < 1) throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);
+  if (!Number.isInteger(limit) || limit < 1)
+    throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);
   const donated = new Set(options.donate ?? []);
   const cache = new Map<string, Entry>();
   let traces = 0;
@@ -107,12 +111,14 @@ const identities = new WeakMap<object, number>();
 let lastIdentity = 0;
 
 function signature(args: readonly Flat[]): string {
-  return args.map((flat) => {
-    const tensors = flat.tensors.map((t) => `${t.dtype}[${t.shape.join()}]`).join(";");
-    const statics = flat.statics.map(({ value }) => staticKey(value)).join(";");
-    const modules = flat.modules.map(({ module }) => staticKey(module)).join(";");
-    return `${flat.structure}|${tensors}|${statics}|${modules}`;
-  }).join("\n");
+  return args
+    .map((flat) => {
+      const tensors = flat.tensors.map((t) => `${t.dtype}[${t.shape.join()}]`).join(";");
+      const statics = flat.statics.map(({ value }) => staticKey(value)).join(";");
+      const modules = flat.modules.map(({ module }) => staticKey(module)).join(";");
+      return `${flat.structure}|${tensors}|${statics}|${modules}`;
+    })
+    .join("\n");
 }
 
 function staticKey(value: unknown): string {
@@ -131,7 +137,11 @@ function staticKey(value: unknown): string {
 }
 
 /** Runs `f` on placeholders, and makes a program of what it did. */
-function trace<A extends readonly unknown[], R>(f: (...args: A) => R, args: readonly Flat[], donated: ReadonlySet<number>): Entry {
+function trace<A extends readonly unknown[], R>(
+  f: (...args: A) => R,
+  args: readonly Flat[],
+  donated: ReadonlySet<number>,
+): Entry {
   return untracked(() =>
     tidy(() =>
       traced(() => {
@@ -150,19 +160,12 @@ function trace<A extends readonly unknown[], R>(f: (...args: A) => R, args: read
         const outputs = result.tensors.map((t) => fromHandle(native.alias(t.handle), t.dtype, t.shape));
         const donate = args.flatMap((flat, i) => flat.tensors.map(() => donated.has(i)));
         const program = native.compileProgram(inputs.flat().map(handleOf), outputs.map(handleOf), donate);
-        return { program, result: skeleton(result) };
+        // kinds only: tensors in what a scope returns would outlive it
+        const kinds = outputs.map(({ dtype, shape }) => ({ dtype, shape }));
+        return { program, kinds, rebuild: (tensors: readonly AnyTensor[]) => result.rebuild(tensors, "records") };
       }),
     ),
   );
-}
-
-/** The structure of a result, with the dtypes and shapes of its tensors but without the tensors, which are freed. */
-function skeleton(result: Flat): Flat {
-  for (const t of result.tensors) {
-    t.shape;
-    t.dtype;
-  }
-  return result;
 }
 
 function run(entry: Entry, args: readonly Flat[], donated: ReadonlySet<number>): unknown {
@@ -171,11 +174,7 @@ function run(entry: Entry, args: readonly Flat[], donated: ReadonlySet<number>):
   args.forEach((flat, i) => {
     if (donated.has(i)) for (const t of flat.tensors) giveUp(t);
   });
-  const { tensors } = entry.result;
-  return entry.result.rebuild(
-    handles.map((handle, i) => fromHandle(handle, tensors[i]?.dtype, tensors[i]?.shape)),
-    "records",
-  );
+  return entry.rebuild(handles.map((handle, i) => fromHandle(handle, entry.kinds[i]?.dtype, entry.kinds[i]?.shape)));
 }
 
 function giveUp(tensor: AnyTensor): void {
@@ -199,4 +198,3 @@ function clear(cache: Map<string, Entry>): void {
 function handleOf(tensor: AnyTensor): number {
   return tensor.handle;
 }
-

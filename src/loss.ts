@@ -29,7 +29,12 @@ export interface CrossEntropyOptions extends LossOptions {
 }
 
 /** Labels: integers (a tensor or typed array), one for each row of logits, or probabilities in the shape of the logits. */
-export type Labels<F extends FloatDType = "f32"> = Tensor<"i32" | "u32"> | Tensor<F> | Int32Array | Uint32Array | readonly number[];
+export type Labels<F extends FloatDType = "f32"> =
+  | Tensor<"i32" | "u32">
+  | Tensor<F>
+  | Int32Array
+  | Uint32Array
+  | readonly number[];
 
 /**
  * −log of the probability that softmax(logits) gives the labels. Logits are [..., classes]; labels are integers [...], or
@@ -66,7 +71,12 @@ export function crossEntropy<F extends FloatDType>(
     const each = logProbabilities.mul(probabilities).sum(-1).neg();
     return reduceMasked(smooth(each, even, smoothing), options.mask, options.reduction);
   }
-  sameShape("crossEntropy", logits.shape.slice(0, -1), targets.shape, "labels have the shape of the logits without its last axis");
+  sameShape(
+    "crossEntropy",
+    logits.shape.slice(0, -1),
+    targets.shape,
+    "labels have the shape of the logits without its last axis",
+  );
   const counted = countedPlaces(targets, options);
   // places that do not count look at class 0, whose loss is then left out
   const safe = counted === undefined ? targets : targets.mul(counted.cast(targets.dtype));
@@ -94,7 +104,9 @@ function integerLabels<F extends FloatDType>(
     throw argumentError("crossEntropy", `labels are a tensor, numbers or an integer array, got ${describe(labels)}`);
   }
   const list = Array.from(labels as ArrayLike<number>);
-  const wrong = list.findIndex((label) => label !== ignore && !(Number.isInteger(label) && label >= 0 && label < classes));
+  const wrong = list.findIndex(
+    (label) => label !== ignore && !(Number.isInteger(label) && label >= 0 && label < classes),
+  );
   if (wrong >= 0) {
     throw indexError("crossEntropy", `label ${list[wrong]} at position ${wrong} is not one of 0 … ${classes - 1}`);
   }
@@ -137,7 +149,11 @@ function reduceLoss<F extends FloatDType>(each: Tensor<F>, reduction: Reduction 
 }
 
 /** (prediction − target)², reduced; the shapes are equal. */
-export function mse<F extends FloatDType>(prediction: Tensor<F>, target: Tensor<F>, options: LossOptions = {}): Tensor<F> {
+export function mse<F extends FloatDType>(
+  prediction: Tensor<F>,
+  target: Tensor<F>,
+  options: LossOptions = {},
+): Tensor<F> {
   sameShape("mse", prediction.shape, target.shape, "predictions and targets must not broadcast; reshape one of them");
   return reduceLoss(prediction.sub(target).square(), options.reduction);
 }
@@ -158,7 +174,12 @@ export function bce<F extends FloatDType>(
   options: BinaryCrossEntropyOptions = {},
 ): Tensor<F> {
   requireFloat("bce", prediction);
-  sameShape("bce", prediction.shape, target.shape, `predictions ${showShape(prediction.shape)} and targets must not broadcast`);
+  sameShape(
+    "bce",
+    prediction.shape,
+    target.shape,
+    `predictions ${showShape(prediction.shape)} and targets must not broadcast`,
+  );
   const wanted: Tensor<F> = target.cast(prediction.dtype);
   if (options.logits === true) {
     // −t log σ(x) − (1 − t) log(1 − σ(x)) = softplus(x) − t·x

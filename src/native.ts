@@ -10,9 +10,6 @@ import { RaphsonError, translateError } from "./errors";
 /** A tensor's number in the addon's table; 0 is never valid. */
 export type Handle = number;
 
-/** The addon's functions. */
-export type Native = typeof Addon;
-
 export type { AlphaSpec } from "../native/index.cjs";
 
 const NAMES = [
@@ -70,7 +67,16 @@ const NAMES = [
   "alphaRescale",
   "saveSafetensors",
   "loadSafetensors",
-] as const satisfies readonly (keyof Native)[];
+  "panicForTest",
+] as const satisfies readonly (keyof typeof Addon)[];
+
+/** The addon's functions. */
+export type Native = Pick<typeof Addon, (typeof NAMES)[number]>;
+
+type Never<T extends never> = T;
+
+/** What the list lacks: this does not compile unless it is nothing but the loader's own mark. */
+export type Unlisted = Never<Exclude<keyof typeof Addon, keyof Native | "__napiBindingTarget">>;
 
 /** Where the loader that `napi build` writes is found, from `src/` and from `dist/` alike. */
 const LOADER = "../native/index.cjs";
@@ -85,7 +91,8 @@ export function loadAddon(): Native {
     return loaded;
   } catch (cause) {
     const { platform, arch, versions } = process;
-    const tried = process.env.NAPI_RS_NATIVE_LIBRARY_PATH ?? `native/index.cjs and the package raphson-${platform}-${arch}`;
+    const tried =
+      process.env.NAPI_RS_NATIVE_LIBRARY_PATH ?? `native/index.cjs and the package raphson-${platform}-${arch}`;
     const reason = cause instanceof Error ? (cause.message.split("\n")[0] ?? "") : String(cause);
     throw new RaphsonError(
       "ADDON",

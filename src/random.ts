@@ -9,7 +9,7 @@ import { ROW } from "./generated/ops";
 import { type Key, keyOfSeed, subkey } from "./hostRandom";
 import { native } from "./native";
 import { fromHandle, type Shape, type Tensor } from "./tensor";
-import { arange, fromTypedArray } from "./tensor/creation";
+import { arange, type DTyped, fromTypedArray } from "./tensor/creation";
 import { checkShape, count, elements, showShape } from "./tensor/validate";
 
 /** Options of `uniform`. */
@@ -86,22 +86,28 @@ export class RandomGenerator {
   }
 
   /** Uniform on [low, high), [0, 1) unless given. f32 has 24 random bits, f64 has 53. */
-  uniform<F extends FloatDType = "f32">(shape: Shape, options: UniformOptions<F> = {}): Tensor<F> {
-    const { low = 0, high = 1 } = options;
-    const dtype = options.dtype ?? ("f32" as F);
+  uniform(shape: Shape, options?: UniformOptions<"f32">): Tensor;
+  uniform<F extends FloatDType>(shape: Shape, options: UniformOptions<F> & DTyped<F>): Tensor<F>;
+  uniform(shape: Shape, options: UniformOptions<FloatDType> = {}): Tensor<FloatDType> {
+    const { low = 0, high = 1, dtype = "f32" } = options;
     if (!(low < high)) throw argumentError("uniform", `needs low < high, got ${low} and ${high}`);
     const unit = this.#unit("uniform", shape, dtype, 0);
     return low === 0 && high === 1 ? unit : unit.mul(high - low).add(low);
   }
 
   /** Normal with the given mean and standard deviation, 0 and 1 unless given. */
-  normal<F extends FloatDType = "f32">(shape: Shape, options: NormalOptions<F> = {}): Tensor<F> {
-    const { mean = 0, deviation = 1 } = options;
-    const dtype = options.dtype ?? ("f32" as F);
+  normal(shape: Shape, options?: NormalOptions<"f32">): Tensor;
+  normal<F extends FloatDType>(shape: Shape, options: NormalOptions<F> & DTyped<F>): Tensor<F>;
+  normal(shape: Shape, options: NormalOptions<FloatDType> = {}): Tensor<FloatDType> {
+    const { mean = 0, deviation = 1, dtype = "f32" } = options;
     // Box and Muller: √(−2 ln u) · cos(2π v) for u of (0, 1), v of [0, 1); half a step keeps u off 0
     const u = this.#unit("normal", shape, dtype, 0.5);
     const v = this.#unit("normal", shape, dtype, 0);
-    const standard = u.log().mul(-2).sqrt().mul(v.mul(2 * Math.PI).cos());
+    const standard = u
+      .log()
+      .mul(-2)
+      .sqrt()
+      .mul(v.mul(2 * Math.PI).cos());
     return mean === 0 && deviation === 1 ? standard : standard.mul(deviation).add(mean);
   }
 
@@ -155,7 +161,8 @@ export class RandomGenerator {
   #draw(op: string, shape: Shape, n: number): Tensor<"u32">[] {
     const sizes = checkShape(op, shape);
     const size = elements(sizes);
-    if (n * size >= 2 ** 32) throw shapeError(op, `a draw has at most 2^32 words; ${showShape(sizes)} is too large`, sizes);
+    if (n * size >= 2 ** 32)
+      throw shapeError(op, `a draw has at most 2^32 words; ${showShape(sizes)} is too large`, sizes);
     const key = this.#keys.next();
     return Array.from({ length: n }, (_, j) => {
       const counters = arange(0, size, 1, { dtype: "u32" });
@@ -172,7 +179,11 @@ export class RandomGenerator {
       return (shift === 0 ? whole : whole.add(shift)).mul(2 ** -24);
     }
     const [first, second] = this.#draw(op, shape, 2) as [Tensor<"u32">, Tensor<"u32">];
-    const whole = first.shiftRight(5).cast(dtype).mul(2 ** 26).add(second.shiftRight(6).cast(dtype));
+    const whole = first
+      .shiftRight(5)
+      .cast(dtype)
+      .mul(2 ** 26)
+      .add(second.shiftRight(6).cast(dtype));
     return (shift === 0 ? whole : whole.add(shift)).mul(2 ** -53);
   }
 }
@@ -197,8 +208,11 @@ export function generator(seed: number): RandomGenerator {
 /** A generator from a key, a u32[2] tensor: inside a compiled function, other numbers with each key it is called with. */
 export function fromKey(key: Tensor<"u32">): RandomGenerator {
   if (key.dtype !== "u32" || key.shape.join() !== "2") {
-    throw shapeError("random.fromKey", `a key is a u32 tensor of shape [2], got ${key.dtype} ${showShape(key.shape)}`, key.shape);
+    throw shapeError(
+      "random.fromKey",
+      `a key is a u32 tensor of shape [2], got ${key.dtype} ${showShape(key.shape)}`,
+      key.shape,
+    );
   }
   return new RandomGenerator(new TensorKeys(key));
 }
-

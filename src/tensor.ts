@@ -302,8 +302,10 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
   }
 
   /** 1 where the class equals this integer, 0 elsewhere: a new last axis of size `classes`. */
-  oneHot<E extends DType = "f32">(classes: number, options: { readonly dtype?: E } = {}): Tensor<E> {
-    return indexing.oneHot(this, classes, options.dtype ?? ("f32" as E));
+  oneHot(classes: number): Tensor;
+  oneHot<E extends DType>(classes: number, options: { readonly dtype: E }): Tensor<E>;
+  oneHot(classes: number, options: { readonly dtype?: DType } = {}): Tensor<DType> {
+    return indexing.oneHot(this, classes, options.dtype ?? "f32");
   }
 
   // ---- reductions
@@ -369,7 +371,11 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
   }
 
   /** The p-norm along `axis`: 1, 2 (unless given) or Infinity. */
-  norm<F extends FloatDType>(this: Tensor<F>, axis?: Axes, options: ReduceOptions & { readonly p?: number } = {}): Tensor<F> {
+  norm<F extends FloatDType>(
+    this: Tensor<F>,
+    axis?: Axes,
+    options: ReduceOptions & { readonly p?: number } = {},
+  ): Tensor<F> {
     return reduction.norm(this, axis, options);
   }
 
@@ -440,4 +446,3 @@ export function requireFloat(op: string, tensor: AnyTensor): asserts tensor is T
     throw dtypeError(op, `needs a float tensor, got ${tensor.dtype}; use .cast("f32")`, tensor.dtype);
   }
 }
-

@@ -105,8 +105,7 @@ function lossAndGradient(
       const loss = scalarLoss(op, value);
       const handles = native.vjp([loss.handle], handlesOf(inputs), [onesLike(loss).handle]);
       const gradient = primal.rebuild(wrapLike(handles, primal.tensors), "records");
-      // the function may hand back its own argument
-      const own = inputs.includes(loss) ? loss.clone() : loss;
+      const own = loss.clone(); // the function may hand back a tensor of its caller
       return options.aux === true ? { value: own, gradient, aux } : { value: own, gradient };
     }),
   );
@@ -234,7 +233,11 @@ export function secondDerivativeAlong<T, Rest extends readonly unknown[], V exte
       const value = scalarLoss(op, callWith(op, asUntyped(f), [x, ...rest], primal, inputs)) as V;
       const [slope] = native.jvp([value.handle], [alpha.handle], [one.handle]) as [number];
       const [curvature] = native.jvp([slope], [alpha.handle], [one.handle]) as [number];
-      return { value, slope: fromHandle(slope) as Tensor<DType> as V, curvature: fromHandle(curvature) as Tensor<DType> as V };
+      return {
+        value,
+        slope: fromHandle(slope) as Tensor<DType> as V,
+        curvature: fromHandle(curvature) as Tensor<DType> as V,
+      };
     }),
   );
 }
@@ -250,7 +253,10 @@ interface Primal extends Flat {
 /** Argument `index` taken apart, if it can be differentiated with respect to. */
 function differentiable(op: string, args: readonly unknown[], index: number): Primal {
   if (!Number.isInteger(index) || index < 0 || index >= args.length) {
-    throw argumentError(op, `there is no argument ${index} to differentiate with respect to: ${args.length} were given`);
+    throw argumentError(
+      op,
+      `there is no argument ${index} to differentiate with respect to: ${args.length} were given`,
+    );
   }
   const flat = flatten(args[index], op);
   const odd = flat.statics[0];
@@ -285,7 +291,8 @@ function callWith(
   const call = (): unknown => f(...args.toSpliced(primal.argument, 1, replaced));
   const values = moduleValues(primal, inputs);
   const result = values.size === 0 ? call() : withValues(values, {}, call);
-  if (result instanceof Promise) throw argumentError(op, "the function must not be async: its derivative is taken when it returns");
+  if (result instanceof Promise)
+    throw argumentError(op, "the function must not be async: its derivative is taken when it returns");
   return result;
 }
 
@@ -313,13 +320,19 @@ function matching(op: string, what: string, given: Flat, like: Flat): readonly A
   if (wrong >= 0) {
     const [mine, other] = [given.tensors[wrong] as AnyTensor, like.tensors[wrong] as AnyTensor];
     const both = `${mine.dtype} ${showShape(mine.shape)} where ${other.dtype} ${showShape(other.shape)} is needed`;
-    throw shapeError(op, `${what} must be like the primal; at ${like.paths[wrong] || "the root"}: ${both}`, mine.shape, other.shape);
+    throw shapeError(
+      op,
+      `${what} must be like the primal; at ${like.paths[wrong] || "the root"}: ${both}`,
+      mine.shape,
+      other.shape,
+    );
   }
   return given.tensors;
 }
 
 function scalarLoss(op: string, value: unknown): AnyTensor {
-  if (!isTensor(value)) throw derivativeError(op, "the function must return a scalar tensor (or [loss, aux] with aux: true)");
+  if (!isTensor(value))
+    throw derivativeError(op, "the function must return a scalar tensor (or [loss, aux] with aux: true)");
   if (value.rank !== 0 || !isFloat(value.dtype)) {
     const found = `${value.dtype} ${showShape(value.shape)}`;
     throw derivativeError(op, `the loss must be a float scalar, got ${found}; reduce it with .sum() or .mean()`, {
@@ -346,4 +359,3 @@ function wrapLike(handles: readonly number[], like: readonly AnyTensor[]): AnyTe
 function asUntyped<A extends readonly unknown[]>(f: (...args: A) => unknown): (...args: readonly unknown[]) => unknown {
   return f as (...args: readonly unknown[]) => unknown;
 }
-

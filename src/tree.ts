@@ -30,7 +30,11 @@ export interface Flat {
   /** Where each tensor stands, as text for messages: `.layers[0].weight`. */
   readonly paths: readonly string[];
   /** The modules met, in order: their parameters are among `tensors`, in the order of `namedParameters()`. */
-  readonly modules: readonly { readonly module: ModuleLike; readonly first: number; readonly names: readonly string[] }[];
+  readonly modules: readonly {
+    readonly module: ModuleLike;
+    readonly first: number;
+    readonly names: readonly string[];
+  }[];
   /** The leaves that are neither tensor nor container. */
   readonly statics: readonly { readonly path: string; readonly value: unknown }[];
   /** The structure without the leaves, for comparing. */

@@ -9,12 +9,12 @@ import { type Batch, madeTensor } from "./batch";
 import { arrayColumn, type Column, imageColumn, labelColumn } from "./columns";
 import { Batches, Dataset } from "./dataset";
 import { idxError, readIdx } from "./idx";
-import { text } from "./text";
 
 export type { Batch } from "./batch";
 export type { BatchOptions, MappedDataset } from "./dataset";
 export { Batches, Dataset } from "./dataset";
 export type { TextBatch, TextData, TextOptions } from "./text";
+export { text } from "./text";
 
 /** `images` [batch, height, width] with values in [0, 1], and their `labels` [batch]. */
 export type ImageBatch = { readonly images: Tensor<"f32">; readonly labels: Tensor<"i32"> };
@@ -35,7 +35,7 @@ export interface IdxFiles {
  *     const digits = await data.idx({ images: "t10k-images-idx3-ubyte.gz", labels: "t10k-labels-idx1-ubyte.gz" });
  *     const [fit, held] = digits.split(0.8, { seed: 1 });
  */
-async function idx(files: IdxFiles): Promise<Dataset<ImageBatch>> {
+export async function idx(files: IdxFiles): Promise<Dataset<ImageBatch>> {
   const { classes = 10 } = files;
   const [images, labels] = await Promise.all([readIdx(files.images, 3), readIdx(files.labels, 1)]);
   if (images.shape[0] !== labels.shape[0]) {
@@ -82,7 +82,7 @@ type DTypeOfArray<A> = A extends Float32Array
 /** The type of the batches drawn from arrays. */
 export type ArraysBatch<S> = { readonly [Name in keyof S]: Tensor<DTypeOfSource<S[Name]>> };
 
-function arraysOf(source: ArraySource): { data: TypedArray; shape: readonly number[] } {
+export function arraysOf(source: ArraySource): { data: TypedArray; shape: readonly number[] } {
   if (source instanceof Tensor) return { data: source.dataSync(), shape: source.shape };
   if (isTypedArray(source)) return { data: source, shape: [source.length] };
   if (isTypedArray(source?.data) && Array.isArray(source.shape)) return source;
@@ -99,7 +99,7 @@ function arraysOf(source: ArraySource): { data: TypedArray; shape: readonly numb
  * for await (const { x, y } of points.batches(2)) console.log(x.shape, y.shape);
  * ```
  */
-function arrays<S extends Readonly<Record<string, ArraySource>>>(sources: S): Dataset<ArraysBatch<S>> {
+export function arrays<S extends Readonly<Record<string, ArraySource>>>(sources: S): Dataset<ArraysBatch<S>> {
   const columns = Object.entries(sources).map(([name, source]): [string, Column] => {
     const { data, shape } = arraysOf(source);
     return [name, arrayColumn(name, data, shape)];
@@ -122,7 +122,7 @@ type Source<T> = Iterable<T> | AsyncIterable<T>;
  * for await (const { x } of data.from(stream)) console.log(x.shape);
  * ```
  */
-function from<S extends Readonly<Record<string, ArraySource>>>(
+export function from<S extends Readonly<Record<string, ArraySource>>>(
   source: Source<S> | (() => Source<S>),
 ): Batches<ArraysBatch<S>> {
   return new Batches(
@@ -152,6 +152,3 @@ function batchOf<S extends Readonly<Record<string, ArraySource>>>(item: S): Arra
   if (entries.length === 0) throw argumentError("data.from", "a batch without fields; give it a named array");
   return Object.fromEntries(entries) as Batch as ArraysBatch<S>;
 }
-
-/** Sources of data: `idx`, `text`, `arrays`, `from`. */
-export const data = { idx, text, arrays, from };

@@ -47,6 +47,3 @@ export async function load(path: string): Promise<Loaded> {
   const entries = names.map((name, index): [string, AnyTensor] => [name, fromHandle(handles[index] ?? 0)]);
   return { tensors: Object.fromEntries(entries), metadata };
 }
-
-/** Saving and loading trees of tensors. */
-export const io = { save, load };

@@ -11,6 +11,7 @@ import { fromKey } from "../random";
 import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { ownCopy } from "./state";
 
 /** The parameters of a tree, in a fixed order. */
 export class ParameterValues {
@@ -35,7 +36,9 @@ export class ParameterValues {
         if (parameter instanceof Parameter) inModules.set(first + offset, parameter);
       });
     }
-    this.#places = this.#flat.tensors.map((tensor, index) => inModules.get(index) ?? untracked(() => tensor.clone()));
+    this.#places = this.#flat.tensors.map(
+      (tensor, index) => inModules.get(index) ?? untracked(() => fromHandle(ownCopy(tensor))),
+    );
   }
 
   /** The current values. */

@@ -18,8 +18,11 @@ type F64 = Tensor<"f64">;
 
 /** What a rule is given; all are f64 scalars. */
 export type AlphaMeasures<M extends Measure> = {
-  /** The learning rate that the measured step takes. */
+  /** α as the rule keeps it, schedule not included. */
   readonly alpha: F64;
+  /** α as applied, schedule included: what the numbers were measured with. */
+  readonly applied: F64;
+  /** φ(0) = L(θ). */
   readonly loss0: F64;
   /** −φ′(0) = ⟨∇L(θ), ω⟩. */
   readonly slope0: F64;
@@ -58,7 +61,7 @@ export interface AlphaRule {
  * const secant = defineAlphaRule({
  *   name: "secant",
  *   needs: ["slope1"],
- *   next: ({ alpha, slope0, slope1 }) => ({ slope: slope1, curvature: slope0.sub(slope1).div(alpha) }),
+ *   next: ({ applied, slope0, slope1 }) => ({ slope: slope1, curvature: slope0.sub(slope1).div(applied) }),
  * });
  * console.log(newton(optim.sgd(), { rule: secant, gamma: 0.5 }).spec.gamma);
  * ```

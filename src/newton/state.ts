@@ -2,7 +2,7 @@
 import { type Handle, native } from "../native";
 import { type AnyTensor, fromHandle } from "../tensor";
 import { type Flat, flatten } from "../tree";
-import type { NewtonOptimizer } from "./index";
+import type { NewtonOptimizer } from "./newton";
 import type { Kind } from "./trace";
 
 /** Handles that each run gives away and gets anew, and the form they have. */
@@ -25,29 +25,30 @@ const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
 /** The state before the first step. Call it inside `tidy`: what the optimizer made on the way is freed there. */
 export function initialState(newton: NewtonOptimizer, params: readonly AnyTensor[]): StepState {
   const { optimizer, rule, spec } = newton;
-  const directionTree = described(flatten(optimizer.init(params), optimizer.name));
-  const ownRuleTree = described(flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule"));
-  const ruleState = native.alphaInit(spec, handlesOf(params));
-  // The rule's handles are ours from here on; tensors over them would be freed with the scope.
-  const ruleKinds = ruleState.map((handle) => {
-    const copy = fromHandle(native.clone(handle));
-    return kindOf(copy);
-  });
-  const state: StepState = {
-    direction: directionTree.handles,
-    rule: ruleState,
-    ownRule: ownRuleTree.handles,
+  const directionTree = flatten(optimizer.init(params), optimizer.name);
+  const ownRuleTree = flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule");
+  const ruleState = native.alphaInit(spec, handlesOf(params)).map((handle) => fromHandle(handle));
+  // dtypes and shapes are read now: they stay known after the scope has freed the tensors
+  const ruleKinds = ruleState.map(kindOf);
+  for (const tensor of [...directionTree.tensors, ...ownRuleTree.tensors]) kindOf(tensor);
+  return {
+    direction: directionTree.tensors.map(ownCopy),
+    rule: ruleState.map(ownCopy),
+    ownRule: ownRuleTree.tensors.map(ownCopy),
     kinds: params.map(kindOf),
     ruleKinds,
-    directionTree: directionTree.flat,
-    ownRuleTree: ownRuleTree.flat,
+    directionTree,
+    ownRuleTree,
   };
-  native.evaluate([...state.direction, ...state.rule, ...state.ownRule]);
-  return state;
 }
 
-/** Handles of our own for the tree's tensors, and the tree itself for its form. */
-function described(flat: Flat): { flat: Flat; handles: Handle[] } {
-  for (const tensor of flat.tensors) kindOf(tensor); // reads shape and dtype, which stay known after the scope ends
-  return { flat, handles: flat.tensors.map((tensor) => native.clone(tensor.handle)) };
+/**
+ * A handle of our own on memory of its own. It is given away to the first step, which overwrites it, so it must not be
+ * shared with the user's tensor, nor with an equal value (Adam's two zeros), as it would be if they were computed
+ * together.
+ */
+export function ownCopy(tensor: AnyTensor): Handle {
+  const copy = native.alias(tensor.handle);
+  native.evaluate([copy]);
+  return copy;
 }

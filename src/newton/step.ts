@@ -8,13 +8,13 @@ import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import { scheduled } from "../optim/schedule";
 import type { AnyTensor } from "../tensor";
-import { tidy, untracked } from "../tidy";
+import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
-import { asNewton, type NewtonOptimizer } from "./index";
+import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { readReport, type StepReport } from "./report";
 import { handlesOf, initialState, type StepState } from "./state";
-import { compileProbe, compileRescale, compileStep, type Subject, signatureOf } from "./trace";
+import { compileProbe, compileRescale, compileStep, placeholders, type Subject, signatureOf } from "./trace";
 
 export type { StepReport } from "./report";
 
@@ -67,6 +67,8 @@ export class TrainingStep<P, B> {
 
   #scale = { value: Number.NaN, handle: 0 };
   #counter = 0;
+  /** Steps that count for the start-up probe. */
+  #started = 0;
   #alpha: number;
   #nonFinite = 0;
   #failure: { error: unknown } | undefined;
@@ -187,8 +189,8 @@ export class TrainingStep<P, B> {
     try {
       const report = this.#launch(programs, index, common);
       this.#counter = index + 1;
-      const probes = this.#newton.spec.rule === "next" && index < PROBE.steps;
-      const factor = probes ? await this.#probe(programs, index, common) : 1;
+      const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
+      const factor = probes ? await this.#probe(programs, report, common) : 1;
       this.#deliver(index, report, factor, onOwn);
     } finally {
       native.dispose([counter]);
@@ -229,10 +231,12 @@ export class TrainingStep<P, B> {
 
   /**
    * The start-up probe: shrink the step until the loss falls as it should, then take the shorter step instead. Returns
-   * the factor by which α was changed.
+   * the factor by which α was changed. A first step that was refused taught nothing: the next one is the first again.
    */
-  async #probe(programs: Programs, index: number, common: readonly Handle[]): Promise<number> {
-    const first = index === 0;
+  async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
+    const first = this.#started === 0;
+    if (first && !readReport(0, await native.read(report), []).accepted) return 1;
+    this.#started += 1;
     const reach = first ? PROBE.firstReach : PROBE.reach;
     const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
     const { rule } = this.#state;
@@ -287,20 +291,19 @@ export class TrainingStep<P, B> {
       });
   }
 
-  /** `next` takes a bad step back and goes on; every other rule would go on from spoilt parameters. */
+  /** A guarded rule leaves the parameters alone where the loss is not finite; others would go on from spoilt ones. */
   #checkFinite({ step, loss }: StepReport): void {
     if (Number.isFinite(loss)) {
       this.#nonFinite = 0;
       return;
     }
     this.#nonFinite += 1;
-    const recovers = this.#newton.spec.rule === "next" && step > 0;
+    const { rule, guard } = this.#newton.spec;
+    const recovers = rule === "next" || (guard && rule !== "constant");
     if (recovers && this.#nonFinite < MAX_NON_FINITE) return;
     const advice = recovers
-      ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data`
-      : step === 0
-        ? "before anything was learned; look for NaN in the data or in the initial parameters"
-        : 'so training stopped; use a smaller learning rate, or newton(…) with the rule "next", which recovers';
+      ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data or in the initial parameters`
+      : 'so training stopped; use a smaller learning rate, or newton(…) with the rule "next", which recovers';
     const error = new RaphsonError("NON_FINITE", "trainingStep", `the loss at step ${step} is ${loss}, ${advice}`);
     this.#failure ??= { error };
   }
@@ -336,7 +339,7 @@ export class TrainingStep<P, B> {
       direction: directionTree,
       ownRule: ownRuleTree,
       rule: ruleKinds,
-      batch: batch,
+      batch: withoutValues(batch),
       lossOf: (params, traced, key) => this.#values.bound(params, key, (tree) => this.#loss(traced as B, tree as P)),
     };
     const programs: Programs = { subject, compiled: new Map() };
@@ -350,6 +353,14 @@ export class TrainingStep<P, B> {
     }
     return programs;
   }
+}
+
+/** The same tree of tensors without their memory: dtypes and shapes remain. */
+function withoutValues(flat: Flat): Flat {
+  const stand = placeholders(flat.tensors);
+  const tree = flatten(flat.rebuild(stand, "themselves"), "trainingStep");
+  dispose(stand);
+  return tree;
 }
 
 function programOf(programs: Programs, name: string, compile: () => number): number {

@@ -8,12 +8,13 @@ import { ROW } from "../generated/ops";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import { type AnyTensor, fromHandle, type Shape, Tensor } from "../tensor";
-import { arange } from "../tensor/creation";
+import { where } from "../tensor/composed";
+import { arange, full, ones } from "../tensor/creation";
 import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
-import type { NewtonOptimizer } from "./index";
+import type { NewtonOptimizer } from "./newton";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
 
@@ -43,10 +44,15 @@ const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) 
 const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
 const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
 
-/** What two batches must share to share a program. */
+/** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
 export function signatureOf(batch: Flat): string {
   const kinds = batch.tensors.map(({ dtype, shape }) => `${dtype}[${shape.join(",")}]`);
-  return `${batch.structure} ${kinds.join(" ")} ${batch.statics.map(({ value }) => String(value)).join(" ")}`;
+  const others = batch.statics.map(({ path, value }) => {
+    if (value === null || ["number", "string", "boolean", "undefined"].includes(typeof value))
+      return JSON.stringify(value);
+    throw argumentError("batch", `${path} is neither a tensor nor a plain value; wrap arrays in tensor(…)`);
+  });
+  return `${batch.structure} ${kinds.join(" ")} ${others.join(" ")}`;
 }
 
 /** The traced inputs that every program of a step has, in this order: parameters, batch, key, counter. */
@@ -123,7 +129,8 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const gradients = gradientsOf(loss, inputs.params);
 
     const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients };
-    const outputs = measures ? measuringOutputs(given) : restingOutputs(given);
+    // Every output is a value of its own, also where a state passes through unchanged.
+    const outputs = owned(handlesOf(measures ? measuringOutputs(given) : restingOutputs(given)).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
     const kept = [...inputs.batch, inputs.key, inputs.counter, scale];
@@ -162,17 +169,11 @@ function sameKinds(name: string, after: Flat, before: Flat): void {
   }
 }
 
-function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[]) {
-  const { loss, inputs, gradients, rule } = given;
-  const alpha = rule[0]?.handle ?? 0;
-  const found = native.alphaMeasure(
-    [...needs],
-    loss.handle,
-    handlesOf(inputs.params),
-    handlesOf(gradients),
-    handlesOf(omega),
-    alpha,
-  );
+/** Numbers along the step's line with the rate `applied`: `loss0`, `slope0` and those named. */
+function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<"f64">) {
+  const { loss, inputs, gradients } = given;
+  const [params, slopes, lines] = [inputs.params, gradients, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
+  const found = native.alphaMeasure([...needs], loss.handle, params, slopes, lines, applied.handle);
   return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle(handle, "f64", [])]));
 }
 
@@ -187,7 +188,8 @@ function measuringOutputs(given: Given): AnyTensor[] {
   let ownAfter: readonly AnyTensor[] = ownRule;
   if (typeof chosen !== "string") {
     const alpha = rule[0] as Tensor<"f64">;
-    const measures = { alpha, ...measured(given, omega, chosen.needs) };
+    const applied = alpha.mul(scale);
+    const measures = { alpha, applied, ...measured(given, omega, chosen.needs, applied) };
     const answer = chosen.next(measures, subject.ownRule.rebuild(ownRule, "records"));
     proposal = proposalOf(chosen.name, answer.proposal);
     const flat = flatten(answer.state, chosen.name);
@@ -228,25 +230,28 @@ function withTelemetry(
   telemetry: readonly Measure[],
 ) {
   if (telemetry.length === 0) return report;
-  const numbers = measured(given, omega, telemetry);
+  const applied = (given.rule[0] as Tensor<"f64">).mul(given.scale);
+  const numbers = measured(given, omega, telemetry, applied);
   return concatenate([report, ...telemetry.map((name) => entry(numbers[name] as AnyTensor))]);
 }
 
-/** A step between two measurements: α stays, θ′ = θ − scale · α · ω. */
+/** A step between two measurements: α stays, θ′ = θ − scale · α · ω. A guarded rule refuses a loss that is not finite. */
 function restingOutputs(given: Given): AnyTensor[] {
-  const { inputs, rule, ownRule, scale, loss, newton } = given;
+  const { inputs, direction, rule, ownRule, scale, loss, newton } = given;
   const { omega, after } = directionOf(given);
   const alpha = rule[0] as Tensor<"f64">;
   const applied = alpha.mul(scale);
-  const params = inputs.params.map((param, index) => {
+  const moved = inputs.params.map((param, index) => {
     // Parameters are floats (checked where they enter), and ω has their dtypes.
-    const [theta, direction] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
-    return theta.sub(direction.mul(applied.cast(theta.dtype)));
+    const [theta, line] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
+    return theta.sub(line.mul(applied.cast(theta.dtype)));
   });
-  const nothing = fromHandle(native.constant(Number.NaN, DTYPE_CODE.f64, [4]), "f64");
-  const one = fromHandle(native.constant(1, DTYPE_CODE.f64, [1]), "f64");
-  const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, one]);
-  const all = [...params, ...after, ...rule, ...ownRule];
+  const accepted = newton.spec.guard ? entry(loss).isFinite().reshape([]) : ones([], { dtype: "bool" });
+  const kept = (fresh: readonly AnyTensor[], old: readonly AnyTensor[]) =>
+    newton.spec.guard ? fresh.map((tensor, index) => where(accepted, tensor, old[index] as AnyTensor)) : fresh;
+  const nothing = full([4], Number.NaN, { dtype: "f64" });
+  const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, entry(accepted)]);
+  const all = [...kept(moved, inputs.params), ...kept(after, direction), ...rule, ...ownRule];
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
@@ -275,7 +280,7 @@ export function compileRescale(subject: Subject, newton: NewtonOptimizer): numbe
     const rule = placeholders(subject.rule);
     const [factor, scale] = [placeholder(F64_SCALAR), placeholder(F64_SCALAR)];
     const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
-    const outputs = handlesOf(owned(results));
+    const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];
     const donate = [...donated.map(() => true), false, false];
     return native.compileProgram(handlesOf([...donated, factor, scale]), outputs, donate);

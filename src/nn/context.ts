@@ -46,11 +46,7 @@ export function currentRandom(): RandomGenerator | undefined {
 }
 
 /** Calls `fn` with values for parameters in place. */
-export function withValues<R>(
-  values: ReadonlyMap<ParameterLike, Tensor>,
-  options: ApplyOptions,
-  fn: () => R,
-): R {
+export function withValues<R>(values: ReadonlyMap<ParameterLike, Tensor>, options: ApplyOptions, fn: () => R): R {
   const around = current;
   current = {
     values,

@@ -58,7 +58,11 @@ export function initialValue(initializer: Initializer, shape: Shape, seed: numbe
   if (rule === undefined) {
     throw argumentError("initializer", `unknown "${initializer}"; the names are ${Object.keys(NAMED).join(", ")}`);
   }
-  const product = (sizes: Shape): number => Math.max(1, checkShape("initializer", sizes).reduce((a, b) => a * b, 1));
+  const product = (sizes: Shape): number =>
+    Math.max(
+      1,
+      checkShape("initializer", sizes).reduce((a, b) => a * b, 1),
+    );
   const receptive = product(shape.slice(2));
   return rule(shape, random, product(shape.slice(1)), (shape[0] ?? 1) * receptive);
 }

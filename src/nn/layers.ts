@@ -119,10 +119,16 @@ export class Dropout extends Module {
     if (!isTraining() || this.rate === 0) return x;
     const random = currentRandom();
     if (random === undefined) {
-      throw argumentError("nn.dropout", "training needs randomness: pass { random } to nn.apply beside { training: true }");
+      throw argumentError(
+        "nn.dropout",
+        "training needs randomness: pass { random } to nn.apply beside { training: true }",
+      );
     }
     const keep = random.bernoulli(1 - this.rate, x.shape);
-    return keep.cast("f32").mul(x).div(1 - this.rate);
+    return keep
+      .cast("f32")
+      .mul(x)
+      .div(1 - this.rate);
   }
 
   override describe(): string {
@@ -257,7 +263,10 @@ export function silu(): Module {
 }
 
 /** A function without parameters as a layer; `title` is what `summary()` shows. */
-export function lambda<In extends readonly unknown[], Out>(run: (...input: In) => Out, title = "lambda"): Lambda<In, Out> {
+export function lambda<In extends readonly unknown[], Out>(
+  run: (...input: In) => Out,
+  title = "lambda",
+): Lambda<In, Out> {
   return new Lambda(run, title);
 }
 

@@ -63,8 +63,8 @@ export class Parameter implements ParameterLike {
 }
 
 /** A module is called like a function: `model(x)` is `model.forward(x)`. */
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the constructor returns a function, which is what this says
 export interface Module<In extends readonly unknown[] = [x: Tensor], Out = Tensor> {
+  // biome-ignore lint/style/useShorthandFunctionType: a type alias cannot merge with the class
   (...input: In): Out;
 }
 
@@ -197,4 +197,3 @@ function isPlainObject(value: unknown): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
 }
-

@@ -53,7 +53,12 @@ function checkFit(module: Stored, loaded: ReadonlyMap<string, AnyTensor>, path: 
     if (value === undefined) continue;
     if (value.shape.join() !== parameter.shape.join()) {
       const both = `${showShape(value.shape)} in ${path}, ${showShape(parameter.shape)} in the model`;
-      throw shapeError("load", `"${name}" is ${both}; build the model with the sizes it was saved with`, value.shape, parameter.shape);
+      throw shapeError(
+        "load",
+        `"${name}" is ${both}; build the model with the sizes it was saved with`,
+        value.shape,
+        parameter.shape,
+      );
     }
     if (value.dtype !== "f32") {
       throw new RaphsonError("DTYPE", "load", `"${name}" is ${value.dtype} in ${path}; parameters are f32`);

@@ -17,7 +17,7 @@ export function summarize(module: AnyModule): string {
     if (value === null || seen.has(value)) return;
     seen.add(value);
     if (!isModule(value)) {
-      if (Array.isArray(value)) value.forEach((item, i) => visit(item, join(name, String(i))));
+      if (Array.isArray(value)) for (const [i, item] of value.entries()) visit(item, join(name, String(i)));
       return;
     }
     const own = Object.entries(value).filter((entry): entry is [string, Parameter] => isParameter(entry[1]));

@@ -68,19 +68,29 @@ function checked<T extends object>(
   return Object.fromEntries(pairs);
 }
 
-/** Gradient descent: ω = ∇L. */
-function sgd(options: PlainOptions = {}): NativeOptimizer {
+/**
+ * Gradient descent: ω = ∇L.
+ *
+ * ```ts
+ * import { newton, optim } from "raphson";
+ *
+ * const plain = optim.sgd({ learningRate: 0.1 });
+ * const automatic = newton(optim.sgd());   // no learning rate
+ * console.log(plain.name, automatic.optimizer.name);
+ * ```
+ */
+export function sgd(options: PlainOptions = {}): NativeOptimizer {
   return nativeOptimizer("sgd", checked("optim.sgd", options, {}), options.learningRate ?? 0.01);
 }
 
 /** Heavy ball: v ← βv + ∇L, ω = v. */
-function momentum(options: MomentumOptions = {}): NativeOptimizer {
+export function momentum(options: MomentumOptions = {}): NativeOptimizer {
   const numbers = checked("optim.momentum", options, { beta: [0.9, FRACTION] });
   return nativeOptimizer("momentum", numbers, options.learningRate ?? 0.01);
 }
 
 /** Nesterov's momentum: v ← βv + ∇L, ω = ∇L + βv. */
-function nesterov(options: MomentumOptions = {}): NativeOptimizer {
+export function nesterov(options: MomentumOptions = {}): NativeOptimizer {
   const numbers = checked("optim.nesterov", options, { beta: [0.9, FRACTION] });
   return nativeOptimizer("nesterov", numbers, options.learningRate ?? 0.01);
 }
@@ -88,25 +98,20 @@ function nesterov(options: MomentumOptions = {}): NativeOptimizer {
 const ADAM = { beta1: [0.9, FRACTION], beta2: [0.999, FRACTION], epsilon: [1e-8, POSITIVE] } as const;
 
 /** Adam: ω = m̂ / (√v̂ + ε), with bias-corrected means of the gradient and of its square. */
-function adam(options: AdamOptions = {}): NativeOptimizer {
+export function adam(options: AdamOptions = {}): NativeOptimizer {
   return nativeOptimizer("adam", checked("optim.adam", options, ADAM), options.learningRate ?? 0.001);
 }
 
-/** AdamW: Adam's ω plus weightDecay · θ. */
-function adamW(options: AdamWOptions = {}): NativeOptimizer {
-  const numbers = checked("optim.adamW", options, { ...ADAM, weightDecay: [0.01, NOT_NEGATIVE] });
-  return nativeOptimizer("adamw", numbers, options.learningRate ?? 0.001);
-}
-
 /**
- * The built-in optimizers.
+ * AdamW: Adam's ω plus weightDecay · θ.
  *
  * ```ts
  * import { newton, optim } from "raphson";
  *
- * const plain = optim.sgd({ learningRate: 0.1 });
- * const automatic = newton(optim.adamW({ weightDecay: 0.01 }));   // no learning rate
- * console.log(plain.name, automatic.optimizer.name);
+ * console.log(newton(optim.adamW({ weightDecay: 0.1 })).optimizer.options.weightDecay);
  * ```
  */
-export const optim = { sgd, momentum, nesterov, adam, adamW, adamw: adamW };
+export function adamW(options: AdamWOptions = {}): NativeOptimizer {
+  const numbers = checked("optim.adamW", options, { ...ADAM, weightDecay: [0.01, NOT_NEGATIVE] });
+  return nativeOptimizer("adamw", numbers, options.learningRate ?? 0.001);
+}

@@ -47,7 +47,8 @@ export function nativeOptimizer(
   learningRate: number | Schedule,
 ): Optimizer<readonly AnyTensor[]> {
   // The addon checks ranges too; asking it now makes the error point at the optimizer's own line.
-  native.directionInit(name, options, []);
+  const state = native.directionInit(name, options, []);
+  if (state.length > 0) native.dispose(state);
   return {
     name,
     options,

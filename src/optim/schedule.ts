@@ -51,11 +51,11 @@ function cosine(options: { steps: number; value?: number; final?: number }): Sch
   return (index) => value * (final + ((1 - final) * (1 + Math.cos(Math.PI * Math.min(index / steps, 1)))) / 2);
 }
 
-/** A straight rise over `steps` steps to what `then` (a schedule that starts afterwards, or a constant) begins with. */
-function warmUp(options: { steps: number; then?: Schedule | number }): Schedule {
-  const { steps, then = 1 } = options;
+/** A straight rise over `steps` steps to the schedule (or number) that follows. */
+function warmUp(options: { steps: number; after?: Schedule | number }): Schedule {
+  const { steps, after: next = 1 } = options;
   stepCount("schedule.warmUp", "steps", steps);
-  const after = typeof then === "number" ? constant(then) : then;
+  const after = typeof next === "number" ? constant(next) : next;
   return (index) => (index < steps ? (after(0) * (index + 1)) / steps : after(index - steps));
 }
 

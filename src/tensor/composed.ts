@@ -21,13 +21,16 @@ import { scalarOperand } from "./validate";
  * console.log(where(x.less(0), 0, x).toArray());   // [0, 2, 0]
  * ```
  */
-export function where<D extends DType = "f32">(condition: Tensor<"bool">, yes: Operand<D>, no: Operand<D>): Tensor<D> {
+export function where(condition: Tensor<"bool">, yes: number, no: number): Tensor;
+export function where<D extends DType>(condition: Tensor<"bool">, yes: Tensor<D>, no: Operand<D>): Tensor<D>;
+export function where<D extends DType>(condition: Tensor<"bool">, yes: number, no: Tensor<D>): Tensor<D>;
+export function where(condition: Tensor<"bool">, yes: Operand<DType>, no: Operand<DType>): Tensor<DType> {
   if (!isTensor(condition) || condition.dtype !== "bool") {
-    throw dtypeError("where", "the condition must be a bool tensor: compare something, or use .cast(\"bool\")");
+    throw dtypeError("where", 'the condition must be a bool tensor: compare something, or use .cast("bool")');
   }
-  const dtype = isTensor(yes) ? yes.dtype : isTensor(no) ? no.dtype : ("f32" as D);
-  const operand = (value: Operand<D>): Tensor<D> =>
-    isTensor(value) ? (value as Tensor<D>) : scalar(scalarOperand("where", value, dtype), { dtype });
+  const dtype = isTensor(yes) ? yes.dtype : isTensor(no) ? no.dtype : "f32";
+  const operand = (value: Operand<DType>): Tensor<DType> =>
+    isTensor(value) ? value : scalar(scalarOperand("where", value, dtype), { dtype });
   return fromHandle(native.elementwise3(ROW.select, condition.handle, operand(yes).handle, operand(no).handle), dtype);
 }
 

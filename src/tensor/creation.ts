@@ -6,8 +6,8 @@
 import {
   allocate,
   bytesOf,
-  type DType,
   checkValue,
+  type DType,
   dtypeCode,
   dtypeOfData,
   type FloatDType,
@@ -17,7 +17,7 @@ import {
 } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
-import { fromHandle, type Shape, Tensor } from "../tensor";
+import { fromHandle, type Shape, type Tensor } from "../tensor";
 import { checkShape, count, describe, elements, showShape } from "./validate";
 
 /** Numbers or booleans, or arrays of arrays of them, all of one length at each depth. */
@@ -26,6 +26,11 @@ export type Nested = number | boolean | readonly Nested[];
 /** Options that name a dtype. */
 export interface DTypeOption<D extends DType> {
   readonly dtype?: D;
+}
+
+/** The option that decides a dtype. */
+export interface DTyped<D extends DType> {
+  readonly dtype: D;
 }
 
 /** Options of `tensor`. */
@@ -99,7 +104,12 @@ function collect(values: Nested, flat: number[], kinds: Set<string>): number[] {
     const shape = collect(item, flat, kinds);
     inner ??= shape;
     if (shape.join() !== inner.join()) {
-      throw shapeError("tensor", `the nested arrays are ragged: ${showShape(inner)} beside ${showShape(shape)}`, inner, shape);
+      throw shapeError(
+        "tensor",
+        `the nested arrays are ragged: ${showShape(inner)} beside ${showShape(shape)}`,
+        inner,
+        shape,
+      );
     }
   }
   return [values.length, ...(inner ?? [])];
@@ -123,7 +133,10 @@ export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): 
   if (dtype === "bool") {
     const odd = data.findIndex((byte) => byte > 1);
     if (odd >= 0) {
-      throw argumentError("tensor", `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`);
+      throw argumentError(
+        "tensor",
+        `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`,
+      );
     }
   }
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length * bytesOf(dtype));
@@ -131,26 +144,34 @@ export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): 
 }
 
 /** One value everywhere. */
-export function full<D extends DType = "f32">(shape: Shape, value: number | boolean, options: DTypeOption<D> = {}): Tensor<D> {
+export function full(shape: Shape, value: number | boolean): Tensor;
+export function full<D extends DType>(shape: Shape, value: number | boolean, options: DTyped<D>): Tensor<D>;
+export function full(shape: Shape, value: number | boolean, options: DTypeOption<DType> = {}): Tensor<DType> {
   return constant("full", shape, Number(value), options.dtype);
 }
 
 /** Zeros. */
-export function zeros<D extends DType = "f32">(shape: Shape, options: DTypeOption<D> = {}): Tensor<D> {
+export function zeros(shape: Shape): Tensor;
+export function zeros<D extends DType>(shape: Shape, options: DTyped<D>): Tensor<D>;
+export function zeros(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DType> {
   return constant("zeros", shape, 0, options.dtype);
 }
 
 /** Ones. */
-export function ones<D extends DType = "f32">(shape: Shape, options: DTypeOption<D> = {}): Tensor<D> {
+export function ones(shape: Shape): Tensor;
+export function ones<D extends DType>(shape: Shape, options: DTyped<D>): Tensor<D>;
+export function ones(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DType> {
   return constant("ones", shape, 1, options.dtype);
 }
 
 /** A scalar. */
-export function scalar<D extends DType = "f32">(value: number | boolean, options: DTypeOption<D> = {}): Tensor<D> {
+export function scalar(value: number | boolean): Tensor;
+export function scalar<D extends DType>(value: number | boolean, options: DTyped<D>): Tensor<D>;
+export function scalar(value: number | boolean, options: DTypeOption<DType> = {}): Tensor<DType> {
   return constant("scalar", [], Number(value), options.dtype);
 }
 
-function constant<D extends DType>(op: string, shape: Shape, value: number, dtype: D = "f32" as D): Tensor<D> {
+function constant(op: string, shape: Shape, value: number, dtype: DType = "f32"): Tensor<DType> {
   const sizes = checkShape(op, shape);
   return fromHandle(native.constant(checkValue(op, value, dtype), dtypeCode(dtype, op), sizes), dtype, sizes);
 }
@@ -169,30 +190,45 @@ export function onesLike<D extends DType>(like: Tensor<D>): Tensor<D> {
  * The numbers start, start + step, … below `stop` (or above it, when `step` is negative): `arange(stop)`,
  * `arange(start, stop)`, `arange(start, stop, step)`.
  */
-export function arange<D extends NumericDType = "f32">(
+export function arange(start: number, stop?: number, step?: number): Tensor;
+export function arange<D extends NumericDType>(
+  start: number,
+  stop: number | undefined,
+  step: number | undefined,
+  options: DTyped<D>,
+): Tensor<D>;
+export function arange(
   start: number,
   stop?: number,
   step = 1,
-  options: DTypeOption<D> = {},
-): Tensor<D> {
+  options: DTypeOption<NumericDType> = {},
+): Tensor<NumericDType> {
   const [from, to] = stop === undefined ? [0, start] : [start, stop];
   if (![from, to, step].every(Number.isFinite) || step === 0) {
     throw argumentError("arange", `needs finite numbers and a step that is not 0, got ${from}, ${to}, ${step}`);
   }
-  const dtype = options.dtype ?? ("f32" as D);
-  return ramp("arange", from, step, Math.max(0, Math.ceil((to - from) / step)), dtype);
+  return ramp("arange", from, step, Math.max(0, Math.ceil((to - from) / step)), options.dtype ?? "f32");
 }
 
 /** `length` numbers from `start` to `stop`, both included, evenly spaced. */
-export function linspace<D extends FloatDType = "f32">(
+export function linspace(start: number, stop: number, length: number): Tensor;
+export function linspace<D extends FloatDType>(
   start: number,
   stop: number,
   length: number,
-  options: DTypeOption<D> = {},
-): Tensor<D> {
+  options: DTyped<D>,
+): Tensor<D>;
+export function linspace(
+  start: number,
+  stop: number,
+  length: number,
+  options: DTypeOption<FloatDType> = {},
+): Tensor<FloatDType> {
+  if (!Number.isFinite(start) || !Number.isFinite(stop)) {
+    throw argumentError("linspace", `needs finite ends, got ${start} and ${stop}`);
+  }
   const n = count("linspace", "the length", length);
-  const dtype = options.dtype ?? ("f32" as D);
-  return ramp("linspace", start, n > 1 ? (stop - start) / (n - 1) : 0, n, dtype);
+  return ramp("linspace", start, n > 1 ? (stop - start) / (n - 1) : 0, n, options.dtype ?? "f32");
 }
 
 /** start + step · (0 … n − 1) */
@@ -204,16 +240,12 @@ function ramp<D extends NumericDType>(op: string, start: number, step: number, n
 }
 
 /** Ones on the diagonal, zeros elsewhere: [rows, columns], square when one is given. */
-export function eye<D extends NumericDType = "f32">(rows: number, columns = rows, options: DTypeOption<D> = {}): Tensor<D> {
+export function eye(rows: number, columns?: number): Tensor;
+export function eye<D extends NumericDType>(rows: number, columns: number | undefined, options: DTyped<D>): Tensor<D>;
+export function eye(rows: number, columns = rows, options: DTypeOption<NumericDType> = {}): Tensor<NumericDType> {
   const shape = checkShape("eye", [rows, columns]);
   const i32 = dtypeCode("i32", "eye");
   const row: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 0), "i32", shape);
   const column: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 1), "i32", shape);
-  return row.equal(column).cast(options.dtype ?? ("f32" as D));
+  return row.equal(column).cast(options.dtype ?? "f32");
 }
-
-/** A number as a tensor of the dtype; a tensor as it is. */
-export function asTensor<D extends DType>(value: Tensor<D> | number, dtype: D): Tensor<D> {
-  return value instanceof Tensor ? value : scalar(value, { dtype });
-}
-

@@ -75,18 +75,24 @@ function expandEllipsis(indices: readonly Index[], shape: Shape): (number | Rang
 
 function checkPosition(op: string, index: number, size: number, axis: number, shape: Shape): number {
   if (!Number.isInteger(index) || index < -size || index >= size) {
-    throw indexError(op, `position ${index} is outside axis ${axis} of ${showShape(shape)}; use ${-size} … ${size - 1}`, shape);
+    throw indexError(
+      op,
+      `position ${index} is outside axis ${axis} of ${showShape(shape)}; use ${-size} … ${size - 1}`,
+      shape,
+    );
   }
   return index < 0 ? index + size : index;
 }
 
 /** Python's slice rules; a negative step is a cut of the same elements in rising order, read backwards. */
 function cutRange(range: Range, size: number, axis: number): Cut {
-  if (!Array.isArray(range)) throw argumentError("at", `index ${describe(range)} of axis ${axis} is none; see the docs of at`);
+  if (!Array.isArray(range))
+    throw argumentError("at", `index ${describe(range)} of axis ${axis} is none; see the docs of at`);
   const [start, stop, stepOrNull] = range as Range;
   const step = stepOrNull ?? 1;
   for (const part of [start ?? 0, stop ?? 0, step]) {
-    if (!Number.isInteger(part)) throw argumentError("at", `a range has integers, got ${describe(part)} for axis ${axis}`);
+    if (!Number.isInteger(part))
+      throw argumentError("at", `a range has integers, got ${describe(part)} for axis ${axis}`);
   }
   if (step === 0) throw argumentError("at", `the step of axis ${axis} must not be 0`);
   const place = (position: number, low: number, high: number): number =>
@@ -136,7 +142,12 @@ export function gather<D extends DType>(t: Tensor<D>, indices: Tensor<"i32" | "u
   return found.reshape(picks.shape).transpose(along, -1);
 }
 
-export function scatterAdd<D extends NumericDType>(t: Tensor<D>, indices: Indices, size: number, axis: number): Tensor<D> {
+export function scatterAdd<D extends NumericDType>(
+  t: Tensor<D>,
+  indices: Indices,
+  size: number,
+  axis: number,
+): Tensor<D> {
   const positions = indexTensor("scatterAdd", indices);
   const along = checkAxis("scatterAdd", axis, t.rank - positions.rank + 1);
   return fromHandle<D>(native.scatterAdd(t.handle, positions.handle, along, count("scatterAdd", "the size", size)));
@@ -156,6 +167,7 @@ function indexTensor(op: string, indices: Indices): Tensor<"i32" | "u32"> {
     if (isInteger(indices.dtype)) return indices as Tensor<"i32" | "u32">;
     throw dtypeError(op, `indices must be an integer tensor, got ${indices.dtype}; use .cast("i32")`, indices.dtype);
   }
-  if (indices instanceof Int32Array || indices instanceof Uint32Array) return fromTypedArray<Int32Array | Uint32Array>(indices);
+  if (indices instanceof Int32Array || indices instanceof Uint32Array)
+    return fromTypedArray<Int32Array | Uint32Array>(indices);
   return tensor(indices as readonly number[], { dtype: "i32" });
 }

@@ -24,12 +24,22 @@ function resolve(from: Shape, shape: Shape): number[] {
   const known = elements(sizes);
   if (free >= 0) {
     if (known === 0 || total % known !== 0) {
-      throw shapeError("reshape", `${showShape(from)} has ${total} elements, which ${showShape(shape)} cannot hold`, from, shape);
+      throw shapeError(
+        "reshape",
+        `${showShape(from)} has ${total} elements, which ${showShape(shape)} cannot hold`,
+        from,
+        shape,
+      );
     }
     return sizes.toSpliced(free, 0, total / known);
   }
   if (known !== total) {
-    throw shapeError("reshape", `${showShape(from)} has ${total} elements, ${showShape(shape)} has ${known}; they must agree`, from, shape);
+    throw shapeError(
+      "reshape",
+      `${showShape(from)} has ${total} elements, ${showShape(shape)} has ${known}; they must agree`,
+      from,
+      shape,
+    );
   }
   return sizes;
 }
@@ -42,9 +52,13 @@ export function flattenAxes<D extends DType>(t: Tensor<D>, startAxis: number): T
 
 export function permute<D extends DType>(t: Tensor<D>, axes?: readonly number[]): Tensor<D> {
   const rank = t.rank;
-  const order = (axes ?? Array.from({ length: rank }, (_, i) => rank - 1 - i)).map((a) => checkAxis("permute", a, rank));
+  const order = (axes ?? Array.from({ length: rank }, (_, i) => rank - 1 - i)).map((a) =>
+    checkAxis("permute", a, rank),
+  );
   if (new Set(order).size !== rank || order.length !== rank) {
-    throw argumentError("permute", `axes [${order.join(", ")}] must name each of the ${rank} axes once`, { shapes: [t.shape] });
+    throw argumentError("permute", `axes [${order.join(", ")}] must name each of the ${rank} axes once`, {
+      shapes: [t.shape],
+    });
   }
   if (order.every((axis, i) => axis === i)) return t.clone();
   return fromHandle<D>(native.permute(t.handle, order));
@@ -109,15 +123,25 @@ export function tile<D extends DType>(t: Tensor<D>, counts: readonly number[]): 
   const n = [...Array<number>(rank - times.length).fill(1), ...times];
   const shape = [...Array<number>(rank - t.rank).fill(1), ...t.shape];
   // every axis s becomes [n, s], is repeated along n, and is put together again as n·s
-  const split = reshape(t, shape.flatMap((size) => [1, size]));
-  const repeated = broadcastTo(split, shape.flatMap((size, i) => [n[i] ?? 1, size]));
-  return reshape(repeated, shape.map((size, i) => size * (n[i] ?? 1)));
+  const split = reshape(
+    t,
+    shape.flatMap((size) => [1, size]),
+  );
+  const repeated = broadcastTo(
+    split,
+    shape.flatMap((size, i) => [n[i] ?? 1, size]),
+  );
+  return reshape(
+    repeated,
+    shape.map((size, i) => size * (n[i] ?? 1)),
+  );
 }
 
 export function split<D extends DType>(t: Tensor<D>, sections: number | readonly number[], axis: number): Tensor<D>[] {
   const at = checkAxis("split", axis, t.rank);
   const size = t.shape[at] ?? 0;
-  const sizes = typeof sections === "number" ? equalParts(size, sections) : sections.map((s) => count("split", "a part's size", s));
+  const sizes =
+    typeof sections === "number" ? equalParts(size, sections) : sections.map((s) => count("split", "a part's size", s));
   const total = sizes.reduce((sum, s) => sum + s, 0);
   if (total !== size) {
     throw shapeError("split", `parts of ${sizes.join(" + ")} do not make ${size}, the size of axis ${at}`, t.shape);
@@ -127,13 +151,23 @@ export function split<D extends DType>(t: Tensor<D>, sections: number | readonly
     const from = t.shape.map((_, i) => (i === at ? start : 0));
     const to = t.shape.map((s, i) => (i === at ? start + length : s));
     start += length;
-    return fromHandle<D>(native.slice(t.handle, from, to, t.shape.map(() => 1)));
+    return fromHandle<D>(
+      native.slice(
+        t.handle,
+        from,
+        to,
+        t.shape.map(() => 1),
+      ),
+    );
   });
 }
 
 function equalParts(size: number, parts: number): number[] {
   if (!Number.isInteger(parts) || parts < 1 || size % parts !== 0) {
-    throw argumentError("split", `an axis of ${size} cannot be cut into ${parts} equal parts; give the parts' sizes instead`);
+    throw argumentError(
+      "split",
+      `an axis of ${size} cannot be cut into ${parts} equal parts; give the parts' sizes instead`,
+    );
   }
   return Array<number>(parts).fill(size / parts);
 }
@@ -161,9 +195,17 @@ export function stack<D extends DType>(tensors: readonly Tensor<D>[], axis = 0):
   const at = checkAxis("stack", axis, first.rank + 1);
   const other = tensors.find((t) => t.shape.join() !== first.shape.join());
   if (other !== undefined) {
-    throw shapeError("stack", `shapes differ: ${showShape(first.shape)} and ${showShape(other.shape)}`, first.shape, other.shape);
+    throw shapeError(
+      "stack",
+      `shapes differ: ${showShape(first.shape)} and ${showShape(other.shape)}`,
+      first.shape,
+      other.shape,
+    );
   }
-  return concatenate(tensors.map((t) => unsqueeze(t, at)), at);
+  return concatenate(
+    tensors.map((t) => unsqueeze(t, at)),
+    at,
+  );
 }
 
 function handles(tensors: readonly AnyTensor[]): number[] {

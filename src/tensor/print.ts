@@ -59,7 +59,8 @@ function numberFormat(values: readonly number[]): (value: number) => string {
   const sizes = finite.filter((v) => v !== 0).map(Math.abs);
   const largest = Math.max(...sizes, 0);
   const smallest = Math.min(...sizes, Number.POSITIVE_INFINITY);
-  if (largest >= 1e7 || smallest < 1e-4) return (v) => (Number.isFinite(v) ? v.toExponential(DIGITS - 1) : showInteger(v));
+  if (largest >= 1e7 || smallest < 1e-4)
+    return (v) => (Number.isFinite(v) ? v.toExponential(DIGITS - 1) : showInteger(v));
   const fixed = finite.map((v) => trimmedDecimals(v));
   const decimals = Math.min(DIGITS, Math.max(...fixed, 1));
   return (v) => (Number.isFinite(v) ? v.toFixed(decimals) : showInteger(v));
@@ -82,9 +83,16 @@ function nest(shape: readonly number[], edge: number, cell: (offset: number) => 
     if (axis === rank) return cell(offset);
     const size = shape[axis] ?? 0;
     const inner = size === 0 ? 0 : length / size;
-    const parts = ends(size, edge).map((i) => (i === null ? "…" : write(axis + 1, offset + i * inner, inner, `${indent} `)));
+    const parts = ends(size, edge).map((i) =>
+      i === null ? "…" : write(axis + 1, offset + i * inner, inner, `${indent} `),
+    );
     const separator = axis === rank - 1 ? ", " : `,${"\n".repeat(rank - 1 - axis)}${indent} `;
     return `[${parts.join(separator)}]`;
   };
-  return write(0, 0, shape.reduce((a, b) => a * b, 1), " ".repeat("tensor(".length));
+  return write(
+    0,
+    0,
+    shape.reduce((a, b) => a * b, 1),
+    " ".repeat("tensor(".length),
+  );
 }

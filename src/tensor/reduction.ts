@@ -88,4 +88,3 @@ export function norm<D extends FloatDType>(
   if (p === 2) return reduce(t.square(), "sum", axis, options).sqrt();
   return reduce(t.abs().pow(p), "sum", axis, options).pow(1 / p);
 }
-

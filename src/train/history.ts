@@ -55,7 +55,16 @@ export class Recorder {
 
   /** The numbers so far. */
   history(): History {
-    return Object.fromEntries(FIELDS.map((field) => [field, this.#series.get(field)?.values])) as unknown as History;
+    const of = (field: (typeof FIELDS)[number]) => this.#series.get(field)?.values ?? new Float64Array();
+    return {
+      loss: of("loss"),
+      alpha: of("alpha"),
+      slope: of("slope"),
+      nextSlope: of("nextSlope"),
+      curvature: of("curvature"),
+      nextLoss: of("nextLoss"),
+      accepted: of("accepted"),
+    };
   }
 }
 

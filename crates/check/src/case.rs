@@ -57,6 +57,11 @@ impl Input {
         Input { shape: shape.into(), dtype, values: Values::Given(values.to_vec()) }
     }
 
+    /// Values well apart from each other.
+    pub fn distinct(shape: impl Into<Shape>, dtype: DType) -> Input {
+        Input { shape: shape.into(), dtype, values: Values::Distinct }
+    }
+
     /// Indices below `n`.
     pub fn below(shape: impl Into<Shape>, dtype: DType, n: usize) -> Input {
         Input { shape: shape.into(), dtype, values: Values::Below(n) }
@@ -113,9 +118,9 @@ impl Case {
         }
     }
 
-    /// The dtype that stands for the case in the table: that of the last input, or f32.
+    /// The dtype that stands for the case in the table: that of the last float input, else the last input, else f32.
     pub fn dtype(&self) -> DType {
-        let floats = self.inputs.iter().map(|input| input.dtype).filter(|dtype| dtype.is_float());
-        floats.last().or(self.inputs.last().map(|input| input.dtype)).unwrap_or(DType::F32)
+        let dtypes = || self.inputs.iter().rev().map(|input| input.dtype);
+        dtypes().find(|dtype| dtype.is_float()).or(dtypes().next()).unwrap_or(DType::F32)
     }
 }

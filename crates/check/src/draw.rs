@@ -58,6 +58,8 @@ pub enum Values {
     Within(f64, f64),
     /// Uniform among the integers 0..n (indices, labels).
     Below(usize),
+    /// Shuffled, far enough apart that no small step changes which one is greatest.
+    Distinct,
     /// These, repeated as often as needed.
     Given(Vec<f64>),
 }
@@ -65,8 +67,14 @@ pub enum Values {
 impl Values {
     /// `n` values of a dtype, each one exact there.
     pub fn draw(&self, n: usize, dtype: DType, generator: &mut Generator) -> Vec<f64> {
+        let mut order: Vec<usize> = (0..n).collect();
+        if matches!(self, Values::Distinct) {
+            // Fisher and Yates
+            (1..n).for_each(|i| order.swap(i, generator.below(i + 1)));
+        }
         (0..n)
             .map(|i| match self {
+                Values::Distinct => stored((order[i] as f64 - n as f64 / 2.0) / 8.0, dtype),
                 Values::Given(values) => stored(values[i % values.len()], dtype),
                 Values::Below(n) => generator.below(*n) as f64,
                 Values::Within(low, high) => within(*low, *high, dtype, generator),

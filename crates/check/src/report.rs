@@ -36,7 +36,7 @@ impl fmt::Display for Report {
         runners.sort_unstable();
         runners.dedup();
         write!(f, "{:<26}{:<6}", "op", "dtype")?;
-        runners.iter().try_for_each(|runner| write!(f, "{runner:>26}"))?;
+        runners.iter().try_for_each(|runner| write!(f, "{runner:>30}"))?;
         writeln!(f)?;
         let mut rows: Vec<(&str, DType)> = self.cells.keys().map(|(op, dtype, _)| (op.as_str(), *dtype)).collect();
         rows.dedup();
@@ -44,8 +44,8 @@ impl fmt::Display for Report {
             write!(f, "{op:<26}{:<6}", dtype.name())?;
             for runner in &runners {
                 match self.cells.get(&(op.to_string(), dtype, (*runner).to_string())) {
-                    Some(cell) => write!(f, "{:>26}", format!("{} cases {:.1e}", cell.cases, cell.largest))?,
-                    None => write!(f, "{:>26}", "–")?,
+                    Some(cell) => write!(f, "{:>30}", format!("{} cases {:.1e}", cell.cases, cell.largest))?,
+                    None => write!(f, "{:>30}", "–")?,
                 }
             }
             writeln!(f)?;

@@ -1,7 +1,6 @@
 //! Runners: ways to compute a flat graph. The reference on the simplified graph, the emulated kernel language, and
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
-#[cfg(feature = "devices")]
 pub mod device;
 
 use crate::emulate::Emulated;
@@ -21,11 +20,10 @@ pub trait Runner {
 }
 
 /// Every runner that this machine has.
-pub fn all() -> Vec<Box<dyn Runner>> {
+pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
-    #[cfg(feature = "devices")]
-    runners.extend(device::all());
-    runners
+    runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
+    Ok(runners)
 }
 
 /// The reference on the simplified graph: what simplification must not change.

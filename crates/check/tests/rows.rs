@@ -95,7 +95,7 @@ fn special_values(row: &'static Row, dtype: DType) -> Case {
 
 #[test]
 fn every_row_holds_on_every_dtype() {
-    let mut suite = Suite::default();
+    let mut suite = Suite::on_all().unwrap();
     for row in ROWS {
         for dtype in DType::ALL.into_iter().filter(|&dtype| row.accept.takes(dtype)) {
             shapes(row, dtype).chain(views(row, dtype)).for_each(|case| suite.check(&case));

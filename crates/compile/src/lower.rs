@@ -125,7 +125,7 @@ struct Lowering<'a> {
     /// How each flat node is read.
     access: Vec<Access>,
     /// Materialised accesses, for reuse by opaque nodes.
-    copies: HashMap<Access, NodeIndex>,
+    copies: HashMap<(Access, Shape), NodeIndex>,
 }
 
 impl Lowering<'_> {
@@ -150,17 +150,21 @@ impl Lowering<'_> {
         self.push(node)
     }
 
-    /// The access itself if its base has a buffer, else a copy's.
+    /// The access itself if its base has a buffer, else a copy's. Opaque kernels that need a contiguous operand need a
+    /// whole buffer: a leading part of a larger one does not do.
     fn stored(&mut self, shape: &Shape, access: Access, needs_contiguous: bool) -> Access {
         let base = &self.nodes[access.base as usize];
-        if !base.is_virtual() && (!needs_contiguous || self.is_contiguous(shape, &access)) {
+        let whole = base.elements() == shape.elements() && self.is_contiguous(shape, &access);
+        if !base.is_virtual() && (!needs_contiguous || whole) {
             return access;
         }
-        let base = match self.copies.get(&access) {
-            Some(&base) if self.nodes[base as usize].elements() == shape.elements() => base,
-            _ => {
-                let base = self.copy(shape, access.clone());
-                self.copies.insert(access, base);
+        // Equal strides say nothing about how far they reach: the shape belongs to the key.
+        let key = (access.clone(), shape.clone());
+        let base = match self.copies.get(&key) {
+            Some(&base) => base,
+            None => {
+                let base = self.copy(shape, access);
+                self.copies.insert(key, base);
                 base
             }
         };

@@ -25,6 +25,16 @@ fn check_like(op: &str, what: &str, of: &[Value], given: &[Value]) -> Result<()>
     Ok(())
 }
 
+fn check_float(op: &str, inputs: &[Value]) -> Result<()> {
+    match inputs.iter().find(|input| !input.dtype().is_float()) {
+        None => Ok(()),
+        Some(input) => {
+            let message = format!("{} has no derivative; differentiate by a float tensor", input.dtype());
+            Err(Error::new(Code::Derivative, op, message).with_dtypes([input.dtype()]))
+        }
+    }
+}
+
 /// Nodes between `roots` and the end of `order` that depend on one of the roots (roots included).
 fn dependents(order: &[Value], roots: &[Value]) -> HashSet<u64> {
     let mut reached: HashSet<u64> = roots.iter().map(Value::id).collect();
@@ -36,13 +46,11 @@ fn dependents(order: &[Value], roots: &[Value]) -> HashSet<u64> {
     reached
 }
 
-/// x̄ = Jᵀȳ: cotangents of `inputs` given those of `outputs`. Zeros where an output does not depend on an input.
+/// x̄ = Jᵀȳ: cotangents of `inputs` given those of `outputs`. Zeros where an output does not depend on an input. The
+/// inputs count as independent: where one was computed from another, no derivative passes between them.
 pub fn vjp(outputs: &[Value], inputs: &[Value], cotangents: &[Value]) -> Result<Vec<Value>> {
     check_like("vjp", "cotangent", outputs, cotangents)?;
-    if let Some(input) = inputs.iter().find(|input| !input.dtype().is_float()) {
-        let message = format!("{} has no derivative; differentiate by a float tensor", input.dtype());
-        return Err(Error::new(Code::Derivative, "vjp", message).with_dtypes([input.dtype()]));
-    }
+    check_float("vjp", inputs)?;
     let order = topological_order(outputs, true);
     let reached = dependents(&order, inputs);
     let targets: HashSet<u64> = inputs.iter().map(Value::id).collect();
@@ -62,9 +70,11 @@ pub fn vjp(outputs: &[Value], inputs: &[Value], cotangents: &[Value]) -> Result<
     }
     for node in order.iter().rev().filter(|node| reached.contains(&node.id())) {
         let Some(cotangent) = sums.get(&node.id()).cloned() else { continue };
-        if !targets.contains(&node.id()) {
-            sums.remove(&node.id());
+        // Inputs are independent of each other, even where one was computed from another.
+        if targets.contains(&node.id()) {
+            continue;
         }
+        sums.remove(&node.id());
         let x = node.inputs();
         let wanted: Vec<bool> = x.iter().map(|x| x.dtype().is_float() && reached.contains(&x.id())).collect();
         if !wanted.contains(&true) {
@@ -79,9 +89,11 @@ pub fn vjp(outputs: &[Value], inputs: &[Value], cotangents: &[Value]) -> Result<
     Ok(inputs.iter().map(|input| sums.get(&input.id()).cloned().unwrap_or_else(|| input.like(0.0))).collect())
 }
 
-/// y′ = Jx′: tangents of `outputs` given those of `inputs`. Zeros where an output does not depend on an input.
+/// y′ = Jx′: tangents of `outputs` given those of `inputs`, the transpose of [`vjp`]. Zeros where an output does not
+/// depend on an input.
 pub fn jvp(outputs: &[Value], inputs: &[Value], tangents: &[Value]) -> Result<Vec<Value>> {
     check_like("jvp", "tangent", inputs, tangents)?;
+    check_float("jvp", inputs)?;
     let order = topological_order(outputs, true);
     let mut known: HashMap<u64, Value> =
         inputs.iter().zip(tangents).map(|(input, tangent)| (input.id(), tangent.clone())).collect();

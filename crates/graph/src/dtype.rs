@@ -70,11 +70,12 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// The scalar of `dtype` nearest to `value`.
+    /// The scalar of `dtype` nearest to `value`: integers truncate and saturate, NaN becomes 0, as in a cast.
     pub fn of(value: f64, dtype: DType) -> Scalar {
         match dtype {
             DType::F32 | DType::F64 => Scalar::Float(value),
-            DType::I32 | DType::U32 => Scalar::Int(value as i64),
+            DType::I32 => Scalar::Int(i64::from(value as i32)),
+            DType::U32 => Scalar::Int(i64::from(value as u32)),
             DType::Bool => Scalar::Bool(value != 0.0),
         }
     }

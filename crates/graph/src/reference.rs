@@ -163,22 +163,15 @@ fn dot(node: &Node, of: &[&Node], x: &[&[f64]]) -> Vec<f64> {
     indices(&node.shape)
         .map(|index| {
             let (batch, row, column) = (&index[..rank - 2], index[rank - 2], index[rank - 1]);
-            let term = |i: usize| {
+            // Integers wrap at each step: their exact sum may not fit an f64.
+            (0..k).fold(0.0, |sum, i| {
                 let left = x[0][offset(&of[0].shape, &[batch, &[row, i]].concat())];
-                left * x[1][offset(&of[1].shape, &[batch, &[i, column]].concat())]
-            };
-            let sum: f64 = (0..k).map(term).sum();
-            cast_product(sum, node.dtype)
+                let right = x[1][offset(&of[1].shape, &[batch, &[i, column]].concat())];
+                let product = (crate::op::elementwise::MUL.reference)(&[left, right], node.dtype);
+                (crate::op::elementwise::ADD.reference)(&[sum, product], node.dtype)
+            })
         })
         .collect()
-}
-
-fn cast_product(sum: f64, dtype: DType) -> f64 {
-    match dtype {
-        DType::I32 => f64::from(sum as i64 as i32),
-        DType::U32 => f64::from(sum as i64 as u32),
-        DType::F32 | DType::F64 | DType::Bool => sum,
-    }
 }
 
 /// Positions along `axis` named by the indices, checked.

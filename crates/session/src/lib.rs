@@ -8,11 +8,12 @@ mod stored;
 
 pub use program::{ProgramId, ProgramStats};
 pub use queue::{Reader, Task, panic_text};
+pub use raphson_device::{Device, Memory};
 
 use cache::Cache;
 use program::Programs;
 use queue::{Job, Queue, Source, download};
-use raphson_device::{Description, Device, Memory};
+use raphson_device::Description;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::flat::flatten;

@@ -8,6 +8,7 @@ use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
 use raphson_session::Session;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -129,7 +130,7 @@ fn equal_graphs_share_a_program() {
     let (mut session, log) = start();
     let x = data(&session);
     let (a, b) = (x.exp().unwrap(), data(&session).exp().unwrap());
-    session.evaluate(&[a.clone()]).unwrap();
+    session.evaluate(from_ref(&a)).unwrap();
     session.evaluate(&[b.clone(), b.clone(), a.clone()]).unwrap();
     session.evaluate(&[x.log().unwrap()]).unwrap();
     assert_eq!(session.read(&a).unwrap(), [1; 16]);
@@ -158,7 +159,7 @@ fn runs_keep_their_order_and_may_use_results_that_do_not_exist_yet() {
     let mut all = Vec::new();
     for _ in 0..5 {
         x = x.exp().unwrap();
-        session.evaluate(&[x.clone()]).unwrap();
+        session.evaluate(from_ref(&x)).unwrap();
         all.push(x.clone());
     }
     for (i, x) in all.iter().enumerate().rev() {
@@ -171,9 +172,9 @@ fn a_failure_is_reported_by_every_reading_that_depends_on_it() {
     let (mut session, log) = start();
     log.fail.store(true, Ordering::SeqCst);
     let x = data(&session).exp().unwrap();
-    session.evaluate(&[x.clone()]).unwrap();
+    session.evaluate(from_ref(&x)).unwrap();
     let y = x.exp().unwrap();
-    session.evaluate(&[y.clone()]).unwrap();
+    session.evaluate(from_ref(&y)).unwrap();
     assert_eq!(session.read(&y).unwrap_err().code, Code::Index);
     assert_eq!(session.read(&x).unwrap_err().message, "index 9 is outside 0..3");
     let fresh = data(&session).exp().unwrap();
@@ -196,10 +197,10 @@ fn the_queue_survives_a_panic() {
 fn donated_memory_is_reused_and_gone() {
     let (mut session, log) = start();
     let p = placeholder();
-    let step = session.compile(&[p.clone()], &[p.exp().unwrap()], &[true]).unwrap();
+    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
     let mut x = data(&session);
     for _ in 0..3 {
-        let y = session.run(step, &[x.clone()]).unwrap().remove(0);
+        let y = session.run(step, from_ref(&x)).unwrap().remove(0);
         let error = session.read(&x).unwrap_err();
         assert_eq!(error.code, Code::Disposed);
         assert!(error.message.contains("donated to a compiled step"));
@@ -229,7 +230,7 @@ fn donation_that_cannot_be_honoured_is_refused() {
 fn a_run_checks_its_inputs() {
     let (mut session, _log) = start();
     let p = placeholder();
-    let step = session.compile(&[p.clone()], &[p.exp().unwrap()], &[false]).unwrap();
+    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[false]).unwrap();
     let other = Value::constant(1.0, DType::F32, &[5].into());
     assert_eq!(session.run(step, &[]).unwrap_err().code, Code::Argument);
     assert_eq!(session.run(step, &[other]).unwrap_err().code, Code::Shape);
@@ -250,9 +251,9 @@ fn compile_wants_placeholders() {
     let y = p.exp().unwrap();
     for inputs in [vec![x], vec![y.clone()], vec![p.clone(), p.clone()]] {
         let donate = vec![false; inputs.len()];
-        assert_eq!(session.compile(&inputs, &[y.clone()], &donate).unwrap_err().code, Code::Argument);
+        assert_eq!(session.compile(&inputs, from_ref(&y), &donate).unwrap_err().code, Code::Argument);
     }
-    assert_eq!(session.compile(&[p.clone()], &[y.clone()], &[]).unwrap_err().code, Code::Argument);
+    assert_eq!(session.compile(from_ref(&p), from_ref(&y), &[]).unwrap_err().code, Code::Argument);
     let escaped = session.compile(&[placeholder()], &[y], &[false]).unwrap_err();
     assert!(escaped.message.contains("outside the function"), "{escaped}");
 }
@@ -278,13 +279,13 @@ fn history_lasts_as_long_as_a_trace_is_open() {
     session.enter_trace();
     session.enter_trace();
     let y = data(&session).exp().unwrap();
-    session.evaluate(&[y.clone()]).unwrap();
+    session.evaluate(from_ref(&y)).unwrap();
     session.leave_trace().unwrap();
-    session.evaluate(&[y.clone()]).unwrap();
+    session.evaluate(from_ref(&y)).unwrap();
     assert_eq!(y.inputs().len(), 1);
     session.leave_trace().unwrap();
     let z = y.exp().unwrap();
-    session.evaluate(&[z.clone()]).unwrap();
+    session.evaluate(from_ref(&z)).unwrap();
     assert!(y.inputs().is_empty() && z.inputs().is_empty());
     assert_eq!(session.leave_trace().unwrap_err().code, Code::Internal);
 }
@@ -300,7 +301,7 @@ fn a_long_chain_and_its_memory_are_released() {
     drop(y);
     let mut y = x.exp().unwrap();
     for _ in 0..100 {
-        session.evaluate(&[y.clone()]).unwrap();
+        session.evaluate(from_ref(&y)).unwrap();
         y = y.exp().unwrap();
     }
     session.read(&y).unwrap();

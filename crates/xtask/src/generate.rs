@@ -72,10 +72,7 @@ fn method(row: &Row) -> String {
         2 => {
             let this = self_type(row.accept);
             let comma = if this.is_empty() { "" } else { ", " };
-            (
-                format!("{this}{comma}other: Operand<D>"),
-                format!("this.row2<{result}>(ROW.{name}, \"{name}\", other)"),
-            )
+            (format!("{this}{comma}other: Operand<D>"), format!("this.row2<{result}>(ROW.{name}, \"{name}\", other)"))
         }
         _ => return String::new(),
     };

@@ -9,9 +9,13 @@ use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
 use std::sync::Arc;
 
-/// Every device that this machine has.
-pub fn all() -> Vec<Box<dyn Runner>> {
-    vec![Box::new(OnDevice::new(Arc::new(Cpu::new()), &DType::ALL))]
+/// Every device that this machine has; the cpu once for each instruction set.
+pub fn all() -> Result<Vec<OnDevice>> {
+    let mut runners = Vec::new();
+    for cpu in Cpu::each_instruction_set(2)? {
+        runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
+    }
+    Ok(runners)
 }
 
 /// Runs graphs on a device.
@@ -48,7 +52,7 @@ impl OnDevice {
 
 impl Runner for OnDevice {
     fn name(&self) -> String {
-        self.device.describe().kind.to_string()
+        self.device.describe().name
     }
 
     fn supports(&self, dtype: DType) -> bool {

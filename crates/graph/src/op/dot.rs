@@ -14,7 +14,9 @@ impl Value {
         let refuse = |message: String| Err(Error::new(Code::Shape, "dot", message).with_shapes([left, right]));
         same_dtype("dot", self, other)?;
         if self.dtype() == DType::Bool {
-            return Err(Error::argument("dot", "bool has no product; cast to a number").with_dtypes([DType::Bool]));
+            return Err(Error::new(Code::DType, "dot", "bool has no product; cast to a number")
+                .with_shapes([left, right])
+                .with_dtypes([DType::Bool, DType::Bool]));
         }
         let (l, r) = (left.rank(), right.rank());
         if l < 2 || r < 2 {

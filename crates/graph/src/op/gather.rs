@@ -12,7 +12,9 @@ fn check(op: &str, data: &Value, indices: &Value, axis: usize) -> Result<()> {
     }
     if !indices.dtype().is_integer() {
         let message = format!("indices are {}; cast them to i32", indices.dtype());
-        return Err(Error::new(Code::DType, op, message).with_dtypes([data.dtype(), indices.dtype()]));
+        return Err(Error::new(Code::DType, op, message)
+            .with_shapes([data.shape(), indices.shape()])
+            .with_dtypes([data.dtype(), indices.dtype()]));
     }
     Ok(())
 }
@@ -44,7 +46,9 @@ impl Value {
         let out = Value::node(Op::ScatterAdd { axis }, vec![self.clone(), indices.clone()], shape, self.dtype());
         check("scatterAdd", &out, indices, axis)?;
         if self.dtype() == crate::dtype::DType::Bool {
-            return Err(Error::argument("scatterAdd", "bool cannot be added; cast to i32"));
+            return Err(Error::new(Code::DType, "scatterAdd", "bool cannot be added; cast to i32")
+                .with_shapes([self.shape(), indices.shape()])
+                .with_dtypes([self.dtype(), indices.dtype()]));
         }
         Ok(out)
     }

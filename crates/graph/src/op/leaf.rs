@@ -2,7 +2,7 @@
 
 use super::Op;
 use crate::dtype::{DType, Scalar};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::shape::Shape;
 use crate::value::Value;
 
@@ -25,10 +25,11 @@ impl Value {
     /// The position along `axis`, in any dtype but bool.
     pub fn iota(shape: &Shape, dtype: DType, axis: usize) -> Result<Value> {
         if axis >= shape.rank() {
-            return Err(Error::argument("iota", format!("axis {axis} of shape {shape}; give an axis below the rank")));
+            let message = format!("axis {axis} of shape {shape}; give an axis below the rank");
+            return Err(Error::argument("iota", message).with_shapes([shape]));
         }
         if dtype == DType::Bool {
-            return Err(Error::argument("iota", "bool cannot count; use i32"));
+            return Err(Error::new(Code::DType, "iota", "bool cannot count; use i32").with_dtypes([dtype]));
         }
         Ok(Value::node(Op::Iota { axis }, Vec::new(), shape.clone(), dtype))
     }

@@ -113,7 +113,9 @@ impl Value {
         }
         let sizes = (0..low.len()).map(|axis| {
             let size = self.shape()[axis];
-            low[axis] + size + high[axis] + interior[axis] * size.saturating_sub(1)
+            // Saturated sizes are refused below.
+            let inner = size.saturating_add(interior[axis].saturating_mul(size.saturating_sub(1)));
+            inner.saturating_add(low[axis]).saturating_add(high[axis])
         });
         let shape = Shape::new("pad", sizes.collect())?;
         if shape == *self.shape() {

@@ -2,7 +2,7 @@
 
 use super::Op;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::shape::Shape;
 use crate::value::Value;
 
@@ -48,9 +48,9 @@ impl Value {
             return Err(Error::argument(op.name(), message).with_shapes([self.shape()]));
         }
         if self.dtype() == DType::Bool {
-            return Err(
-                Error::argument(op.name(), "bool cannot be reduced; cast to i32 first").with_dtypes([DType::Bool])
-            );
+            return Err(Error::new(Code::DType, op.name(), "bool cannot be reduced; cast to i32 first")
+                .with_shapes([self.shape()])
+                .with_dtypes([DType::Bool]));
         }
         if axes.is_empty() && op != ReduceOp::ArgMax {
             return Ok(self.clone());

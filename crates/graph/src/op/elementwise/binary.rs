@@ -110,7 +110,10 @@ pub static POW: Row = Row {
         let zero = z.like(0.0);
         if i == 0 {
             let slope = x[1].mul(&x[0].pow(&x[1].shift(-1.0)?)?)?;
-            x[1].equal(&zero)?.select(&zero, &slope).map(Some)
+            // 0·x^(−1) is 0 by itself, and its derivative by y is x^(−1), so only 0·∞ needs replacing. A constant y
+            // other than 0 folds the whole choice away.
+            let near_zero = x[0].abs()?.less(&z.like(1e-12))?.select(&zero, &slope)?;
+            x[1].equal(&zero)?.select(&near_zero, &slope).map(Some)
         } else {
             let positive = x[0].greater(&zero)?;
             let safe = positive.select(&x[0], &z.like(1.0))?;

@@ -54,11 +54,16 @@ pub static THREEFRY: Row = Row {
     domain: &[(0.0, 1e9), (0.0, 1e9), (0.0, 1e9)],
 };
 
-/// Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+/// The first word of [`threefry_block`] at the counter (counter, 0).
 pub fn threefry(key0: u32, key1: u32, counter: u32) -> u32 {
+    threefry_block([key0, key1], [counter, 0])[0]
+}
+
+/// Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+pub fn threefry_block(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     const ROTATIONS: [u32; 8] = [13, 15, 26, 6, 17, 29, 16, 24];
-    let keys = [key0, key1, 0x1BD1_1BDA ^ key0 ^ key1];
-    let (mut x0, mut x1) = (counter.wrapping_add(keys[0]), keys[1]);
+    let keys = [key[0], key[1], 0x1BD1_1BDA ^ key[0] ^ key[1]];
+    let (mut x0, mut x1) = (counter[0].wrapping_add(keys[0]), counter[1].wrapping_add(keys[1]));
     for round in 0..20 {
         x0 = x0.wrapping_add(x1);
         x1 = x1.rotate_left(ROTATIONS[round % 8]) ^ x0;
@@ -68,5 +73,5 @@ pub fn threefry(key0: u32, key1: u32, counter: u32) -> u32 {
             x1 = x1.wrapping_add(keys[(step + 1) % 3]).wrapping_add(step as u32);
         }
     }
-    x0
+    [x0, x1]
 }

@@ -1,0 +1,162 @@
+//! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
+//! themselves live in `map.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
+
+/// Operands of a loop over one tile; each loop says what it expects.
+#[derive(Clone, Copy)]
+pub struct Args {
+    /// Elements, rows or lanes.
+    pub n: usize,
+    /// Length of a row, or number of rows.
+    pub m: usize,
+    pub out: *mut u8,
+    pub a: *const u8,
+    pub b: *const u8,
+    pub c: *const u8,
+    /// Position along the reduced axes of the first element.
+    pub position: usize,
+}
+
+/// A loop chosen for the machine.
+///
+/// # Safety
+/// The pointers in the arguments must be valid and aligned for the counts and dtypes that the loop works on, the
+/// output must not overlap the operands, and the machine must have the instruction set it was chosen for.
+pub type LoopFn = unsafe fn(&Args);
+
+/// A loop in source form. Implementations are `#[inline(always)]`, so that they are compiled anew for each set.
+pub trait Loop {
+    /// Run it.
+    ///
+    /// # Safety
+    /// As for [`LoopFn`].
+    unsafe fn run<I: Isa>(args: &Args);
+}
+
+/// An instruction set.
+pub trait Isa: 'static {
+    /// Whether multiply-add is one instruction here (otherwise it would be a slow library call).
+    const HAS_FMA: bool;
+
+    /// Run a loop compiled for this set.
+    ///
+    /// # Safety
+    /// The machine must have the set; and as for [`LoopFn`].
+    unsafe fn call<L: Loop>(args: &Args);
+
+    /// `a·b + c`, rounded once where the machine can.
+    #[inline(always)]
+    fn fma32(a: f32, b: f32, c: f32) -> f32 {
+        if Self::HAS_FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    /// `a·b + c`, rounded once where the machine can.
+    #[inline(always)]
+    fn fma64(a: f64, b: f64, c: f64) -> f64 {
+        if Self::HAS_FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+macro_rules! isa {
+    ($(#[$doc:meta])* $name:ident, fma: $fma:literal $(, $features:literal)?) => {
+        $(#[$doc])*
+        pub struct $name;
+        impl Isa for $name {
+            const HAS_FMA: bool = $fma;
+            $(#[target_feature(enable = $features)])?
+            unsafe fn call<L: Loop>(args: &Args) {
+                // SAFETY: passed on to our caller.
+                unsafe { L::run::<Self>(args) }
+            }
+        }
+    };
+}
+
+isa!(
+    /// What every machine of the target has.
+    Baseline, fma: false
+);
+#[cfg(target_arch = "x86_64")]
+isa!(
+    /// x86-64 since 2013.
+    Avx2, fma: true, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+);
+#[cfg(target_arch = "x86_64")]
+isa!(
+    /// x86-64 servers and recent desktops.
+    Avx512, fma: true, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+);
+#[cfg(target_arch = "aarch64")]
+isa!(
+    /// Every 64-bit ARM.
+    Neon, fma: true, "neon"
+);
+
+/// The sets by name, for choosing at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Baseline,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Level {
+    /// Every set that this machine has, the best last.
+    pub fn available() -> Vec<Level> {
+        #[allow(unused_mut, reason = "targets without an extension push nothing")]
+        let mut levels = vec![Level::Baseline];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2") && has!("lzcnt") && has!("popcnt");
+            let avx512 =
+                has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
+            if avx2 {
+                levels.push(Level::Avx2);
+            }
+            if avx2 && avx512 {
+                levels.push(Level::Avx512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        levels.push(Level::Neon);
+        levels
+    }
+
+    /// The best set that this machine has.
+    pub fn best() -> Level {
+        Level::available().pop().unwrap_or(Level::Baseline)
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Baseline => "baseline",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "AVX2 + FMA",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "AVX-512",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "NEON",
+        }
+    }
+}
+
+/// Call a function that is generic over the instruction set with the set of a [`Level`].
+macro_rules! with_isa {
+    ($level:expr, $function:ident($($argument:expr),*)) => {
+        match $level {
+            $crate::cpu::isa::Level::Baseline => $function::<$crate::cpu::isa::Baseline>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Level::Avx2 => $function::<$crate::cpu::isa::Avx2>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::isa::Level::Avx512 => $function::<$crate::cpu::isa::Avx512>($($argument),*),
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::isa::Level::Neon => $function::<$crate::cpu::isa::Neon>($($argument),*),
+        }
+    };
+}
+pub(crate) use with_isa;

@@ -1,0 +1,320 @@
+//! Reductions as loops: an accumulator for each row or lane, and how a tile goes into it. Sums of f32 stay in f32 only
+//! within blocks of 512 elements, then go into f64. The order of operations is fixed by the tile alone.
+
+use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use raphson_compile::program::ReduceOp;
+use raphson_graph::dtype::DType;
+use std::marker::PhantomData;
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+
+/// Bytes that one accumulator may take.
+pub const ACCUMULATOR_BYTES: usize = 16;
+
+/// The most f32 numbers that are added up in f32.
+const BLOCK: usize = 512;
+
+/// The loops of one reduction.
+#[derive(Clone, Copy)]
+pub struct Reducer {
+    /// `out[n]` accumulators of an empty set.
+    pub begin: LoopFn,
+    /// Accumulators `out[n]` take in a tile `a[n][m]`: one row each.
+    pub rows: LoopFn,
+    /// Accumulators `out[n]` take in a tile `a[m][n]`: one lane each.
+    pub lanes: LoopFn,
+    /// Results `out[n]` from accumulators `a[n]`.
+    pub finish: LoopFn,
+    /// Dtype of the results.
+    pub result: DType,
+}
+
+/// How elements of type `T` combine.
+trait Fold<T: Copy> {
+    type Accumulator: Copy;
+    type Out: Copy;
+    /// The accumulator of an empty set.
+    fn identity() -> Self::Accumulator;
+    fn fold(accumulator: Self::Accumulator, x: T, position: usize) -> Self::Accumulator;
+    /// Take in consecutive elements of which the first has this position.
+    fn fold_row(accumulator: Self::Accumulator, row: &[T], position: usize) -> Self::Accumulator;
+    fn finish(accumulator: Self::Accumulator) -> Self::Out;
+}
+
+struct Begin<F, T>(PhantomData<(F, T)>);
+struct Rows<F, T>(PhantomData<(F, T)>);
+struct Lanes<F, T>(PhantomData<(F, T)>);
+struct Finish<F, T>(PhantomData<(F, T)>);
+
+impl<F: Fold<T>, T: Copy> Loop for Begin<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for room for `n` accumulators.
+        let out = unsafe { from_raw_parts_mut(args.out.cast::<F::Accumulator>(), args.n) };
+        out.fill(F::identity());
+    }
+}
+
+impl<F: Fold<T>, T: Copy> Loop for Rows<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for `n` accumulators and `n·m` elements.
+        let (out, a) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<F::Accumulator>(), args.n),
+                from_raw_parts(args.a.cast::<T>(), args.n * args.m),
+            )
+        };
+        if args.m > 0 {
+            for (out, row) in out.iter_mut().zip(a.chunks_exact(args.m)) {
+                *out = F::fold_row(*out, row, args.position);
+            }
+        }
+    }
+}
+
+impl<F: Fold<T>, T: Copy> Loop for Lanes<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for `n` accumulators and `m·n` elements.
+        let (out, a) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<F::Accumulator>(), args.n),
+                from_raw_parts(args.a.cast::<T>(), args.n * args.m),
+            )
+        };
+        if args.n > 0 {
+            for (row_index, row) in a.chunks_exact(args.n).enumerate() {
+                for (out, &x) in out.iter_mut().zip(row) {
+                    *out = F::fold(*out, x, args.position + row_index);
+                }
+            }
+        }
+    }
+}
+
+impl<F: Fold<T>, T: Copy> Loop for Finish<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for `n` accumulators and room for `n` results.
+        let (out, a) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<F::Out>(), args.n),
+                from_raw_parts(args.a.cast::<F::Accumulator>(), args.n),
+            )
+        };
+        for (out, &accumulator) in out.iter_mut().zip(a) {
+            *out = F::finish(accumulator);
+        }
+    }
+}
+
+/// Combine a row in `L` interleaved lanes, which vectorise, and then the lanes in order.
+#[inline(always)]
+fn fold_interleaved<T: Copy, A: Copy, const L: usize>(
+    identity: A,
+    row: &[T],
+    take: impl Fn(A, T) -> A,
+    merge: impl Fn(A, A) -> A,
+) -> A {
+    if row.len() < L {
+        return row.iter().fold(identity, |sum, &x| take(sum, x));
+    }
+    let mut lanes = [identity; L];
+    let (body, tail) = row.as_chunks::<L>();
+    for chunk in body {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = take(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(tail) {
+        *lane = take(*lane, x);
+    }
+    // Halving keeps the merge vectorised too.
+    let mut width = L / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = merge(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+struct Sum;
+struct Prod;
+struct Max;
+struct Min;
+struct ArgMax;
+
+impl Fold<f32> for Sum {
+    type Accumulator = f64;
+    type Out = f32;
+    #[inline(always)]
+    fn identity() -> f64 {
+        0.0
+    }
+    #[inline(always)]
+    fn fold(sum: f64, x: f32, _: usize) -> f64 {
+        sum + f64::from(x)
+    }
+    #[inline(always)]
+    fn fold_row(sum: f64, row: &[f32], _: usize) -> f64 {
+        if row.len() < 32 {
+            return row.iter().fold(sum, |sum, &x| sum + f64::from(x));
+        }
+        row.chunks(BLOCK).fold(sum, |sum, block| {
+            sum + f64::from(fold_interleaved::<f32, f32, 32>(0.0, block, |s, x| s + x, |a, b| a + b))
+        })
+    }
+    #[inline(always)]
+    fn finish(sum: f64) -> f32 {
+        sum as f32
+    }
+}
+
+/// `fold!(Op, type, accumulator, lanes, identity, |a, x| take, |a, b| merge, |a| finish -> type)`
+macro_rules! fold {
+    ($op:ident, $t:ty, $accumulator:ty, $lanes:literal, $identity:expr, $take:expr, $merge:expr, $finish:expr) => {
+        impl Fold<$t> for $op {
+            type Accumulator = $accumulator;
+            type Out = $t;
+            #[inline(always)]
+            fn identity() -> $accumulator {
+                $identity
+            }
+            #[inline(always)]
+            fn fold(accumulator: $accumulator, x: $t, _: usize) -> $accumulator {
+                let take: fn($accumulator, $t) -> $accumulator = $take;
+                take(accumulator, x)
+            }
+            #[inline(always)]
+            fn fold_row(accumulator: $accumulator, row: &[$t], _: usize) -> $accumulator {
+                let merge: fn($accumulator, $accumulator) -> $accumulator = $merge;
+                merge(accumulator, fold_interleaved::<_, _, $lanes>($identity, row, $take, $merge))
+            }
+            #[inline(always)]
+            fn finish(accumulator: $accumulator) -> $t {
+                let finish: fn($accumulator) -> $t = $finish;
+                finish(accumulator)
+            }
+        }
+    };
+}
+
+fold!(Sum, f64, f64, 16, 0.0, |s, x| s + x, |a, b| a + b, |s| s);
+fold!(Sum, i32, i32, 32, 0, |s, x| s.wrapping_add(x), |a, b| a.wrapping_add(b), |s| s);
+fold!(Sum, u32, u32, 32, 0, |s, x| s.wrapping_add(x), |a, b| a.wrapping_add(b), |s| s);
+fold!(Sum, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
+fold!(Prod, f32, f64, 16, 1.0, |s, x| s * f64::from(x), |a, b| a * b, |s| s as f32);
+fold!(Prod, f64, f64, 16, 1.0, |s, x| s * x, |a, b| a * b, |s| s);
+fold!(Prod, i32, i32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
+fold!(Prod, u32, u32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
+fold!(Prod, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
+fold!(Max, f32, f32, 32, f32::NEG_INFINITY, max_f32, max_f32, |s| s);
+fold!(Max, f64, f64, 16, f64::NEG_INFINITY, max_f64, max_f64, |s| s);
+fold!(Max, i32, i32, 32, i32::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
+fold!(Max, u32, u32, 32, 0, |s, x| s.max(x), |a, b| a.max(b), |s| s);
+fold!(Max, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
+fold!(Min, f32, f32, 32, f32::INFINITY, min_f32, min_f32, |s| s);
+fold!(Min, f64, f64, 16, f64::INFINITY, min_f64, min_f64, |s| s);
+fold!(Min, i32, i32, 32, i32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
+fold!(Min, u32, u32, 32, u32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
+fold!(Min, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
+
+/// `extreme!(name, type, >)`: the operand that compares so with the other; NaN if either is.
+macro_rules! extreme {
+    ($name:ident, $t:ty, $compare:tt) => {
+        #[inline(always)]
+        fn $name(a: $t, b: $t) -> $t {
+            let chosen = if b $compare a { b } else { a };
+            // Setting the bits of NaN instead of choosing NaN: two nested choices are not vectorised.
+            let nan = if b.is_nan() { <$t>::NAN.to_bits() } else { 0 };
+            <$t>::from_bits(chosen.to_bits() | nan)
+        }
+    };
+}
+extreme!(max_f32, f32, >);
+extreme!(max_f64, f64, >);
+extreme!(min_f32, f32, <);
+extreme!(min_f64, f64, <);
+
+/// The greatest element so far and its position, −1 before the first.
+#[derive(Clone, Copy)]
+struct Best<T> {
+    value: T,
+    position: i32,
+}
+
+macro_rules! fold_argmax {
+    ($t:ty, $least:expr, $is_nan:expr) => {
+        impl Fold<$t> for ArgMax {
+            type Accumulator = Best<$t>;
+            type Out = i32;
+            #[inline(always)]
+            fn identity() -> Best<$t> {
+                Best { value: $least, position: -1 }
+            }
+            #[inline(always)]
+            fn fold(best: Best<$t>, x: $t, position: usize) -> Best<$t> {
+                let is_nan: fn($t) -> bool = $is_nan;
+                let greater = (x > best.value) | (is_nan(x) & !is_nan(best.value)) | (best.position < 0);
+                if greater { Best { value: x, position: position as i32 } } else { best }
+            }
+            /// The greatest value first, in lanes; then its first place, if it beats the best so far.
+            #[inline(always)]
+            fn fold_row(best: Best<$t>, row: &[$t], position: usize) -> Best<$t> {
+                let is_nan: fn($t) -> bool = $is_nan;
+                let greatest = <Max as Fold<$t>>::fold_row(<Max as Fold<$t>>::identity(), row, 0);
+                let place = row.iter().position(|&x| x == greatest || (is_nan(greatest) && is_nan(x)));
+                place.map_or(best, |place| Self::fold(best, greatest, position + place))
+            }
+            #[inline(always)]
+            fn finish(best: Best<$t>) -> i32 {
+                best.position.max(0)
+            }
+        }
+    };
+}
+fold_argmax!(f32, f32::NEG_INFINITY, f32::is_nan);
+fold_argmax!(f64, f64::NEG_INFINITY, f64::is_nan);
+fold_argmax!(i32, i32::MIN, |_| false);
+fold_argmax!(u32, 0, |_| false);
+fold_argmax!(u8, 0, |_| false);
+
+/// The loops for `op` over elements of dtype `element`.
+pub fn find(level: Level, op: ReduceOp, element: DType) -> Reducer {
+    with_isa!(level, find_for(op, element))
+}
+
+fn reducer<I: Isa, F: Fold<T> + 'static, T: Copy + 'static>(result: DType) -> Reducer {
+    const { assert!(size_of::<F::Accumulator>() <= ACCUMULATOR_BYTES) };
+    Reducer {
+        begin: I::call::<Begin<F, T>>,
+        rows: I::call::<Rows<F, T>>,
+        lanes: I::call::<Lanes<F, T>>,
+        finish: I::call::<Finish<F, T>>,
+        result,
+    }
+}
+
+fn find_for<I: Isa>(op: ReduceOp, element: DType) -> Reducer {
+    fn by_element<I: Isa, F>(element: DType, result: DType) -> Reducer
+    where
+        F: Fold<f32> + Fold<f64> + Fold<i32> + Fold<u32> + Fold<u8> + 'static,
+    {
+        match element {
+            DType::F32 => reducer::<I, F, f32>(result),
+            DType::F64 => reducer::<I, F, f64>(result),
+            DType::I32 => reducer::<I, F, i32>(result),
+            DType::U32 => reducer::<I, F, u32>(result),
+            DType::Bool => reducer::<I, F, u8>(result),
+        }
+    }
+    match op {
+        ReduceOp::Sum => by_element::<I, Sum>(element, element),
+        ReduceOp::Prod => by_element::<I, Prod>(element, element),
+        ReduceOp::Max => by_element::<I, Max>(element, element),
+        ReduceOp::Min => by_element::<I, Min>(element, element),
+        ReduceOp::ArgMax => by_element::<I, ArgMax>(element, DType::I32),
+    }
+}

@@ -1,0 +1,229 @@
+//! Directions and learning-rate rules, as the optim crate builds them.
+
+use crate::convert::count;
+use crate::state::{State, call, call_value, call_values};
+use napi_derive::napi;
+use raphson_graph::error::Result;
+use raphson_optim::alpha::{self, Finish, Needs, Rule, Spec};
+use raphson_optim::direction::{self, Direction, Options};
+use std::collections::HashMap;
+
+fn direction_of(name: &str, options: HashMap<String, f64>) -> Result<(&'static dyn Direction, Options)> {
+    let direction = direction::named(name)?;
+    let mut given: Vec<(String, f64)> = options.into_iter().collect();
+    // So that of several wrong options the same one is always reported.
+    given.sort_by(|a, b| a.0.cmp(&b.0));
+    let options = Options::new(direction, &given)?;
+    Ok((direction, options))
+}
+
+/// A direction's state before the first step.
+#[napi]
+pub fn direction_init(name: String, options: HashMap<String, f64>, params: Vec<f64>) -> napi::Result<Vec<f64>> {
+    call_values("direction", |handles| {
+        let (direction, options) = direction_of(&name, options)?;
+        direction.init(&options, &handles.get_all(direction.name(), &params)?)
+    })
+}
+
+/// ω for each parameter, then the state after the step.
+#[napi]
+pub fn direction_apply(
+    name: String,
+    options: HashMap<String, f64>,
+    params: Vec<f64>,
+    gradients: Vec<f64>,
+    state: Vec<f64>,
+) -> napi::Result<Vec<f64>> {
+    call_values("direction", |handles| {
+        let (direction, options) = direction_of(&name, options)?;
+        let all = |list: &[f64]| handles.get_all(direction.name(), list);
+        let applied = direction.direction(&options, &all(&params)?, &all(&gradients)?, &all(&state)?)?;
+        Ok([applied.omega, applied.state].concat())
+    })
+}
+
+/// Settings of a learning-rate rule.
+#[napi(object)]
+pub struct AlphaSpec {
+    pub rule: String,
+    pub gamma: f64,
+    pub min: f64,
+    pub max: f64,
+    pub initial: f64,
+    pub every: f64,
+    pub guard: bool,
+    /// Rule `custom` only: of loss1, slope1, curvature, lossMinus.
+    pub needs: Vec<String>,
+}
+
+impl AlphaSpec {
+    fn checked(self) -> Result<Spec> {
+        let rule = Rule::named(&self.rule)?;
+        let every = count(rule.name(), "every", self.every)?;
+        let every = u32::try_from(every).unwrap_or(u32::MAX);
+        let AlphaSpec { gamma, min, max, initial, guard, .. } = self;
+        // Which steps measure is the caller's matter: it traces the others without a rule.
+        let own = Spec { gamma, min, max, initial, every, guard, measure: true, ..Spec::defaults(rule) };
+        let spec = if rule == Rule::Custom { Spec { needs: Needs::named(&self.needs)?, ..own } } else { own };
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+/// A rule's own settings.
+#[napi]
+pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
+    call("alpha", |_| {
+        let Spec { rule, gamma, min, max, initial, every, guard, needs, .. } = Spec::defaults(Rule::named(&rule)?);
+        let needs = if rule == Rule::Custom { needs.names() } else { Vec::new() };
+        let (rule, needs) = (rule.name().to_owned(), needs.into_iter().map(str::to_owned).collect());
+        Ok(AlphaSpec { rule, gamma, min, max, initial, every: f64::from(every), guard, needs })
+    })
+}
+
+/// Refuse settings that make no sense.
+#[napi]
+pub fn alpha_check(spec: AlphaSpec) -> napi::Result<()> {
+    call("alpha", |_| spec.checked().map(drop))
+}
+
+/// A rule's state before the first step.
+#[napi]
+pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| alpha::init(&spec.checked()?, &handles.get_all("alpha", &params)?))
+}
+
+/// The part of a step before the direction.
+#[napi]
+pub fn alpha_begin(
+    spec: AlphaSpec,
+    loss: f64,
+    params: Vec<f64>,
+    gradients: Vec<f64>,
+    state: Vec<f64>,
+) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| {
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        let loss = handles.get("alpha", loss)?;
+        alpha::begin(&spec.checked()?, loss, &all(&params)?, &all(&gradients)?, &all(&state)?)
+    })
+}
+
+/// Numbers along the step's line, by name.
+#[napi]
+pub fn alpha_measure(
+    needs: Vec<String>,
+    loss: f64,
+    params: Vec<f64>,
+    gradients: Vec<f64>,
+    omega: Vec<f64>,
+    alpha: f64,
+) -> napi::Result<HashMap<String, f64>> {
+    call("alpha", |state| {
+        let handles = &state.handles;
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        let (loss, alpha) = (handles.get("alpha", loss)?, handles.get("alpha", alpha)?);
+        let needs = Needs::named(&needs)?;
+        let found = alpha::measure(needs, loss, &all(&params)?, &all(&gradients)?, &all(&omega)?, alpha)?;
+        let named = [
+            ("loss0", Some(found.loss0)),
+            ("slope0", Some(found.slope0)),
+            ("loss1", found.loss1),
+            ("slope1", found.slope1),
+            ("curvature", found.curvature),
+            ("lossMinus", found.loss_minus),
+        ];
+        let asked_for = |name: &str| matches!(name, "loss0" | "slope0") || needs.names().contains(&name);
+        let mut result = HashMap::new();
+        for (name, value) in named {
+            if let Some(value) = value.filter(|_| asked_for(name)) {
+                result.insert(name.to_owned(), state.handles.add(value)?);
+            }
+        }
+        Ok(result)
+    })
+}
+
+/// What a step leaves behind.
+#[napi(object)]
+pub struct AlphaFinished {
+    pub params: Vec<f64>,
+    pub direction: Vec<f64>,
+    pub state: Vec<f64>,
+    pub report: f64,
+}
+
+/// The part of a step after the direction: measure, find the next learning rate, move the parameters.
+#[napi]
+#[allow(clippy::too_many_arguments)] // one for each part of a step, as the interface has it
+pub fn alpha_finish(
+    spec: AlphaSpec,
+    loss: f64,
+    params: Vec<f64>,
+    gradients: Vec<f64>,
+    omega: Vec<f64>,
+    direction_old: Vec<f64>,
+    direction_new: Vec<f64>,
+    state: Vec<f64>,
+    carry: Vec<f64>,
+    scale: f64,
+    proposal: Vec<f64>,
+) -> napi::Result<AlphaFinished> {
+    call("alpha", |State { handles, .. }| {
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        let finished = alpha::finish(
+            &spec.checked()?,
+            Finish {
+                loss: handles.get("alpha", loss)?,
+                params: &all(&params)?,
+                gradients: &all(&gradients)?,
+                omega: &all(&omega)?,
+                direction_old: &all(&direction_old)?,
+                direction_new: &all(&direction_new)?,
+                state: &all(&state)?,
+                carry: &all(&carry)?,
+                scale: handles.get("alpha", scale)?,
+                proposal: &all(&proposal)?,
+            },
+        )?;
+        Ok(AlphaFinished {
+            params: handles.add_all(finished.params)?,
+            direction: handles.add_all(finished.direction)?,
+            state: handles.add_all(finished.state)?,
+            report: handles.add(finished.report)?,
+        })
+    })
+}
+
+/// Start-up of the rule `next`: whether the loss falls far enough.
+#[napi]
+pub fn alpha_probe(
+    spec: AlphaSpec,
+    loss: f64,
+    params: Vec<f64>,
+    state: Vec<f64>,
+    reach: f64,
+    factor: f64,
+) -> napi::Result<f64> {
+    call_value("alpha", |handles| {
+        let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
+        let (loss, factor) = (handles.get("alpha", loss)?, handles.get("alpha", factor)?);
+        alpha::probe(&spec.checked()?, loss, &params, &state, reach, factor)
+    })
+}
+
+/// Start-up of the rule `next`: the step taken again with a smaller learning rate.
+#[napi]
+pub fn alpha_rescale(
+    spec: AlphaSpec,
+    params: Vec<f64>,
+    state: Vec<f64>,
+    factor: f64,
+    scale: f64,
+) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| {
+        let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
+        alpha::rescale(&spec.checked()?, &params, &state, handles.get("alpha", factor)?, handles.get("alpha", scale)?)
+    })
+}

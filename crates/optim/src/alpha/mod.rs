@@ -1,0 +1,342 @@
+//! Learning-rate rules. A training step is θ′ = θ − αω; a rule says what to measure along φ(s) = L(θ − sω), all on the
+//! step's own batch and random draws, and what α comes next. Here are the rules' names and settings and the calls that
+//! a step makes: `begin`, `finish`, and for the start-up of `next` `probe` and `rescale`. Every same-batch rule is a
+//! file with its formula; what they share (γ, limits, rejection) is in `guard`, what they measure in `measure`.
+//!
+//! Letters: L0 = φ(0), L1 = φ(α), L₋ = φ(−α), d = −φ′(0) = ⟨∇L(θ), ω⟩, n = −φ′(α) = ⟨∇L(θ′), ω⟩, h ≈ φ″(α).
+//! Newton's iteration on φ′ is α′ = α + n/h.
+
+mod alt1;
+mod alt2;
+mod alt2_gradient_free;
+mod constant;
+mod exact;
+mod guard;
+mod hermite;
+mod measure;
+mod next;
+mod retsinas;
+mod scalar;
+
+pub use measure::{Measured, Needs, inner, measure};
+
+use raphson_graph::dtype::DType;
+use raphson_graph::error::{Code, Error, Result};
+use raphson_graph::value::Value;
+use scalar::loss_scalar;
+
+/// A rule's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// α stays as it is.
+    Constant,
+    /// Curvature by automatic differentiation.
+    Exact,
+    /// Secant of two slopes (Retsinas et al. 2023).
+    Retsinas,
+    /// Two losses and the slope at θ′.
+    Alt1,
+    /// Three losses, and the slope at θ′.
+    Alt2,
+    /// Three losses and no slope.
+    Alt2GradientFree,
+    /// The same with the published slope, which is the one at θ. For the record only.
+    Alt2GradientFreeAsPublished,
+    /// Two losses and two slopes: cubic Hermite interpolation.
+    Hermite,
+    /// The default: the slope of the previous direction on the next batch.
+    Next,
+    /// Slope and curvature, or α itself, come from outside.
+    Custom,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Rule; 10] = [
+        Rule::Constant,
+        Rule::Exact,
+        Rule::Retsinas,
+        Rule::Alt1,
+        Rule::Alt2,
+        Rule::Alt2GradientFree,
+        Rule::Alt2GradientFreeAsPublished,
+        Rule::Hermite,
+        Rule::Next,
+        Rule::Custom,
+    ];
+
+    /// The name on both sides.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Rule::Constant => "constant",
+            Rule::Exact => "exact",
+            Rule::Retsinas => "retsinas",
+            Rule::Alt1 => "alt1",
+            Rule::Alt2 => "alt2",
+            Rule::Alt2GradientFree => "alt2GradientFree",
+            Rule::Alt2GradientFreeAsPublished => "alt2GradientFreeAsPublished",
+            Rule::Hermite => "hermite",
+            Rule::Next => "next",
+            Rule::Custom => "custom",
+        }
+    }
+
+    /// The rule of this name.
+    pub fn named(name: &str) -> Result<Rule> {
+        Rule::ALL.into_iter().find(|rule| rule.name() == name).ok_or_else(|| {
+            let known = Rule::ALL.map(Rule::name).join(", ");
+            Error::argument("alpha", format!("there is no rule {name}; choose from {known}"))
+        })
+    }
+
+    const fn family(self) -> Family {
+        match self {
+            Rule::Constant => Family::Constant,
+            Rule::Next => Family::Next,
+            Rule::Exact
+            | Rule::Retsinas
+            | Rule::Alt1
+            | Rule::Alt2
+            | Rule::Alt2GradientFree
+            | Rule::Alt2GradientFreeAsPublished
+            | Rule::Hermite
+            | Rule::Custom => Family::Measured,
+        }
+    }
+
+    /// Slope and curvature of the same-batch rules.
+    const fn formula(self) -> Option<&'static Formula> {
+        match self {
+            Rule::Exact => Some(&exact::FORMULA),
+            Rule::Retsinas => Some(&retsinas::FORMULA),
+            Rule::Alt1 => Some(&alt1::FORMULA),
+            Rule::Alt2 => Some(&alt2::FORMULA),
+            Rule::Alt2GradientFree => Some(&alt2_gradient_free::FORMULA),
+            Rule::Alt2GradientFreeAsPublished => Some(&alt2_gradient_free::AS_PUBLISHED),
+            Rule::Hermite => Some(&hermite::FORMULA),
+            Rule::Constant | Rule::Next | Rule::Custom => None,
+        }
+    }
+}
+
+/// How a rule's step is made.
+enum Family {
+    Constant,
+    Next,
+    /// Measured on the step's own batch, α found by `guard`.
+    Measured,
+}
+
+/// A same-batch rule: what it needs, and what it makes of it.
+struct Formula {
+    needs: Needs,
+    estimate: fn(&Measured) -> Result<Estimate>,
+}
+
+/// Newton's numerator and denominator.
+#[derive(Clone)]
+struct Estimate {
+    /// n ≈ −φ′(α)
+    slope: Value,
+    /// h ≈ φ″(α)
+    curvature: Value,
+    /// An |h| up to this is rounding noise.
+    noise: Value,
+}
+
+/// A rule's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Which rule.
+    pub rule: Rule,
+    /// Slow adaptation, in (0, 1]: the part of Newton's step that is taken.
+    pub gamma: f64,
+    /// α never falls below this (`next`'s start-up probe may pass it).
+    pub min: f64,
+    /// α never rises above this.
+    pub max: f64,
+    /// α before the first step.
+    pub initial: f64,
+    /// The caller sets `measure` at every k-th step only. Data for the caller; nothing here reads it.
+    pub every: u32,
+    /// Whether senseless proposals are held back and bad steps rejected; without it the bare formula runs.
+    pub guard: bool,
+    /// What is measured for `Rule::Custom`; other rules know their own.
+    pub needs: Needs,
+    /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
+    pub measure: bool,
+}
+
+impl Spec {
+    /// The rule's own settings.
+    pub fn defaults(rule: Rule) -> Spec {
+        let gamma = match rule.family() {
+            Family::Next => 0.1,
+            Family::Constant | Family::Measured => 0.5,
+        };
+        let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
+        Spec { rule, gamma, min: 1e-8, max: 100.0, initial: 1e-3, every: 1, guard: true, needs, measure: true }
+    }
+
+    /// Refuse settings that make no sense.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::argument(self.rule.name(), message));
+        let Spec { gamma, min, max, initial, .. } = *self;
+        if !(gamma > 0.0 && gamma <= 1.0) {
+            return refuse(format!("gamma must be greater than 0 and at most 1, not {gamma}"));
+        }
+        for (name, value) in [("min", min), ("max", max), ("initial", initial)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return refuse(format!("{name} must be a positive number, not {value}"));
+            }
+        }
+        if min >= max {
+            return refuse(format!("min must be less than max, not {min} with max {max}"));
+        }
+        if !(min..=max).contains(&initial) {
+            return refuse(format!("initial must lie between min {min} and max {max}, not {initial}"));
+        }
+        if self.every == 0 || (self.rule == Rule::Next && self.every != 1) {
+            let most = if self.rule == Rule::Next { "1 (this rule measures nothing extra)" } else { "at least 1" };
+            return refuse(format!("every must be {most}, not {}", self.every));
+        }
+        Ok(())
+    }
+
+    /// What this step measures.
+    fn needs(&self) -> Needs {
+        if !self.measure {
+            return Needs::default();
+        }
+        self.rule.formula().map_or(self.needs, |formula| formula.needs)
+    }
+}
+
+/// What [`finish`] works on. Lists stand in the parameters' order.
+pub struct Finish<'a> {
+    /// The batch's loss at the parameters, one element.
+    pub loss: &'a Value,
+    /// θ
+    pub params: &'a [Value],
+    /// ∇L(θ)
+    pub gradients: &'a [Value],
+    /// ω from the direction.
+    pub omega: &'a [Value],
+    /// The direction's state before the step, kept where the step is rejected.
+    pub direction_old: &'a [Value],
+    /// The direction's state after the step.
+    pub direction_new: &'a [Value],
+    /// The rule's state before the step.
+    pub state: &'a [Value],
+    /// What [`begin`] gave.
+    pub carry: &'a [Value],
+    /// f64 scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
+    pub scale: &'a Value,
+    /// `Rule::Custom`: \[slope, curvature\] or \[α\], f64 scalars. Empty for every other rule.
+    pub proposal: &'a [Value],
+}
+
+/// What a step leaves behind.
+pub struct Finished {
+    /// θ′, or θ where the step was rejected.
+    pub params: Vec<Value>,
+    /// The direction's state.
+    pub direction: Vec<Value>,
+    /// The rule's state; `state[0]` is α.
+    pub state: Vec<Value>,
+    /// f64 \[8\]: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
+    pub report: Value,
+}
+
+/// The rule's state before the first step. `state[0]` is α, an f64 scalar.
+pub fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
+    spec.check()?;
+    match spec.rule.family() {
+        Family::Constant => Ok(constant::init(spec)),
+        Family::Next => next::init(spec, params),
+        Family::Measured => Ok(guard::init(spec)),
+    }
+}
+
+/// The part of a step that stands before the direction: what `next` decides from the new gradient. Other rules decide
+/// nothing here. The result goes to [`finish`] as `carry`.
+pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
+    spec.check()?;
+    match spec.rule.family() {
+        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss)?, params, gradients, state),
+        Family::Constant | Family::Measured => Ok(Vec::new()),
+    }
+}
+
+/// The part of a step that stands after the direction: measure, find the next α, move the parameters.
+pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
+    spec.check()?;
+    check_step(spec, &step)?;
+    match spec.rule.family() {
+        Family::Constant => constant::finish(&step),
+        Family::Next => next::finish(spec, &step),
+        Family::Measured => guard::finish(spec, &step),
+    }
+}
+
+/// Start-up of `next`, after a step: whether this batch's loss falls far enough at θ_start − reach·factor·α·ω, a bool
+/// scalar. `loss` is the batch's loss as a function of `params`; `state` is the state after the step. The caller's loop
+/// multiplies `factor` by .2 until the answer is true, at most 14 times with reach 10 at the first step, then at most 3
+/// times with reach 1 at the second and third, where a reduced factor is multiplied by .1 once more; then [`rescale`].
+pub fn probe(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    state: &[Value],
+    reach: f64,
+    factor: &Value,
+) -> Result<Value> {
+    check_next(spec, "probe")?;
+    check_f64("factor", factor)?;
+    next::probe(loss, params, state, reach, factor)
+}
+
+/// Start-up of `next`, after the probes: the step taken again with α·factor. Parameters, then the state.
+pub fn rescale(spec: &Spec, params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
+    check_next(spec, "rescale")?;
+    check_f64("factor", factor)?;
+    check_f64("scale", scale)?;
+    next::rescale(params, state, factor, scale)
+}
+
+fn check_next(spec: &Spec, what: &str) -> Result<()> {
+    if spec.rule == Rule::Next {
+        return Ok(());
+    }
+    Err(Error::argument(what, format!("only the rule next has a start-up probe, not {}", spec.rule.name())))
+}
+
+fn check_f64(what: &str, value: &Value) -> Result<()> {
+    if value.dtype() == DType::F64 && value.shape().rank() == 0 {
+        return Ok(());
+    }
+    let message = format!("{what} is {} {}; give an f64 scalar", value.dtype(), value.shape());
+    Err(Error::new(Code::DType, "alpha", message).with_shapes([value.shape()]).with_dtypes([value.dtype()]))
+}
+
+fn check_step(spec: &Spec, step: &Finish) -> Result<()> {
+    let name = spec.rule.name();
+    let count = step.params.len();
+    if step.gradients.len() != count || step.omega.len() != count {
+        let (gradients, omega) = (step.gradients.len(), step.omega.len());
+        let message = format!("{gradients} gradients and {omega} directions for {count} parameters; give one each");
+        return Err(Error::argument(name, message));
+    }
+    if step.direction_old.len() != step.direction_new.len() {
+        let (old, new) = (step.direction_old.len(), step.direction_new.len());
+        return Err(Error::argument(name, format!("the direction's state had {old} tensors and now has {new}")));
+    }
+    check_f64("scale", step.scale)?;
+    step.proposal.iter().try_for_each(|value| check_f64("proposal", value))?;
+    let wanted = spec.rule == Rule::Custom && spec.measure;
+    match (wanted, step.proposal.len()) {
+        (true, 1 | 2) | (false, 0) => Ok(()),
+        (true, n) => Err(Error::argument(name, format!("{n} proposed values; give [slope, curvature] or [alpha]"))),
+        (false, n) => Err(Error::argument(name, format!("{n} proposed values; this step takes none"))),
+    }
+}

@@ -1,0 +1,250 @@
+//! Directions: for each optimizer, its options, its initial state, and ω from parameters, gradients and state. A file
+//! for each; the registry and the options' checks are here. The learning rate is not: see `alpha`.
+
+mod adam;
+mod adamw;
+mod momentum;
+mod nesterov;
+mod sgd;
+
+pub use adam::Adam;
+pub use adamw::AdamW;
+pub use momentum::Momentum;
+pub use nesterov::Nesterov;
+pub use sgd::Sgd;
+
+use raphson_graph::error::{Code, Error, Result};
+use raphson_graph::value::Value;
+
+/// The numbers that an option may take, and how to say so.
+#[derive(Debug)]
+pub struct Range {
+    /// "… must be {sentence}".
+    pub sentence: &'static str,
+    /// Whether a number is in it. Never true of NaN or an infinity.
+    pub holds: fn(f64) -> bool,
+}
+
+/// 0 ≤ x < 1
+pub static FRACTION: Range = Range { sentence: "at least 0 and less than 1", holds: |x| (0.0..1.0).contains(&x) };
+/// 0 < x < ∞
+pub static POSITIVE: Range = Range { sentence: "a positive number", holds: |x| x > 0.0 && x.is_finite() };
+/// 0 ≤ x < ∞
+pub static NOT_NEGATIVE: Range = Range { sentence: "zero or a positive number", holds: |x| x >= 0.0 && x.is_finite() };
+
+/// One option of a direction. All options are numbers.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// Its name on both sides, camelCase.
+    pub name: &'static str,
+    /// Its value where none is given.
+    pub default: f64,
+    /// What it may be.
+    pub range: &'static Range,
+    /// One sentence for users.
+    pub doc: &'static str,
+}
+
+/// The options of one direction, complete and in range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    direction: &'static str,
+    values: Vec<(&'static str, f64)>,
+}
+
+impl Options {
+    /// The given options and the defaults of the others. Unknown names and numbers out of range are errors.
+    pub fn new(direction: &dyn Direction, given: &[(String, f64)]) -> Result<Options> {
+        let (name, specs) = (direction.name(), direction.options());
+        let mut values: Vec<(&'static str, f64)> = specs.iter().map(|spec| (spec.name, spec.default)).collect();
+        for (option, value) in given {
+            let Some(at) = specs.iter().position(|spec| spec.name == option) else {
+                let known = specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+                let known = if known.is_empty() { "it has none".to_string() } else { format!("it has {known}") };
+                return Err(Error::argument(name, format!("there is no option {option}; {known}")));
+            };
+            let range = specs[at].range;
+            if !(range.holds)(*value) {
+                return Err(Error::argument(name, format!("{option} must be {}, not {value}", range.sentence)));
+            }
+            values[at].1 = *value;
+        }
+        Ok(Options { direction: name, values })
+    }
+
+    /// An option's value.
+    fn get(&self, name: &str) -> Result<f64> {
+        let found = self.values.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            Error::argument(self.direction, format!("these are options of {}, which lack {name}", self.direction))
+        })
+    }
+}
+
+/// What a direction gives.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// ω for each parameter: θ′ = θ − αω.
+    pub omega: Vec<Value>,
+    /// The state after the step, like the state before it.
+    pub state: Vec<Value>,
+}
+
+/// An optimizer without its learning rate.
+pub trait Direction: Sync {
+    /// The name on both sides.
+    fn name(&self) -> &'static str;
+
+    /// What can be set.
+    fn options(&self) -> &'static [OptionSpec];
+
+    /// The state before the first step.
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>>;
+
+    /// ω and the state after the step. Gradients and state stand in the parameters' order.
+    fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied>;
+}
+
+/// Every direction.
+pub static ALL: &[&dyn Direction] = &[&Sgd, &Momentum, &Nesterov, &Adam, &AdamW];
+
+/// The direction of this name.
+pub fn named(name: &str) -> Result<&'static dyn Direction> {
+    ALL.iter().copied().find(|direction| direction.name() == name).ok_or_else(|| {
+        let known = ALL.iter().map(|direction| direction.name()).collect::<Vec<_>>().join(", ");
+        Error::argument("direction", format!("there is no direction {name}; choose from {known}"))
+    })
+}
+
+/// Zeros like each parameter, which must be floats.
+fn zeros(name: &str, params: &[Value]) -> Result<Vec<Value>> {
+    check_float(name, params)?;
+    Ok(params.iter().map(|param| param.like(0.0)).collect())
+}
+
+fn check_float(name: &str, params: &[Value]) -> Result<()> {
+    match params.iter().find(|param| !param.dtype().is_float()) {
+        Some(param) => {
+            let message = format!("a parameter is {}; only float parameters can be trained", param.dtype());
+            Err(Error::new(Code::DType, name, message).with_dtypes([param.dtype()]))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuse gradients or states that do not stand one for each parameter, alike in shape and dtype.
+fn check_like(name: &str, what: &str, params: &[Value], given: &[Value]) -> Result<()> {
+    check_float(name, params)?;
+    if params.len() != given.len() {
+        let message = format!("{} {what} tensors for {} parameters; give one each", given.len(), params.len());
+        return Err(Error::argument(name, message));
+    }
+    for (param, given) in params.iter().zip(given) {
+        if param.shape() != given.shape() || param.dtype() != given.dtype() {
+            let (shape, dtype) = (param.shape(), param.dtype());
+            let message = format!(
+                "a {what} tensor is {} {} where its parameter is {dtype} {shape}; they must agree",
+                given.dtype(),
+                given.shape()
+            );
+            return Err(Error::new(Code::Shape, name, message).with_shapes([given.shape(), shape]));
+        }
+    }
+    Ok(())
+}
+
+/// decay · a + weight · b
+fn blend(a: &Value, decay: f64, b: &Value, weight: f64) -> Result<Value> {
+    let b = if weight == 1.0 { b.clone() } else { b.scale(weight)? };
+    a.scale(decay)?.add(&b)
+}
+
+#[cfg(test)]
+mod tests {
+    //! What every direction's own test uses: two parameters of different dtype, followed for several steps.
+
+    use super::*;
+    use raphson_graph::dtype::DType;
+    use raphson_graph::flat::{flatten, simplify};
+    use raphson_graph::reference::evaluate;
+    use raphson_graph::shape::Shape;
+
+    /// ω and state after a step, in plain numbers: reference(θ, g, state of this parameter, step from 1).
+    pub(super) type Reference = fn(f64, f64, &mut [f64], i32) -> f64;
+
+    /// Follow `direction` and its reference for six steps of θ′ = θ − ω/10 on gradients that vary from step to step.
+    /// `slots`: tensors of state for each parameter; scalars stand before them.
+    pub(super) fn follow(direction: &dyn Direction, given: &[(&str, f64)], slots: usize, reference: Reference) {
+        let given: Vec<(String, f64)> = given.iter().map(|(name, value)| (name.to_string(), *value)).collect();
+        let options = Options::new(direction, &given).unwrap();
+        let dtypes = [(Shape::from([2, 2]), DType::F64), (Shape::from([3]), DType::F32)];
+        let inputs = |_: usize| dtypes.iter().map(|(shape, dtype)| Value::input(shape.clone(), *dtype));
+        let (params, gradients): (Vec<Value>, Vec<Value>) = (inputs(0).collect(), inputs(1).collect());
+        let start = direction.init(&options, &params).unwrap();
+        let state: Vec<Value> = start.iter().map(|s| Value::input(s.shape().clone(), s.dtype())).collect();
+        let applied = direction.direction(&options, &params, &gradients, &state).unwrap();
+        let placeholders: Vec<Value> = [&params[..], &gradients, &state].concat();
+        let outputs: Vec<Value> = [&applied.omega[..], &applied.state].concat();
+        for (output, like) in outputs.iter().zip(params.iter().chain(&state)) {
+            assert_eq!((output.shape(), output.dtype()), (like.shape(), like.dtype()));
+        }
+        let graph = simplify(&flatten(&placeholders, &outputs).unwrap().graph);
+        let mut theta: Vec<f64> = (0..7).map(|i| 0.3 * f64::from(i) - 1.0).collect();
+        let mut numbers = evaluate(&simplify(&flatten(&[], &start).unwrap().graph), &[]).unwrap();
+        let mut own = vec![vec![0.0; slots]; 7];
+        for step in 1..=6 {
+            let g: Vec<f64> = (0..7).map(|i| f64::from(i * 3 + step * 5 % 7).sin()).collect();
+            let split = |x: &[f64]| vec![x[..4].to_vec(), x[4..].to_vec()];
+            let out = evaluate(&graph, &[split(&theta), split(&g), numbers].concat()).unwrap();
+            for i in 0..7 {
+                let expected = reference(theta[i], g[i], &mut own[i], step);
+                let omega = out[usize::from(i >= 4)][i % 4];
+                assert!((omega - expected).abs() <= 1e-7 * expected.abs(), "step {step}, {i}: {omega} for {expected}");
+                theta[i] -= 0.1 * expected;
+            }
+            numbers = out[2..].to_vec();
+        }
+    }
+
+    #[test]
+    fn names_lead_to_directions() {
+        for direction in ALL {
+            assert_eq!(named(direction.name()).unwrap().name(), direction.name());
+        }
+        assert!(named("adamm").err().unwrap().message.contains("adamw"));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_by_name() {
+        let check = |name: &str, option: &str, value: f64| {
+            Options::new(named(name).unwrap(), &[(option.to_string(), value)]).map_err(|error| error.message)
+        };
+        assert_eq!(check("momentum", "beta", 1.0).unwrap_err(), "beta must be at least 0 and less than 1, not 1");
+        assert_eq!(check("adam", "epsilon", f64::NAN).unwrap_err(), "epsilon must be a positive number, not NaN");
+        assert_eq!(check("sgd", "beta", 0.9).unwrap_err(), "there is no option beta; it has none");
+        assert!(check("adam", "weightDecay", 0.1).unwrap_err().contains("beta1, beta2, epsilon"));
+        assert!(check("adamw", "weightDecay", f64::INFINITY).is_err());
+        assert!(check("adamw", "weightDecay", 0.0).is_ok());
+        for direction in ALL {
+            for option in direction.options() {
+                assert!((option.range.holds)(option.default), "{} {}", direction.name(), option.name);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_that_do_not_fit_are_refused() {
+        let param = Value::input(Shape::from([3]), DType::F32);
+        let wrong = Value::input(Shape::from([2]), DType::F32);
+        let integer = Value::input(Shape::from([3]), DType::I32);
+        for direction in ALL {
+            let options = Options::new(*direction, &[]).unwrap();
+            let state = direction.init(&options, std::slice::from_ref(&param)).unwrap();
+            for gradients in [vec![], vec![wrong.clone()]] {
+                assert!(direction.direction(&options, std::slice::from_ref(&param), &gradients, &state).is_err());
+            }
+            assert!(direction.init(&options, std::slice::from_ref(&integer)).is_err());
+            assert!(direction.init(&options, &[]).is_ok());
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Nesterov's momentum in the form of Sutskever et al. (2013), as in torch.optim.SGD(nesterov=True). State: m for each
+//! parameter.
+
+use super::momentum::{BETA, accumulate};
+use super::{Applied, Direction, OptionSpec, Options, blend, zeros};
+use raphson_graph::error::Result;
+use raphson_graph::value::Value;
+
+/// m ← βm + g, ω = g + βm
+pub struct Nesterov;
+
+impl Direction for Nesterov {
+    fn name(&self) -> &'static str {
+        "nesterov"
+    }
+
+    fn options(&self) -> &'static [OptionSpec] {
+        const { &[BETA] }
+    }
+
+    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        zeros(self.name(), params)
+    }
+
+    fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
+        let m = accumulate(self.name(), options, params, gradients, state)?;
+        let beta = options.get("beta")?;
+        let omega = m.iter().zip(gradients).map(|(m, g)| blend(m, beta, g, 1.0)).collect::<Result<_>>()?;
+        Ok(Applied { omega, state: m })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn follows_the_plain_loop() {
+        super::super::tests::follow(&super::Nesterov, &[], 1, |_, g, m, _| {
+            m[0] = 0.9 * m[0] + g;
+            g + 0.9 * m[0]
+        });
+    }
+}

@@ -1,0 +1,146 @@
+//! The rule `next` against its PyTorch reference: 200 steps of a small network in f64, four optimizers, starts far too
+//! low and far too high, with and without start-up probes (without them steps are rejected, one of them for a NaN).
+
+use crate::json::Json;
+use crate::program::{Program, close, numbers, placeholders};
+use raphson_graph::derivative::vjp;
+use raphson_graph::dtype::DType;
+use raphson_graph::shape::Shape;
+use raphson_graph::value::Value;
+use raphson_optim::alpha::{self, Finish, Rule, Spec};
+use raphson_optim::direction::{Direction, Options, named};
+
+/// The network's loss on a batch, and what it is a function of.
+struct Problem {
+    params: Vec<Value>,
+    /// x, y, and the weight that makes a batch's loss NaN.
+    batch: Vec<Value>,
+    loss: Value,
+}
+
+fn problem(rows: usize) -> Problem {
+    let input = |sizes: &[usize]| Value::input(Shape::from(sizes), DType::F64);
+    let params = vec![input(&[3, 5]), input(&[5]), input(&[5, 2]), input(&[2])];
+    let batch = vec![input(&[rows, 3]), input(&[rows, 2]), input(&[])];
+    let hidden = batch[0].dot(&params[0]).unwrap().add(&params[1]).unwrap().tanh().unwrap();
+    let out = hidden.dot(&params[2]).unwrap().add(&params[3]).unwrap();
+    let squares = out.sub(&batch[1]).unwrap().square().unwrap();
+    let mean = squares.sum_all().unwrap().scale(1.0 / (2 * rows) as f64).unwrap();
+    let loss = batch[2].mul(&mean).unwrap();
+    Problem { params, batch, loss }
+}
+
+/// The three programs of a run, and its state.
+struct Run {
+    step: Program,
+    probe: [Program; 2],
+    rescale: Program,
+    params: Vec<Vec<f64>>,
+    direction: Vec<Vec<f64>>,
+    state: Vec<Vec<f64>>,
+}
+
+impl Run {
+    fn new(problem: &Problem, direction: &dyn Direction, initial: f64, start: &[Vec<f64>]) -> Run {
+        let Problem { params, batch, loss } = problem;
+        let spec = Spec { initial, ..Spec::defaults(Rule::Next) };
+        let options = Options::new(direction, &[]).unwrap();
+        let direction_start = direction.init(&options, params).unwrap();
+        let state_start = alpha::init(&spec, params).unwrap();
+        let (direction_old, state) = (placeholders(&direction_start), placeholders(&state_start));
+        let gradients = vjp(std::slice::from_ref(loss), params, &[Value::scalar(1.0, DType::F64)]).unwrap();
+        let carry = alpha::begin(&spec, loss, params, &gradients, &state).unwrap();
+        let applied = direction.direction(&options, params, &gradients, &direction_old).unwrap();
+        let (scale, factor) = (Value::scalar(1.0, DType::F64), Value::input(Shape::scalar(), DType::F64));
+        let finish = Finish {
+            loss,
+            params,
+            gradients: &gradients,
+            omega: &applied.omega,
+            direction_old: &direction_old,
+            direction_new: &applied.state,
+            state: &state,
+            carry: &carry,
+            scale: &scale,
+            proposal: &[],
+        };
+        let done = alpha::finish(&spec, finish).unwrap();
+        let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
+        let step = Program::new(&[&params[..], batch, &direction_old, &state].concat(), &outputs);
+        let probe = [10.0, 1.0].map(|reach| {
+            let accept = alpha::probe(&spec, loss, params, &state, reach, &factor).unwrap();
+            Program::new(&[&params[..], batch, &state, std::slice::from_ref(&factor)].concat(), &[accept])
+        });
+        let rescaled = alpha::rescale(&spec, params, &state, &factor, &scale).unwrap();
+        let rescale = Program::new(&[&params[..], &state, &[factor]].concat(), &rescaled);
+        let (direction, state) = (numbers(&direction_start), numbers(&state_start));
+        Run { step, probe, rescale, params: start.to_vec(), direction, state }
+    }
+
+    /// A step; the report.
+    fn step(&mut self, batch: &[Vec<f64>]) -> Vec<f64> {
+        let inputs = [&self.params[..], batch, &self.direction, &self.state].concat();
+        let mut out = self.step.run(&inputs).into_iter();
+        for list in [&mut self.params, &mut self.direction, &mut self.state] {
+            let count = list.len();
+            *list = out.by_ref().take(count).collect();
+        }
+        out.next().unwrap()
+    }
+
+    /// The caller's start-up loop after step `t`.
+    fn start_up(&mut self, t: usize, batch: &[Vec<f64>]) {
+        let (program, tries) = if t == 0 { (&self.probe[0], 14) } else { (&self.probe[1], 3) };
+        let mut factor = 1.0;
+        for _ in 0..tries {
+            let inputs = [&self.params[..], batch, &self.state, &[vec![factor]]].concat();
+            if program.run(&inputs)[0][0] == 1.0 {
+                break;
+            }
+            factor *= 0.2;
+        }
+        if factor < 1.0 {
+            let factor = if t == 0 { factor } else { factor * 0.1 };
+            let inputs = [&self.params[..], &self.state, &[vec![factor]]].concat();
+            let out = self.rescale.run(&inputs);
+            let count = self.params.len();
+            (self.params, self.state) = (out[..count].to_vec(), out[count..].to_vec());
+        }
+    }
+}
+
+#[test]
+fn next_follows_its_reference_for_200_steps() {
+    let data = Json::read("next_trace.json");
+    let rows = data.get("batch").number() as usize;
+    let (x, y) = (data.get("x").flat(), data.get("y").flat());
+    let total = y.len() / 2;
+    let start: Vec<Vec<f64>> = data.get("start").list().iter().map(Json::flat).collect();
+    let problem = problem(rows);
+    for trace in data.get("traces").list() {
+        let (name, initial) = (trace.get("direction").text(), trace.get("initial").number());
+        let probe_steps = trace.get("probeSteps").number() as usize;
+        let mut run = Run::new(&problem, named(name).unwrap(), initial, &start);
+        let (alphas, losses) = (trace.get("alpha").flat(), trace.get("loss").flat());
+        let mut rejections = 0.0;
+        for t in 0..alphas.len() {
+            let row = t * rows % total;
+            let weight = if losses[t].is_nan() { f64::NAN } else { 1.0 };
+            let batch = vec![x[row * 3..][..rows * 3].to_vec(), y[row * 2..][..rows * 2].to_vec(), vec![weight]];
+            let report = run.step(&batch);
+            if t < probe_steps {
+                run.start_up(t, &batch);
+            }
+            let at = format!("{name} from {initial}, {probe_steps} probes, step {t}");
+            let alpha = run.state[0][0];
+            assert!(close(alpha, alphas[t], 1e-6), "{at}: α {alpha}, reference {}", alphas[t]);
+            let same = close(report[0], losses[t], 1e-6) || (report[0].is_nan() && losses[t].is_nan());
+            assert!(same, "{at}: loss {}, reference {}", report[0], losses[t]);
+            rejections += 1.0 - report[7];
+            let finite = [&run.params, &run.direction, &run.state].into_iter().flatten().flatten();
+            // The loss itself is kept as it came.
+            assert_eq!(finite.filter(|value| !value.is_finite()).count(), usize::from(weight.is_nan()), "{at}");
+        }
+        assert_eq!(rejections, trace.get("rejections").number(), "{name} from {initial}, {probe_steps} probes");
+    }
+}

@@ -1,0 +1,144 @@
+/**
+ * `newton`: finds the learning rate α of any optimizer while it trains. Here are the options and their checks; the
+ * formulas are the addon's, the compiled step is `step.ts`'s.
+ */
+import { argumentError } from "../errors";
+import { type AlphaSpec, native } from "../native";
+import type { Optimizer } from "../optim/optimizer";
+import type { Schedule } from "../optim/schedule";
+import type { AlphaRule, Measure } from "./rule";
+
+/**
+ * The rules by name. `next` is the default and costs nothing: it looks at the slope of the last direction on the next
+ * batch. The others measure on the step's own batch. `alt2GradientFreeAsPublished` is kept for the record only: its
+ * slope is that at θ instead of θ′, and on a quadratic at γ = 1 it runs away.
+ */
+export const ALPHA_RULES = [
+  "next",
+  "exact",
+  "retsinas",
+  "alt1",
+  "alt2",
+  "alt2GradientFree",
+  "alt2GradientFreeAsPublished",
+  "hermite",
+  "constant",
+] as const;
+
+/** The name of a built-in rule. */
+export type AlphaRuleName = (typeof ALPHA_RULES)[number];
+
+/** Options of `newton`; what is left out is the rule's own default. */
+export interface NewtonOptions {
+  /** A built-in rule's name, or a rule from `defineAlphaRule`; "next" if not given. */
+  readonly rule?: AlphaRuleName | AlphaRule;
+  /** Slow adaptation, in (0, 1]: the part of Newton's step that is taken. */
+  readonly gamma?: number;
+  /** α never falls below this. */
+  readonly min?: number;
+  /** α never rises above this. */
+  readonly max?: number;
+  /** α before the first step; with `next` it hardly matters. */
+  readonly initial?: number;
+  /** Same-batch rules measure at every k-th step only; 1 if not given. */
+  readonly every?: number;
+  /** Whether proposals that make no sense (a curvature ≤ 0, cancellation) are held back. */
+  readonly guard?: boolean;
+  /** Multiplies α at each step, outside α's own state. */
+  readonly schedule?: Schedule;
+  /** Numbers to measure and record at every step, whether the rule needs them or not. Costs extra passes. */
+  readonly telemetry?: readonly Measure[];
+}
+
+/** An optimizer whose learning rate is found while training. */
+export interface NewtonOptimizer<S = unknown> {
+  readonly kind: "newton";
+  readonly optimizer: Optimizer<S>;
+  readonly rule: AlphaRuleName | AlphaRule;
+  readonly spec: Readonly<AlphaSpec>;
+  readonly schedule: Schedule | undefined;
+  readonly telemetry: readonly Measure[];
+}
+
+const KNOWN = ["rule", "gamma", "min", "max", "initial", "every", "guard", "schedule", "telemetry"];
+
+function checkNumbers(spec: AlphaSpec): void {
+  const { gamma, min, max, initial, every } = spec;
+  const refuse = (sentence: string) => {
+    throw argumentError("newton", sentence);
+  };
+  if (!(gamma > 0 && gamma <= 1)) refuse(`gamma must be greater than 0 and at most 1, not ${gamma}`);
+  for (const [name, value] of Object.entries({ min, max, initial })) {
+    if (!(Number.isFinite(value) && value > 0)) refuse(`${name} must be a positive number, not ${value}`);
+  }
+  if (min >= max) refuse(`min (${min}) must be smaller than max (${max})`);
+  if (initial < min || initial > max) refuse(`initial (${initial}) must lie between min (${min}) and max (${max})`);
+  if (!(Number.isSafeInteger(every) && every >= 1)) refuse(`every must be a whole number of at least 1, not ${every}`);
+}
+
+/** The rule's settings, defaults filled in and checked. */
+function specOf(options: NewtonOptions): AlphaSpec {
+  const { rule = "next" } = options;
+  if (typeof rule === "string" && !ALPHA_RULES.includes(rule)) {
+    throw argumentError("newton", `there is no rule ${JSON.stringify(rule)}; the rules are ${ALPHA_RULES.join(", ")}`);
+  }
+  const name = typeof rule === "string" ? rule : "custom";
+  const base = native.alphaDefaults(name);
+  const initial = options.initial ?? base.initial;
+  const spec: AlphaSpec = {
+    rule: name,
+    gamma: options.gamma ?? base.gamma,
+    // A start outside the default limits moves them; limits that were given stay as they are.
+    min: options.min ?? Math.min(base.min, initial > 0 ? initial : base.min),
+    max: options.max ?? Math.max(base.max, Number.isFinite(initial) ? initial : base.max),
+    initial,
+    every: options.every ?? base.every,
+    guard: options.guard ?? base.guard,
+    needs: typeof rule === "string" ? [] : [...rule.needs],
+  };
+  checkNumbers(spec);
+  if (name === "next" && spec.every !== 1) {
+    throw argumentError("newton", 'every must be 1 with the rule "next", which measures nothing extra; leave it out');
+  }
+  native.alphaCheck(spec);
+  return spec;
+}
+
+/**
+ * Wraps an optimizer so that its learning rate is found while it trains. RaphsonErrors (code ARGUMENT): an unknown rule
+ * or option, `gamma` outside (0, 1], `min` ≥ `max`, numbers that are not finite or not positive.
+ *
+ * ```ts
+ * import { newton, optim } from "raphson";
+ *
+ * const optimizer = newton(optim.adamW({ weightDecay: 0.01 }), { initial: 1e-3 });
+ * console.log(optimizer.spec.rule);   // next
+ * ```
+ */
+export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}): NewtonOptimizer<S> {
+  if (typeof optimizer?.direction !== "function") {
+    throw argumentError("newton", "the first argument must be an optimizer, such as optim.adam()");
+  }
+  const unknown = Object.keys(options).find((name) => !KNOWN.includes(name));
+  if (unknown !== undefined) {
+    throw argumentError("newton", `there is no option ${unknown}; the options are ${KNOWN.join(", ")}`);
+  }
+  if (options.schedule !== undefined && typeof options.schedule !== "function") {
+    throw argumentError("newton", "schedule must be a function of the step, such as schedule.cosine({ steps: 1000 })");
+  }
+  const { rule = "next", schedule, telemetry = [] } = options;
+  return { kind: "newton", optimizer, rule, spec: specOf(options), schedule, telemetry };
+}
+
+/** A plain optimizer as the step sees it: the rule "constant", and the schedule as its factor. */
+export function asNewton<S>(optimizer: Optimizer<S> | NewtonOptimizer<S>): NewtonOptimizer<S> {
+  if ("kind" in optimizer) return optimizer;
+  const { learningRate } = optimizer;
+  const scheduledRate = typeof learningRate === "function";
+  // A schedule gives the whole rate, so that α itself is 1.
+  const initial = scheduledRate ? 1 : learningRate;
+  const schedule = scheduledRate ? learningRate : undefined;
+  const limits = { initial, min: initial / 2, max: initial * 2 };
+  const spec: AlphaSpec = { ...native.alphaDefaults("constant"), ...limits, every: 1, needs: [] };
+  return { kind: "newton", optimizer, rule: "constant", spec, schedule, telemetry: [] };
+}
