@@ -3,19 +3,36 @@
 use super::Runner;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
+use raphson_device::wgpu::Wgpu;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// Every device that this machine has; the cpu once for each instruction set.
+/// Every device that this machine has; the cpu once for each instruction set, wgpu where there is an adapter.
 pub fn all() -> Result<Vec<OnDevice>> {
     let mut runners = Vec::new();
     for cpu in Cpu::each_instruction_set(2)? {
         runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
     }
+    runners.extend(wgpu());
     Ok(runners)
+}
+
+/// The wgpu device, opened once for all tests of a process so that they share pipelines; where there is none, that is
+/// printed.
+pub fn wgpu() -> Option<OnDevice> {
+    static DEVICE: OnceLock<Option<Arc<Wgpu>>> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| match Wgpu::new() {
+        Ok(device) => Some(Arc::new(device)),
+        Err(error) => {
+            println!("wgpu is missing, so nothing is tested on it: {error}");
+            None
+        }
+    });
+    let device: Arc<dyn Device> = device.clone()?;
+    Some(OnDevice::new(device, &[DType::F32, DType::I32, DType::U32, DType::Bool]))
 }
 
 /// Runs graphs on a device.

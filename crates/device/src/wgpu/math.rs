@@ -198,7 +198,8 @@ fn m_rem(x: f32, y: f32) -> f32 {
         "
 fn m_sqrt(x: f32) -> f32 {
     let negative = m_order(x) < 0;
-    return select(sqrt(abs(x)), m_bits(0x7fc00000u), negative || m_nan(x));
+    let root = select(sqrt(abs(x)), x, m_order(x) == 0);
+    return select(root, m_bits(0x7fc00000u), negative || m_nan(x));
 }
 ",
     ),
