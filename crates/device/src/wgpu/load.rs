@@ -53,6 +53,13 @@ struct Printed {
     slots: Slots,
 }
 
+impl Printed {
+    /// Offsets and numbers.
+    fn n_uniforms(&self) -> usize {
+        self.slots.arena.len() + self.text.numbers.len()
+    }
+}
+
 /// Prepare a program.
 pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgram> {
     shared.faults.check()?;
@@ -138,14 +145,15 @@ fn arena(shared: &Shared, words: usize) -> Result<Pooled> {
 
 /// The uniform buffer with all kernels' offsets, and the distance between those of two kernels.
 fn offsets(shared: &Shared, printed: &[Printed]) -> (wgpu::Buffer, u64) {
-    let most = printed.iter().map(|printed| printed.slots.n_offsets()).max().unwrap_or(0);
+    let most = printed.iter().map(Printed::n_uniforms).max().unwrap_or(0);
     let alignment = shared.limits.min_uniform_buffer_offset_alignment as usize;
     let stride = (most.max(1) * 4).next_multiple_of(16).next_multiple_of(alignment.max(16));
     let mut bytes = vec![0; stride * printed.len().max(1)];
     for (position, printed) in printed.iter().enumerate() {
-        for (i, &(word, _)) in printed.slots.arena.iter().enumerate() {
+        let offsets = printed.slots.arena.iter().map(|&(word, _)| word as i32);
+        for (i, value) in offsets.chain(printed.text.numbers.iter().copied()).enumerate() {
             let at = position * stride + 4 * i;
-            bytes[at..at + 4].copy_from_slice(&(word as u32).to_le_bytes());
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
     }
     let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
@@ -159,11 +167,11 @@ fn offsets(shared: &Shared, printed: &[Printed]) -> (wgpu::Buffer, u64) {
 }
 
 fn launch(shared: &Shared, printed: Printed, arena: &Pooled, offsets: &wgpu::Buffer, start: u64) -> Result<Launch> {
+    let size = NonZeroU64::new(16 * printed.n_uniforms().div_ceil(4).max(1) as u64);
     let Printed { text, slots } = printed;
     let written: Vec<bool> = slots.bindings.iter().map(|&(_, written)| written).collect();
     let layout = (!written.is_empty()).then(|| binding_layout(shared, written));
     let pipeline = pipeline(shared, &text.wgsl, layout.as_ref())?;
-    let size = NonZeroU64::new(16 * slots.n_offsets().div_ceil(4).max(1) as u64);
     let base = shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: None,
         layout: &shared.base_layout,

@@ -23,20 +23,17 @@ pub fn row_text(kernel: &RowKernel, slots: &Slots, abilities: &Abilities) -> Res
     let n_kept = countable("an index space", kernel.kept.iter().product())?;
     let n_reduced = countable("a reduction", kernel.reduced.iter().product())?;
     let team = Team::new(&kernel, n_kept as usize, n_reduced as usize, abilities);
-    let mut printer = Printer {
-        kernel: &kernel,
-        slots,
-        frame: Frame {
-            workgroup: team.threads * team.lanes,
-            n_workgroups: (n_kept as usize).div_ceil(team.lanes),
-            subgroups: team.subgroups,
-            ..Frame::default()
-        },
-        team,
-        n_kept,
-        n_reduced,
-        indent: 1,
+    let mut frame = Frame {
+        workgroup: team.threads * team.lanes,
+        n_workgroups: (n_kept as usize).div_ceil(team.lanes),
+        subgroups: team.subgroups,
+        ..Frame::default()
     };
+    let kept = frame.number(n_kept);
+    let reduced = if kernel.reduced.is_empty() { String::new() } else { frame.number(n_reduced) };
+    let in_parts = n_reduced as usize > 2 * PART * team.threads;
+    let mut printer =
+        Printer { kernel: &kernel, slots, frame, team, n_kept: kept, n_reduced: reduced, in_parts, indent: 1 };
     printer.print()?;
     printer.frame.text(slots, abilities)
 }
@@ -46,8 +43,11 @@ struct Printer<'a> {
     slots: &'a Slots,
     frame: Frame,
     team: Team,
-    n_kept: i32,
-    n_reduced: i32,
+    /// Names of the sizes of the index space.
+    n_kept: String,
+    n_reduced: String,
+    /// Whether sums are long enough to be added up in parts.
+    in_parts: bool,
     indent: usize,
 }
 
@@ -70,13 +70,13 @@ impl Printer<'_> {
                 self.line(&format!("let point = group * {lanes} + lane % {lanes};"));
             }
         }
-        let (n_kept, plain) = (self.n_kept, self.kernel.reduced.is_empty());
+        let (n_kept, plain) = (self.n_kept.clone(), self.kernel.reduced.is_empty());
         if plain {
             self.line(&format!("if (point >= {n_kept}) {{ return; }}"));
             self.line("let kept = point;");
         } else {
             // Everyone has to reach the barriers, so those without a point of their own compute the last one along.
-            self.line(&format!("let kept = min(point, {});", n_kept - 1));
+            self.line(&format!("let kept = min(point, {n_kept} - 1);"));
         }
         self.indices("kept", "k", &self.kernel.kept.clone());
         if plain {
@@ -159,9 +159,9 @@ impl Printer<'_> {
     }
 
     fn walk(&mut self, inside: &[usize], accumulators: &[(usize, Accumulator)]) -> Result<()> {
-        let (threads, n) = (self.team.threads, self.n_reduced);
+        let (threads, n) = (self.team.threads, self.n_reduced.clone());
         let sums = accumulators.iter().any(|(_, accumulator)| accumulator.is_float_sum());
-        let in_parts = sums && n as usize > 2 * PART * threads;
+        let in_parts = sums && self.in_parts;
         for (at, accumulator) in accumulators {
             accumulator.declare(*at, in_parts).iter().for_each(|line| self.line(line));
         }
@@ -316,7 +316,8 @@ impl Team {
         let most = WORKGROUP.min(abilities.workgroup);
         let order = kernel.order;
         if kernel.reduced.is_empty() {
-            let lanes = n_kept.next_power_of_two().clamp(1, most);
+            // Not every size has its own workgroup, so that texts are shared.
+            let lanes = if n_kept <= 4096 { most.min(64) } else { most };
             return Team { threads: 1, lanes, order: Order::Column, subgroups: false };
         }
         let all = n_reduced.next_power_of_two().min(most);

@@ -141,18 +141,14 @@ impl Slots {
         staged
     }
 
-    /// Number of offsets.
-    pub fn n_offsets(&self) -> usize {
-        self.arena.len()
-    }
-
-    /// The declarations of the bindings. Group 0 holds the offsets and the arena, group 1 everything else.
-    pub fn declarations(&self) -> String {
+    /// The declarations of the bindings. Group 0 holds the offsets (with some numbers behind them) and the arena, group
+    /// 1 everything else.
+    pub fn declarations(&self, n_numbers: usize) -> String {
         let mut text = format!(
             "struct Offsets {{ word: array<vec4<i32>, {}> }}\n\
              @group(0) @binding(0) var<uniform> offsets: Offsets;\n\
              @group(0) @binding(1) var<storage, read_write> arena: array<u32>;\n",
-            self.n_offsets().div_ceil(4).max(1)
+            (self.arena.len() + n_numbers).div_ceil(4).max(1)
         );
         for (position, (_, written)) in self.bindings.iter().enumerate() {
             let access = if *written { "read_write" } else { "read" };
@@ -162,11 +158,13 @@ impl Slots {
         text
     }
 
-    /// The offsets as variables, for the top of the entry point.
-    pub fn offset_variables(&self) -> String {
+    /// The offsets and numbers as variables, for the top of the entry point.
+    pub fn uniform_variables(&self, n_numbers: usize) -> String {
         let component = |i: usize| ["x", "y", "z", "w"][i % 4];
-        let line = |i: usize| format!("    let o{i} = offsets.word[{}].{};\n", i / 4, component(i));
-        (0..self.n_offsets()).map(line).collect()
+        let offsets = (0..self.arena.len()).map(|i| format!("o{i}"));
+        let names = offsets.chain((0..n_numbers).map(|i| format!("n{i}")));
+        let line = |(i, name)| format!("    let {name} = offsets.word[{}].{};\n", i / 4, component(i));
+        names.enumerate().map(line).collect()
     }
 
     /// The word at `index` (an i32 expression).

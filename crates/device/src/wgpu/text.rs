@@ -21,6 +21,8 @@ pub struct Text {
     pub wgsl: String,
     /// Workgroups along x and y.
     pub workgroups: (u32, u32),
+    /// What stands behind the offsets in the uniform buffer.
+    pub numbers: Vec<i32>,
 }
 
 /// A body to be framed.
@@ -33,9 +35,18 @@ pub struct Frame {
     pub workgroup: usize,
     pub n_workgroups: usize,
     pub subgroups: bool,
+    /// Sizes that the body knows as `n0`, `n1`, … instead of as constants, so that kernels that differ only by them
+    /// share a text.
+    pub numbers: Vec<i32>,
 }
 
 impl Frame {
+    /// The name of a new number.
+    pub fn number(&mut self, value: i32) -> String {
+        self.numbers.push(value);
+        format!("n{}", self.numbers.len() - 1)
+    }
+
     /// The whole text.
     pub fn text(self, slots: &Slots, abilities: &Abilities) -> Result<Text> {
         let (x, y) = spread(self.n_workgroups, abilities.workgroups)?;
@@ -56,15 +67,15 @@ impl Frame {
         };
         let wgsl = format!(
             "{declarations}{shared}{functions}@compute @workgroup_size({workgroup})\nfn main({arguments}) {{\n\
-             {offsets}    let group = {group};\n    let lane = i32(index);\n{guard}{body}}}\n",
-            declarations = slots.declarations(),
+             {variables}    let group = {group};\n    let lane = i32(index);\n{guard}{body}}}\n",
+            declarations = slots.declarations(self.numbers.len()),
             shared = self.shared,
             functions = functions_for(&self.body),
             workgroup = self.workgroup,
-            offsets = slots.offset_variables(),
+            variables = slots.uniform_variables(self.numbers.len()),
             body = self.body,
         );
-        Ok(Text { wgsl, workgroups: (x, y) })
+        Ok(Text { wgsl, workgroups: (x, y), numbers: self.numbers })
     }
 }
 
