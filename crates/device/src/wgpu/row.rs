@@ -10,10 +10,13 @@ use raphson_compile::program::{Instr, Level, Order, RowKernel, Step, View};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::Reg;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Sums of more terms than this are added up in parts of this many, for accuracy.
 const PART: usize = 32;
+/// Reductions of at most this many elements are left to one invocation: sharing them costs more than it gains.
+const SHORT: usize = 16;
 /// Invocations of a workgroup where nothing asks for another number.
 const WORKGROUP: usize = 256;
 
@@ -32,8 +35,9 @@ pub fn row_text(kernel: &RowKernel, slots: &Slots, abilities: &Abilities) -> Res
     let kept = frame.number(n_kept);
     let reduced = if kernel.reduced.is_empty() { String::new() } else { frame.number(n_reduced) };
     let in_parts = n_reduced as usize > 2 * PART * team.threads;
+    let strides = HashMap::new();
     let mut printer =
-        Printer { kernel: &kernel, slots, frame, team, n_kept: kept, n_reduced: reduced, in_parts, indent: 1 };
+        Printer { kernel: &kernel, slots, frame, team, n_kept: kept, n_reduced: reduced, in_parts, strides, indent: 1 };
     printer.print()?;
     printer.frame.text(slots, abilities)
 }
@@ -48,6 +52,8 @@ struct Printer<'a> {
     n_reduced: String,
     /// Whether sums are long enough to be added up in parts.
     in_parts: bool,
+    /// Strides and offsets that are numbers, by value.
+    strides: HashMap<i64, String>,
     indent: usize,
 }
 
@@ -206,6 +212,19 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// The value of a view. Where no axis needs a division, strides are numbers: such kernels share a text whatever
+    /// their sizes.
+    fn position(&mut self, view: &View, level: Level) -> String {
+        let shared = self.kernel.kept.len() <= 1 && self.kernel.reduced.len() <= 1;
+        position(view, level, |value| {
+            if !shared {
+                return format!("i32({value})");
+            }
+            let frame = &mut self.frame;
+            self.strides.entry(value).or_insert_with(|| frame.number(value as i32)).clone()
+        })
+    }
+
     fn dtype(&self, reg: Reg) -> DType {
         self.kernel.steps[reg.0 as usize].dtype
     }
@@ -214,19 +233,24 @@ impl Printer<'_> {
     fn step(&mut self, at: usize) -> Result<()> {
         let step = &self.kernel.steps[at];
         let dtype = step.dtype;
-        let position = |view: &View| position(view, step.level);
+        let index = match &step.instr {
+            Instr::Load { view, .. } | Instr::Index(view) | Instr::Store { view, .. } => {
+                self.position(view, step.level)
+            }
+            Instr::Const(_) | Instr::Prim { .. } | Instr::Reduce { .. } => String::new(),
+        };
         let text = match &step.instr {
-            Instr::Load { buffer, view } => self.slots.load(*buffer, dtype, &position(view)),
+            Instr::Load { buffer, .. } => self.slots.load(*buffer, dtype, &index),
             Instr::Const(value) => literal(*value, dtype),
-            Instr::Index(view) => format!("{}({})", type_name(dtype), position(view)),
+            Instr::Index(_) => format!("{}({index})", type_name(dtype)),
             Instr::Prim { prim, args } => {
                 let args = &args[..prim.arity()];
                 let names: Vec<String> = args.iter().map(|reg| format!("v{}", reg.0)).collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 expression(*prim, &names, self.dtype(args[args.len() - 1]), dtype)?
             }
-            Instr::Store { buffer, view, value } => {
-                let statement = self.slots.store(*buffer, dtype, &position(view), &format!("v{}", value.0));
+            Instr::Store { buffer, value, .. } => {
+                let statement = self.slots.store(*buffer, dtype, &index, &format!("v{}", value.0));
                 self.line(&statement);
                 return Ok(());
             }
@@ -247,14 +271,14 @@ fn operands(instr: &Instr) -> Vec<Reg> {
     }
 }
 
-/// The value of a view as an expression.
-fn position(view: &View, level: Level) -> String {
+/// The value of a view as an expression; `constant` writes its strides and its offset.
+fn position(view: &View, level: Level, mut constant: impl FnMut(i64) -> String) -> String {
     let mut text = String::new();
     let mut add = |stride: i64, name: String| {
         let term = match stride {
             0 => return,
             1 => name,
-            _ => format!("{name} * ({stride})"),
+            _ => format!("{name} * {}", constant(stride)),
         };
         text.push_str(if text.is_empty() { "" } else { " + " });
         text.push_str(&term);
@@ -264,9 +288,10 @@ fn position(view: &View, level: Level) -> String {
         view.reduced.iter().enumerate().for_each(|(axis, &stride)| add(stride, format!("r{axis}")));
     }
     match (view.offset, text.is_empty()) {
-        (offset, true) => format!("i32({offset})"),
+        (0, true) => "0".to_string(),
+        (offset, true) => constant(offset),
         (0, false) => text,
-        (offset, false) => format!("{text} + ({offset})"),
+        (offset, false) => format!("{text} + {}", constant(offset)),
     }
 }
 
@@ -320,15 +345,15 @@ impl Team {
             let lanes = if n_kept <= 4096 { most.min(64) } else { most };
             return Team { threads: 1, lanes, order: Order::Column, subgroups: false };
         }
-        let all = n_reduced.next_power_of_two().min(most);
+        let all = if n_reduced <= SHORT { 1 } else { n_reduced.next_power_of_two().min(most) };
         let (threads, lanes) = match order {
             // Few rows: every thread that helps. Many: a few elements for each thread, several rows in a workgroup.
             Order::Row => {
                 let threads = if n_kept < 256 { all } else { (all / 4).max(1) };
-                (threads, (most / threads).min(n_kept.next_power_of_two()))
+                (threads, (most / threads).min(n_kept.next_power_of_two().max(32 / threads)))
             }
             Order::Column => {
-                let lanes = n_kept.next_power_of_two().min(32);
+                let lanes = n_kept.next_power_of_two().clamp(8, 32);
                 let share = if n_kept < 4096 { all } else { (all / 4).clamp(1, 8) };
                 (share.min(most / lanes).max(1), lanes)
             }
@@ -352,7 +377,8 @@ mod tests {
     #[test]
     fn views_print_as_sums() {
         let view = View { offset: 3, kept: vec![1, -4], reduced: vec![0, 2] };
-        assert_eq!(position(&view, Level::Full), "k0 + k1 * (-4) + r1 * (2) + (3)");
-        assert_eq!(position(&view, Level::Kept), "k0 + k1 * (-4) + (3)");
+        let constant = |value: i64| format!("({value})");
+        assert_eq!(position(&view, Level::Full, constant), "k0 + k1 * (-4) + r1 * (2) + (3)");
+        assert_eq!(position(&view, Level::Kept, constant), "k0 + k1 * (-4) + (3)");
     }
 }
