@@ -31,20 +31,24 @@ pub fn wgpu() -> Option<OnDevice> {
             None
         }
     });
-    let device: Arc<dyn Device> = device.clone()?;
-    Some(OnDevice::new(device, &[DType::F32, DType::I32, DType::U32, DType::Bool]))
+    let device = device.clone()?;
+    let everything = std::env::var("RAPHSON_TEST").is_ok_and(|which| which == "all");
+    // A software renderer takes tens of milliseconds to compile a kernel.
+    let one_in = if device.is_software() && !everything { 5 } else { 1 };
+    Some(OnDevice { device, dtypes: &[DType::F32, DType::I32, DType::U32, DType::Bool], one_in })
 }
 
 /// Runs graphs on a device.
 pub struct OnDevice {
     device: Arc<dyn Device>,
     dtypes: &'static [DType],
+    one_in: u64,
 }
 
 impl OnDevice {
     /// A runner on `device`, which has these dtypes.
     pub fn new(device: Arc<dyn Device>, dtypes: &'static [DType]) -> OnDevice {
-        OnDevice { device, dtypes }
+        OnDevice { device, dtypes, one_in: 1 }
     }
 
     /// Run with some inputs donated: an output may take over their memory.
@@ -74,6 +78,10 @@ impl Runner for OnDevice {
 
     fn supports(&self, dtype: DType) -> bool {
         self.dtypes.contains(&dtype)
+    }
+
+    fn one_in(&self) -> u64 {
+        self.one_in
     }
 
     fn run(&self, graph: &Graph, inputs: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {

@@ -173,7 +173,7 @@ impl Team {
     /// The greater key wins; of equal keys the one that came first.
     fn combine_positions(&self, at: usize) -> (String, Vec<String>) {
         if self.threads == 1 {
-            return (String::new(), vec![format!("let v{at}: i32 = pos{at};")]);
+            return (String::new(), vec![format!("let v{at}: i32 = max(pos{at}, 0);")]);
         }
         let n = self.threads * self.lanes;
         let shared =
@@ -196,7 +196,7 @@ impl Team {
                 "}".to_string(),
             ]
         }));
-        lines.push(format!("let v{at}: i32 = shared_position[{}];", self.first()));
+        lines.push(format!("let v{at}: i32 = max(shared_position[{}], 0);", self.first()));
         lines.push("workgroupBarrier();".to_string());
         (shared, lines)
     }

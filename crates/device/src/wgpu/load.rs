@@ -1,6 +1,7 @@
 //! Preparing a program: placing its buffers, printing its kernels, making (or finding) their pipelines.
 
 use super::Shared;
+use super::bounds::check_bounds;
 use super::dot::dot_text;
 use super::gather::{gather_text, pack_text, scatter_text};
 use super::lower::lowered;
@@ -67,6 +68,7 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
         let message = "f64 is not available on wgpu; use f32 or device: \"cpu\"";
         return Err(Error::new(Code::Device, "device", message));
     }
+    check_bounds(program)?;
     let (inputs, outputs) = ends(program);
     let program = lowered(program);
     let checked: Vec<Checked> = program.kernels.iter().filter_map(checks).collect();
@@ -131,8 +133,8 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
 
 /// The arena's memory.
 fn arena(shared: &Shared, words: usize) -> Result<Pooled> {
-    let bytes = words * 4;
-    let limit = shared.limits.max_buffer_size.min(u64::from(shared.limits.max_storage_buffer_binding_size));
+    let bytes = words.saturating_mul(4);
+    let limit = shared.most_bytes;
     if bytes as u64 > limit {
         let message = format!(
             "this program needs {bytes} bytes of temporaries; this adapter binds at most {limit} bytes. Use smaller \
@@ -239,8 +241,8 @@ fn pipeline(shared: &Shared, wgsl: &str, layout: Option<&wgpu::BindGroupLayout>)
     let descriptor = wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     let checks =
         if shared.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
-    // SAFETY: the text was printed from a program whose views stay inside its buffers; indices that come from data are
-    // compared with their axis before use, loops have constant bounds, and divisors are tested.
+    // SAFETY: the text was printed from a program whose views stay inside its buffers (`check_bounds`); indices that come
+    // from data are compared with their axis before use, loops have bounds, and divisors are tested.
     let module = unsafe { shared.device.create_shader_module_trusted(descriptor, checks) };
     let groups: Vec<Option<&wgpu::BindGroupLayout>> =
         std::iter::once(Some(&shared.base_layout)).chain(layout.map(Some)).collect();

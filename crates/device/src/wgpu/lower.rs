@@ -18,7 +18,7 @@ const TERMS: usize = 128;
 /// The same program in other kernels.
 pub fn lowered(program: &Program) -> Program {
     let mut result = Program { kernels: Vec::with_capacity(program.kernels.len()), ..program.clone() };
-    for kernel in &program.kernels {
+    for kernel in program.kernels.iter().filter(|kernel| writes(kernel)) {
         match kernel {
             Kernel::Fill { buffer, value } => fill(&mut result, *buffer, *value),
             Kernel::Dot(dot) if dot.m.min(dot.n).min(dot.k) <= THIN => {
@@ -33,6 +33,17 @@ pub fn lowered(program: &Program) -> Program {
         }
     }
     result
+}
+
+/// Whether a kernel has anything to write.
+fn writes(kernel: &Kernel) -> bool {
+    match kernel {
+        Kernel::Row(row) => !row.kept.contains(&0),
+        Kernel::Dot(dot) => !dot.batch.contains(&0) && dot.m * dot.n > 0,
+        Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
+        Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
+        Kernel::Fill { .. } => true,
+    }
 }
 
 fn fill(program: &mut Program, buffer: BufferId, value: Scalar) {

@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(class_of(1 << 20), 1 << 20);
         for bytes in [1000, 5000, 70_000, 1_000_001, 123_456_789] {
             let class = class_of(bytes);
-            assert!(class >= bytes && class % 256 == 0 && class_of(class) == class);
+            assert!(class >= bytes && class.is_multiple_of(256) && class_of(class) == class);
             assert!(bytes < 5000 || class <= bytes + bytes / 8, "{bytes} {class}");
         }
     }

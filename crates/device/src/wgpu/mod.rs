@@ -2,6 +2,7 @@
 //! kernel (`row`, `dot`, `gather` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
+mod bounds;
 mod combine;
 mod dot;
 mod faults;
@@ -22,7 +23,7 @@ use faults::{Faults, guarded};
 use memory::{Pool, Pooled, READ_BACK, STORAGE};
 use raphson_compile::program::Program;
 use raphson_graph::error::{Code, Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +32,9 @@ use text::Abilities;
 
 /// Backends that are compiled in.
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// Runs that may be queued before the next one waits.
+const MOST_IN_FLIGHT: usize = 32;
 
 /// How to open a device. The default is right for everyone but tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,10 @@ struct Shared {
     limits: wgpu::Limits,
     abilities: Abilities,
     checked: bool,
+    /// The largest buffer that a kernel can bind.
+    most_bytes: u64,
+    /// Runs that may not be done yet, the oldest first.
+    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     faults: Arc<Faults>,
     pool: Arc<Pool>,
     pipelines: Mutex<HashMap<String, Arc<wgpu::ComputePipeline>>>,
@@ -99,6 +107,11 @@ impl Wgpu {
     /// An adapter opened in a certain way.
     pub fn with_settings(settings: Settings) -> Result<Wgpu> {
         guarded(|| Shared::open(settings).map(|shared| Wgpu { shared: Arc::new(shared) }))
+    }
+
+    /// Whether this is a software renderer rather than a GPU.
+    pub fn is_software(&self) -> bool {
+        self.shared.info.device_type == wgpu::DeviceType::Cpu
     }
 
     /// Threads of a subgroup, at least and at most; `None` where the adapter has no subgroup operations.
@@ -169,7 +182,9 @@ impl Shared {
             Error::new(Code::Device, "device", format!("{} cannot be opened: {error}", title(&info)))
         })?;
         let faults = watched(&device);
-        let most_bytes = limits.max_buffer_size.min(u64::from(limits.max_storage_buffer_binding_size)) / 4 * 4;
+        // Words are counted in i32.
+        let countable = 4 * (i32::MAX as u64 / 2);
+        let most_bytes = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size).min(countable) / 256 * 256;
         let abilities = Abilities {
             subgroups,
             workgroup: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) as usize,
@@ -184,6 +199,8 @@ impl Shared {
             limits,
             abilities,
             checked: settings.checked,
+            most_bytes,
+            in_flight: Mutex::default(),
             faults,
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
@@ -231,6 +248,17 @@ impl Shared {
         }
         run::check_pending(self, true)?;
         self.faults.check()
+    }
+
+    /// Submit a run. A caller who never reads anything back must not get ahead without bound, so the oldest of many runs
+    /// is waited for.
+    fn submit(&self, commands: wgpu::CommandBuffer) -> Result<()> {
+        let submission = self.queue.submit([commands]);
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.push_back(submission);
+        let oldest = if in_flight.len() > MOST_IN_FLIGHT { in_flight.pop_front() } else { None };
+        drop(in_flight);
+        oldest.map_or(Ok(()), |oldest| self.wait(oldest))
     }
 
     /// Wait until a submission is done.

@@ -50,7 +50,7 @@ impl WgpuProgram {
         }
         self.record(&mut encoder, &inputs, &outputs)?;
         let staging = self.record_flags(&mut encoder)?;
-        shared.queue.submit([encoder.finish()]);
+        shared.submit(encoder.finish())?;
         if let Some(staging) = staging {
             self.await_flags(staging);
         }
@@ -214,10 +214,12 @@ impl Pending {
             view.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
         };
         self.staging.buffer.unmap();
-        for (flag, Checked { op, axis }) in flags.into_iter().zip(self.checked.iter()).filter(|&(flag, _)| flag != 0) {
-            let message = format!("the index at position {} is outside an axis of size {axis}", flag - 1);
-            return Err(Error::new(Code::Index, *op, message));
+        match flags.into_iter().zip(self.checked.iter()).find(|&(flag, _)| flag != 0) {
+            None => Ok(()),
+            Some((flag, Checked { op, axis })) => {
+                let message = format!("the index at position {} is outside an axis of size {axis}", flag - 1);
+                Err(Error::new(Code::Index, *op, message))
+            }
         }
-        Ok(())
     }
 }
