@@ -27,7 +27,8 @@ export function initialState(newton: NewtonOptimizer, params: readonly AnyTensor
   const { optimizer, rule, spec } = newton;
   const directionTree = flatten(optimizer.init(params), optimizer.name);
   const ownRuleTree = flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule");
-  const ruleState = native.alphaInit(spec, handlesOf(params)).map((handle) => fromHandle(handle));
+  const ruleHandles = native.alphaInit(spec, handlesOf(params), handlesOf(directionTree.tensors));
+  const ruleState = ruleHandles.map((handle) => fromHandle(handle));
   // dtypes and shapes are read now: they stay known after the scope has freed the tensors
   const ruleKinds = ruleState.map(kindOf);
   for (const tensor of [...directionTree.tensors, ...ownRuleTree.tensors]) kindOf(tensor);

@@ -9,9 +9,9 @@ use raphson_graph::flat::NodeIndex;
 use std::collections::{HashMap, HashSet};
 
 /// More nodes than this never share a kernel.
-const MAX_NODES: usize = 192;
-/// How many nodes that read the same node are considered as siblings.
-const MAX_SIBLINGS: usize = 6;
+const MAX_NODES: usize = 1024;
+/// How many groups over the same index space are considered as company for a node that finds no operand in a register.
+const MAX_SIBLINGS: usize = 16;
 
 /// Nodes that share a kernel: one opaque node, or fusible ones over the index space `shape`, of which `axes` are reduced.
 #[derive(Clone, Debug)]
@@ -47,7 +47,8 @@ pub fn group(lowered: &Lowered) -> Groups {
         groups: Vec::new(),
         of: vec![None; lowered.nodes.len()],
         level: vec![Level::Full; lowered.nodes.len()],
-        readers: HashMap::new(),
+        spaces: HashMap::new(),
+        reads: Vec::new(),
     };
     for index in 0..lowered.nodes.len() {
         grouping.place(index as NodeIndex);
@@ -61,8 +62,10 @@ struct Grouping<'a> {
     groups: Vec<Group>,
     of: Vec<Option<usize>>,
     level: Vec<Level>,
-    /// Nodes that read a node, in order.
-    readers: HashMap<NodeIndex, Vec<NodeIndex>>,
+    /// Fusible groups by stage and shape, in order.
+    spaces: HashMap<(u32, Vec<usize>), Vec<usize>>,
+    /// What the nodes of each group read.
+    reads: Vec<HashSet<NodeIndex>>,
 }
 
 impl Grouping<'_> {
@@ -76,11 +79,8 @@ impl Grouping<'_> {
             return;
         }
         let (stage, company) = self.company(node);
-        let (group, level) = company.or_else(|| self.sibling(node, stage)).unwrap_or_else(|| {
-            let fusible = node.is_fusible();
-            self.groups.push(Group { shape: node.domain.clone(), axes: Vec::new(), stage, nodes: Vec::new(), fusible });
-            (self.groups.len() - 1, Level::Full)
-        });
+        let place = company.or_else(|| self.sibling(node, stage));
+        let (group, level) = place.unwrap_or_else(|| (self.found(node, stage), Level::Full));
         let level = match &node.kind {
             // What a reduction defines lives at the kept level.
             Kind::Reduce { axes, .. } => {
@@ -92,12 +92,21 @@ impl Grouping<'_> {
         self.level[index as usize] = level;
         self.of[index as usize] = Some(group);
         self.groups[group].nodes.push(index);
-        for access in node.operands.iter().filter(|a| !self.lowered.nodes[a.base as usize].is_virtual()) {
-            let readers = self.readers.entry(access.base).or_default();
-            if readers.last() != Some(&index) {
-                readers.push(index);
-            }
+        let stored = node.operands.iter().filter(|access| !self.node(access.base).is_virtual());
+        let stored: Vec<NodeIndex> = stored.map(|access| access.base).collect();
+        self.reads[group].extend(stored);
+    }
+
+    /// A new group for this node.
+    fn found(&mut self, node: &Node, stage: u32) -> usize {
+        let group = self.groups.len();
+        let (shape, fusible) = (node.domain.clone(), node.is_fusible());
+        if fusible {
+            self.spaces.entry((stage, shape.clone())).or_default().push(group);
         }
+        self.groups.push(Group { shape, axes: Vec::new(), stage, nodes: Vec::new(), fusible });
+        self.reads.push(HashSet::new());
+        group
     }
 
     /// The least stage of a group that reads this node from memory.
@@ -149,6 +158,8 @@ impl Grouping<'_> {
         let nodes = std::mem::take(&mut self.groups[from].nodes);
         nodes.iter().for_each(|&node| self.of[node as usize] = Some(into));
         self.groups[into].nodes.extend(nodes);
+        let reads = std::mem::take(&mut self.reads[from]);
+        self.reads[into].extend(reads);
     }
 
     /// A group of the same stage that reads the same memory over the same index space.
@@ -156,18 +167,12 @@ impl Grouping<'_> {
         if !node.is_fusible() {
             return None;
         }
-        for access in node.operands.iter().filter(|access| !self.node(access.base).is_virtual()) {
-            let readers = self.readers.get(&access.base).map_or(&[][..], |readers| readers);
-            for reader in readers.iter().rev().take(MAX_SIBLINGS) {
-                let Some(group) = self.of[*reader as usize] else { continue };
-                if self.groups[group].stage == stage
-                    && let Some(level) = self.level_in(node, &self.groups[group])
-                {
-                    return Some((group, level));
-                }
-            }
-        }
-        None
+        let groups = self.spaces.get(&(stage, node.domain.clone()))?;
+        groups.iter().rev().take(MAX_SIBLINGS).find_map(|&group| {
+            let shares = node.operands.iter().any(|access| self.reads[group].contains(&access.base));
+            let level = self.level_in(node, &self.groups[group])?;
+            shares.then_some((group, level))
+        })
     }
 
     /// At which level the node would compute in the group, if its shape fits.

@@ -1,12 +1,13 @@
 //! Fusion, ordering and memory planning: a flat graph becomes a flat list of kernels over planned buffers.
 //!
-//! Four steps, a file each: `split` breaks long reductions in two so that they can run in parallel; `lower` turns movement
-//! ops into strided accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places
+//! Five steps, a file each: `orient` turns products round whose transpose is wanted; `split` breaks long reductions in
+//! two so that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places
 //! their buffers. No device is named here.
 
 mod emit;
 mod group;
 mod lower;
+mod orient;
 mod plan;
 pub mod program;
 mod split;
@@ -21,7 +22,9 @@ pub fn compile(graph: &Graph, donated: &[bool]) -> Result<Program> {
         let message = format!("{} donation flags for {} inputs", donated.len(), graph.inputs.len());
         return Err(Error::internal("compile", message));
     }
-    let lowered = lower::lower(&split::split_reductions(&simplify(graph)));
+    // The product that was turned round is dead after `orient`; simplifying again drops it.
+    let oriented = simplify(&orient::orient_products(&simplify(graph)));
+    let lowered = lower::lower(&split::split_reductions(&oriented));
     let groups = group::group(&lowered);
     let emitted = emit::emit(&lowered, &groups);
     Ok(plan::plan(emitted, donated))

@@ -90,8 +90,11 @@ pub fn alpha_check(spec: AlphaSpec) -> napi::Result<()> {
 
 /// A rule's state before the first step.
 #[napi]
-pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>) -> napi::Result<Vec<f64>> {
-    call_values("alpha", |handles| alpha::init(&spec.checked()?, &handles.get_all("alpha", &params)?))
+pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>, direction: Vec<f64>) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| {
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        alpha::init(&spec.checked()?, &all(&params)?, &all(&direction)?)
+    })
 }
 
 /// The part of a step before the direction.

@@ -279,7 +279,13 @@ impl<'a> Lowering<'a> {
         let action = match &step.instr {
             Instr::Load { buffer, view } => Action::Load(self.access(Some(*buffer), view, level, step.dtype)?),
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
-            Instr::Prim { prim, .. } => Action::Map(self.find_map(*prim, step, self.args(i))?),
+            Instr::Prim { prim, .. } => {
+                let run = self.find_map(*prim, step, self.args(i))?;
+                let run = self.find_uniform(*prim, i).unwrap_or(run);
+                // One condition for the whole launch: take one operand, and leave the other one's memory alone.
+                let uniform = *prim == Prim::Select && self.everywhere[self.args(i)[0].0 as usize].is_some();
+                if uniform { Action::Choose(step.dtype.size_bytes()) } else { Action::Map(run) }
+            }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
             }
@@ -294,6 +300,18 @@ impl<'a> Lowering<'a> {
             Level::Kept => self.kept[i] = Some(out),
         }
         Ok(())
+    }
+
+    /// The loop for a step with a single value for one of two operands, if there is one of its own.
+    fn find_uniform(&self, prim: Prim, i: usize) -> Option<super::isa::LoopFn> {
+        let &[a, b] = self.args(i) else { return None };
+        let single = |reg: Reg| self.everywhere[reg.0 as usize].is_some();
+        let first = match (single(a), single(b)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => return None,
+        };
+        map::find_uniform(self.set, prim, self.kernel.steps[i].dtype, first)
     }
 
     fn find_map(&self, prim: Prim, step: &Step, args: &[Reg]) -> Result<super::isa::LoopFn> {

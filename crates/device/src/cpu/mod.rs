@@ -13,6 +13,7 @@ mod math;
 mod memory;
 mod plan;
 mod pool;
+mod profile;
 mod reduce;
 mod row;
 mod tile;
@@ -22,12 +23,14 @@ use crate::{Description, Device, Loaded, Memory, Usage};
 use isa::Level;
 use memory::{ALIGN, Block, Pool};
 use pool::Crew;
+use profile::Profile;
 use raphson_compile::program::{BufferId, Kernel, Place, Program};
 use raphson_graph::error::{Code, Error, Result};
 use row::{Bases, Scratches};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The most threads a device takes; more is surely a mistake.
 const MOST_THREADS: usize = 1024;
@@ -133,7 +136,8 @@ impl Device for Cpu {
         let scratches = Scratches::new(plans, self.crew.n_threads(), &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
         let (crew, pool) = (self.crew.clone(), self.pool.clone());
-        Ok(Box::new(CpuProgram { program, kernels, crew, pool, scratches, arena: None, bases }))
+        let profile = Profile::wanted(&program);
+        Ok(Box::new(CpuProgram { program, kernels, crew, pool, scratches, arena: None, bases, profile }))
     }
 
     fn trim(&self) {
@@ -208,6 +212,7 @@ struct CpuProgram {
     arena: Option<Block>,
     /// Kept between runs to save the allocation; filled anew by each.
     bases: Bases,
+    profile: Option<Profile>,
 }
 
 impl CpuProgram {
@@ -278,7 +283,8 @@ impl CpuProgram {
     /// The bases are those of this run.
     unsafe fn run_kernels(&mut self) -> Result<()> {
         let (bases, crew) = (&self.bases, &*self.crew);
-        for (kernel, prepared) in self.program.kernels.iter().zip(&self.kernels) {
+        for (position, (kernel, prepared)) in self.program.kernels.iter().zip(&self.kernels).enumerate() {
+            let start = self.profile.as_ref().map(|_| Instant::now());
             // SAFETY: `place` gave every buffer memory of its size and alignment; blocks that are written are new, or
             // ours alone, or the arena, which belongs to this program.
             unsafe {
@@ -296,6 +302,9 @@ impl CpuProgram {
                     }
                 }
             }
+            if let (Some(profile), Some(start)) = (&mut self.profile, start) {
+                profile.add(position, start);
+            }
         }
         Ok(())
     }
@@ -309,7 +318,16 @@ impl Loaded for CpuProgram {
         // only spoil the contents of this run's memory, which is dropped then.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { self.run_kernels() }));
         outcome.unwrap_or_else(|payload| Err(Error::internal("run", panic_text(&*payload))))?;
+        self.profile.iter_mut().for_each(Profile::run);
         Ok(outputs)
+    }
+}
+
+impl Drop for CpuProgram {
+    fn drop(&mut self) {
+        if let Some(profile) = &self.profile {
+            eprint!("{}", profile.table(&self.program));
+        }
     }
 }
 

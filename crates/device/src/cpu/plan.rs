@@ -106,6 +106,8 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
+    /// The second or the third operand, by the first element of the first; the number is the bytes of an element.
+    Choose(usize),
     /// A kept value for every point; the number is the bytes of an element.
     Expand(usize),
     /// Start accumulator number `.0`.

@@ -245,6 +245,10 @@ impl Tiles<'_> {
                     args.out = self.place(op);
                     run(&args);
                 }
+                Action::Choose(size) => {
+                    let chosen = if *args.a != 0 { args.b } else { args.c };
+                    std::ptr::copy(chosen, self.place(op), n * size);
+                }
                 Action::Expand(size) => self.expand(op, size),
                 Action::Begin(accumulator, run) => {
                     args.out = self.accumulator(accumulator);

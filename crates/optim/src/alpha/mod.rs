@@ -249,11 +249,11 @@ pub struct Finished {
 }
 
 /// The rule's state before the first step. `state[0]` is α, an f64 scalar.
-pub fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
+pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
     match spec.rule.family() {
         Family::Constant => Ok(constant::init(spec)),
-        Family::Next => next::init(spec, params),
+        Family::Next => next::init(spec, params, direction),
         Family::Measured => Ok(guard::init(spec)),
     }
 }

@@ -4,8 +4,8 @@
 //! steps the caller may probe (forward passes) whether the start was far off.
 //!
 //! Letters: e the direction, or its decaying sum where the optimizer has no memory; d = ⟨g, e⟩ at the last accepted
-//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then e, θ_prev and ω for each
-//! parameter.
+//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then θ_prev and ω for each
+//! parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
 
 use super::measure::inner;
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved, number, report};
@@ -49,16 +49,17 @@ struct State<'a> {
     loss_deviation: &'a Value,
     /// The loss of the last step's batch, accepted or not.
     loss: &'a Value,
-    trace: &'a [Value],
     start: &'a [Value],
     omega: &'a [Value],
+    /// e, where it is not simply ω.
+    trace: Option<&'a [Value]>,
 }
 
-pub(super) fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
+pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
     // Nodes of their own: each is donated to the step.
     let mut state: Vec<Value> = (0..SCALARS).map(|_| number(0.0)).collect();
     state[0] = number(spec.initial);
-    for _ in 0..3 {
+    for _ in 0..if direction.is_empty() { 3 } else { 2 } {
         state.extend(params.iter().map(|param| param.like(0.0)));
     }
     Ok(state)
@@ -67,16 +68,19 @@ pub(super) fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
 impl<'a> State<'a> {
     fn read(params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
         let count = params.len();
-        let Some((scalars, rest)) = state.split_at_checked(SCALARS).filter(|(_, rest)| rest.len() == 3 * count) else {
-            let message = format!("{} state tensors; it has {}", state.len(), SCALARS + 3 * count);
+        let fits = |rest: &[Value]| rest.len() == 2 * count || rest.len() == 3 * count;
+        let Some((scalars, rest)) = state.split_at_checked(SCALARS).filter(|(_, rest)| fits(rest)) else {
+            let (least, most) = (SCALARS + 2 * count, SCALARS + 3 * count);
+            let message = format!("{} state tensors; it has {least}, or {most} with a trace", state.len());
             return Err(Error::argument(Rule::Next.name(), message));
         };
         scalars.iter().try_for_each(|value| super::check_f64("state", value))?;
         let [alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars else {
             return Err(Error::internal(Rule::Next.name(), "the scalars were counted"));
         };
-        let (trace, start, omega) = (&rest[..count], &rest[count..2 * count], &rest[2 * count..]);
-        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, trace, start, omega })
+        let (start, omega, trace) = (&rest[..count], &rest[count..2 * count], &rest[2 * count..]);
+        let trace = (trace.len() == count && count > 0).then_some(trace);
+        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, start, omega, trace })
     }
 
     /// Whether no step was taken yet.
@@ -103,7 +107,7 @@ pub(super) fn begin(
 ) -> Result<Vec<Value>> {
     let state = State::read(params, state)?;
     let first = state.first()?;
-    let n = inner(gradients, state.trace)?;
+    let n = inner(gradients, state.trace.unwrap_or(state.omega))?;
     let finite = loss.is_finite()?.and(&n.is_finite()?)?;
     // L ≤ L̄ + 4S + |L̄|
     let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
@@ -153,16 +157,17 @@ struct Memory {
     d: Value,
 }
 
-/// q = |⟨g, ω⟩|/(|g||ω|), averaged; c = c₀·cos⁴; e ← .9e + ω where q > .999 (plain gradient descent), else ω; d = ⟨g, e⟩,
-/// which is .9n or 0, plus ⟨g, ω⟩: no further pass over e.
-fn remember(state: &State, first: &Value, n: &Value, step: &Finish) -> Result<Memory> {
-    let along = inner(step.gradients, step.omega)?;
-    let norms = inner(step.gradients, step.gradients)?.sqrt()?.mul(&inner(step.omega, step.omega)?.sqrt()?)?;
+/// q = |⟨g, ω⟩|/(|g||ω|), averaged; c = c₀·cos⁴. For a direction that keeps no state, e ← .9e + ω where q > .999 (plain
+/// gradient descent), else ω, and d = ⟨g, e⟩, which is .9n or 0, plus ⟨g, ω⟩: no further pass over e.
+fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega: &[Value]) -> Result<Memory> {
+    let along = inner(gradients, omega)?;
+    let norms = inner(gradients, gradients)?.sqrt()?.mul(&inner(omega, omega)?.sqrt()?)?;
     let q = along.abs()?.div(&norms.maximum(&number(1e-30))?)?;
     let cosine = first.select(&q, &state.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
     let aim = cosine.square()?.square()?.scale(AIM)?;
+    let Some(trace) = state.trace else { return Ok(Memory { cosine, aim, trace: Vec::new(), d: along }) };
     let fresh = first.or(&q.less(&number(MEMORYLESS))?)?;
-    let trace = (state.trace.iter().zip(step.omega))
+    let trace = (trace.iter().zip(omega))
         .map(|(e, omega)| fresh.select(omega, &e.scale(DECAY)?.add(omega)?))
         .collect::<Result<Vec<_>>>()?;
     let d = fresh.select(&along, &n.scale(DECAY)?.add(&along)?)?;
@@ -180,11 +185,13 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     };
     let loss = loss_scalar(spec.rule.name(), step.loss)?;
     let first = state.first()?;
-    let memory = remember(&state, &first, n, step)?;
     let (mean, deviation) = loss_statistics(&state, &first, &loss)?;
     // At a refused first step there is no previous start: stay at θ (ω is still zero).
     let start = choose(&accepted.or(&first)?, step.params, state.start)?;
     let omega = choose(accepted, step.omega, state.omega)?;
+    // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
+    // rejection what comes out is not used.
+    let memory = remember(&state, &first, n, step.gradients, &omega)?;
     let applied = alpha.mul(step.scale)?;
     let params = moved(&start, &applied, &omega)?;
     let started = accepted.or(&first.not()?)?;
@@ -202,9 +209,9 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         rejected,
         loss.clone(),
     ];
-    new.extend(choose(accepted, &memory.trace, state.trace)?);
     new.extend(start);
     new.extend(omega);
+    new.extend(choose(accepted, &memory.trace, state.trace.unwrap_or_default())?);
     let report = next_report(&state, &first, &loss, &applied, step.carry, &new)?;
     let direction = choose(accepted, step.direction_new, step.direction_old)?;
     Ok(Finished { params, direction, state: new, report })

@@ -110,7 +110,7 @@ impl Case {
         let mut by_rule = Vec::new();
         for (rule, _) in RULES {
             let spec = Spec { gamma: 0.5, guard: false, ..Spec::defaults(rule) };
-            let mut state = alpha::init(&spec, params)?;
+            let mut state = alpha::init(&spec, params, &[])?;
             state[0] = alpha.clone();
             let step = Finish {
                 loss: &loss,

@@ -46,7 +46,7 @@ impl Run {
         let spec = Spec { initial, ..Spec::defaults(Rule::Next) };
         let options = Options::new(direction, &[]).unwrap();
         let direction_start = direction.init(&options, params).unwrap();
-        let state_start = alpha::init(&spec, params).unwrap();
+        let state_start = alpha::init(&spec, params, &direction_start).unwrap();
         let (direction_old, state) = (placeholders(&direction_start), placeholders(&state_start));
         let gradients = vjp(std::slice::from_ref(loss), params, &[Value::scalar(1.0, DType::F64)]).unwrap();
         let carry = alpha::begin(&spec, loss, params, &gradients, &state).unwrap();

@@ -56,7 +56,7 @@ fn only_next_has_a_start_up() {
     let params = std::slice::from_ref(&x);
     let loss = x.square().unwrap().sum_all().unwrap();
     let spec = Spec::defaults(Rule::Exact);
-    let state = alpha::init(&spec, params).unwrap();
+    let state = alpha::init(&spec, params, &[]).unwrap();
     assert!(alpha::probe(&spec, &loss, params, &state, 1.0, &factor).is_err());
     assert!(alpha::rescale(&spec, params, &state, &factor, &factor).is_err());
 }
@@ -67,7 +67,7 @@ fn mixed(rule: Rule) -> Result<()> {
     let second = params[1].cast(DType::F32)?.square()?.sum_all()?;
     let loss = params[0].square()?.sum_all()?.add(&second)?;
     let spec = Spec::defaults(rule);
-    let state = alpha::init(&spec, &params)?;
+    let state = alpha::init(&spec, &params, &[])?;
     let carry = alpha::begin(&spec, &loss, &params, &params, &state)?;
     let scale = Value::scalar(1.0, DType::F64);
     let step = Finish {

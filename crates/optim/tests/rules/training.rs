@@ -47,7 +47,8 @@ impl Training {
         let gradients = vjp(std::slice::from_ref(&loss), params, &[Value::scalar(1.0, DType::F64)])?;
         let direction = named(direction)?;
         let options = Options::new(direction, &[])?;
-        let (direction_start, state_start) = (direction.init(&options, params)?, alpha::init(spec, params)?);
+        let direction_start = direction.init(&options, params)?;
+        let state_start = alpha::init(spec, params, &direction_start)?;
         let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
         let carry = alpha::begin(spec, &loss, params, &gradients, &state)?;
         let applied = direction.direction(&options, params, &gradients, &old)?;

@@ -1,0 +1,87 @@
+//! Where a program's time goes: with `RAPHSON_PROFILE=1` every kernel is timed, and a table goes to stderr when the
+//! program is dropped. Costs two clock readings a kernel, and nothing when it is off.
+
+use raphson_compile::program::{Instr, Kernel, Program};
+use std::time::{Duration, Instant};
+
+/// Kernels that a table lists.
+const MOST_LINES: usize = 40;
+
+/// Times of each kernel of one program.
+pub struct Profile {
+    times: Vec<Duration>,
+    runs: u32,
+}
+
+impl Profile {
+    /// A profile, if the environment asks for one.
+    pub fn wanted(program: &Program) -> Option<Profile> {
+        let on = std::env::var_os("RAPHSON_PROFILE").is_some_and(|value| value == "1");
+        on.then(|| Profile { times: vec![Duration::ZERO; program.kernels.len()], runs: 0 })
+    }
+
+    /// Count one run of the program.
+    pub fn run(&mut self) {
+        self.runs += 1;
+    }
+
+    /// Add the time since `start` to a kernel.
+    pub fn add(&mut self, kernel: usize, start: Instant) {
+        self.times[kernel] += start.elapsed();
+    }
+
+    /// The table: microseconds a run, the slowest kernels first.
+    pub fn table(&self, program: &Program) -> String {
+        let per_run = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(self.runs.max(1));
+        let total: Duration = self.times.iter().sum();
+        let mut order: Vec<usize> = (0..self.times.len()).collect();
+        order.sort_by_key(|&kernel| std::cmp::Reverse(self.times[kernel]));
+        let mut text = format!(
+            "program of {} kernels, {} runs: {:.1} µs a run, arena of {} bytes\n",
+            self.times.len(),
+            self.runs,
+            per_run(total),
+            program.arena_bytes
+        );
+        for kernel in order.into_iter().take(MOST_LINES) {
+            let time = per_run(self.times[kernel]);
+            text += &format!("{time:9.1} µs  #{kernel:<4} {}\n", describe(&program.kernels[kernel], program));
+        }
+        text
+    }
+}
+
+/// A kernel in a line: what it is, its sizes, and the bytes it touches.
+fn describe(kernel: &Kernel, program: &Program) -> String {
+    match kernel {
+        Kernel::Row(row) => {
+            let count = |wanted: fn(&Instr) -> bool| row.steps.iter().filter(|step| wanted(&step.instr)).count();
+            let bytes: usize = row
+                .steps
+                .iter()
+                .filter_map(|step| match &step.instr {
+                    Instr::Load { buffer, .. } | Instr::Store { buffer, .. } => Some(buffer),
+                    Instr::Const(_) | Instr::Index(_) | Instr::Prim { .. } | Instr::Reduce { .. } => None,
+                })
+                .map(|buffer| program.buffers[buffer.0 as usize].size_bytes())
+                .sum();
+            format!(
+                "row {:?} × {:?} {:?}: {} loads, {} operations, {} reductions, {} stores, {bytes} bytes",
+                row.kept,
+                row.reduced,
+                row.order,
+                count(|instr| matches!(instr, Instr::Load { .. })),
+                count(|instr| matches!(instr, Instr::Prim { .. })),
+                count(|instr| matches!(instr, Instr::Reduce { .. })),
+                count(|instr| matches!(instr, Instr::Store { .. })),
+            )
+        }
+        Kernel::Dot(dot) => {
+            let flops = 2 * dot.batch.iter().product::<usize>() * dot.m * dot.k * dot.n;
+            format!("dot {:?} {}×{}×{} {}: {flops} flops", dot.batch, dot.m, dot.k, dot.n, dot.dtype)
+        }
+        Kernel::Gather(gather) => format!("gather {} of {}", gather.count, gather.axis),
+        Kernel::ScatterAdd(scatter) => format!("scatter-add {} to {}", scatter.count, scatter.axis),
+        Kernel::Fill { .. } => "fill".to_string(),
+    }
+}
