@@ -16,6 +16,11 @@ pub trait Runner {
     fn name(&self) -> String;
     /// Whether tensors of this dtype exist there.
     fn supports(&self, dtype: DType) -> bool;
+    /// Of the cases with derivatives, and of those that are many, one in this many is run here. Above 1 where compiling kernels is slow; all of them
+    /// are run where `RAPHSON_TEST=all` is set.
+    fn one_in(&self) -> u64 {
+        1
+    }
     /// Outputs, row-major, for inputs given row-major; every value is exact in f64.
     fn run(&self, graph: &Graph, inputs: &[Vec<f64>]) -> Result<Vec<Vec<f64>>>;
 }
