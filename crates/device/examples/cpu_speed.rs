@@ -119,6 +119,17 @@ fn main() -> Result<()> {
         let (n, name) = (rows * columns, format!("sum over rows of {rows}×{columns}"));
         time(&name, &cpu, row(&[n], columns, [&[columns], &[rows]], Order::Column, steps))?;
     }
+    for [rows, columns] in [[512usize, 784], [512, 512]] {
+        let steps = vec![
+            load(0, vec![columns as i64], vec![1]),
+            load(1, vec![columns as i64], vec![1]),
+            prim(Prim::Mul, &[0, 1], Level::Full, 0),
+            reduce(ReduceOp::Sum, 2, 0),
+            store(2, vec![1], vec![0], 3, Level::Kept, 1),
+        ];
+        let (n, name) = (rows * columns, format!("inner products {rows}×{columns}"));
+        time(&name, &cpu, row(&[n, n], rows, [&[rows], &[columns]], Order::Row, steps))?;
+    }
     let side = 2048i64;
     let transpose = vec![load(0, vec![1, side], vec![]), store(1, vec![side, 1], vec![], 0, Level::Full, 0)];
     time("transpose 2048×2048", &cpu, row(&[n], n, [&[2048, 2048], &[]], Order::Row, transpose))?;

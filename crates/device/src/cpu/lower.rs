@@ -50,6 +50,8 @@ struct Lowering<'a> {
     levels: Vec<Level>,
     passes: Vec<u32>,
     live: Vec<bool>,
+    /// Per step: whether it is a product that only one sum reads, which then multiplies along the way.
+    absorbed: Vec<bool>,
     /// Per step: its value at either level, as far as it has been emitted.
     everywhere: Vec<Option<Value>>,
     kept: Vec<Option<Value>>,
@@ -83,6 +85,7 @@ impl<'a> Lowering<'a> {
             levels: Vec::with_capacity(n),
             passes: Vec::with_capacity(n),
             live: vec![false; n],
+            absorbed: vec![false; n],
             everywhere: vec![None; n],
             kept: vec![None; n],
             full: vec![None; n],
@@ -131,7 +134,27 @@ impl<'a> Lowering<'a> {
                 self.args(i).iter().for_each(|arg| self.live[arg.0 as usize] = true);
             }
         }
+        self.find_absorbed();
         Ok(())
+    }
+
+    /// Products of floats along rows whose only reader is a sum.
+    fn find_absorbed(&mut self) {
+        if !matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) {
+            return;
+        }
+        let mut readers = vec![0; self.kernel.steps.len()];
+        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+            self.args(i).iter().for_each(|arg| readers[arg.0 as usize] += 1);
+        }
+        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+            let Instr::Reduce { op: ReduceOp::Sum, arg } = self.kernel.steps[i].instr else { continue };
+            let step = &self.kernel.steps[arg.0 as usize];
+            let product = matches!(step.instr, Instr::Prim { prim: Prim::Mul, .. }) && step.level == Level::Full;
+            let agree = self.args(arg.0 as usize).iter().all(|a| self.kernel.steps[a.0 as usize].dtype == step.dtype);
+            let found = reduce::find_products(self.set, step.dtype).is_some();
+            self.absorbed[arg.0 as usize] = product && agree && found && readers[arg.0 as usize] == 1;
+        }
     }
 
     fn plan(mut self) -> Result<RowPlan> {
@@ -349,6 +372,22 @@ impl<'a> Lowering<'a> {
         Ok((ReducerLoops::new(reducer, self.space.layout), accumulator))
     }
 
+    /// Take a tile in: the value that is reduced, or two of which the products are.
+    fn emit_accumulate(&mut self, i: usize, arg: Reg, phase: usize, spread: usize) -> Result<()> {
+        let (loops, accumulator) = self.reduction(i)?;
+        let step = &self.kernel.steps[arg.0 as usize];
+        let products = self.absorbed[arg.0 as usize].then(|| reduce::find_products(self.set, step.dtype)).flatten();
+        let (run, args) = match (products, self.args(arg.0 as usize)) {
+            (Some(run), &[a, b]) => {
+                let (a, b) = (self.operand(a, Level::Full, spread)?, self.operand(b, Level::Full, spread)?);
+                (run, [a, b, NONE])
+            }
+            _ => (loops.accumulate, [self.operand(arg, Level::Full, spread)?, NONE, NONE]),
+        };
+        self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, args);
+        Ok(())
+    }
+
     fn emit_finish(&mut self, i: usize, phase: usize) -> Result<()> {
         let (loops, accumulator) = self.reduction(i)?;
         let out = self.value();
@@ -369,13 +408,11 @@ impl<'a> Lowering<'a> {
                 Instr::Reduce { op, arg } if self.tiling == Tiling::Flat => self.emit_single(i, *op, *arg)?,
                 Instr::Reduce { arg, .. } => {
                     let (loops, accumulator) = self.reduction(i)?;
-                    let arg = self.operand(*arg, Level::Full, 0)?;
                     self.push(0, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, [NONE; 3]);
-                    let accumulate = Action::Accumulate(accumulator, loops.accumulate);
-                    self.push(0, accumulate, Level::Full, NONE, [arg, NONE, NONE]);
+                    self.emit_accumulate(i, *arg, 0, 0)?;
                     self.emit_finish(i, 0)?;
                 }
-                _ if self.everywhere[i].is_some() => {}
+                _ if self.everywhere[i].is_some() || self.absorbed[i] => {}
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, 0, 0)?,
             }
         }
@@ -468,15 +505,12 @@ impl<'a> Lowering<'a> {
         for &i in live.iter().filter(|&&i| needed[i]) {
             match &self.kernel.steps[i].instr {
                 Instr::Reduce { arg, .. } if self.passes[i] as usize == p => {
-                    let (loops, accumulator) = self.reduction(i)?;
-                    let arg = self.operand(*arg, Level::Full, before)?;
-                    let accumulate = Action::Accumulate(accumulator, loops.accumulate);
-                    self.push(body, accumulate, Level::Full, NONE, [arg, NONE, NONE]);
+                    self.emit_accumulate(i, *arg, body, before)?;
                 }
                 Instr::Store { buffer, .. } if self.updated_in_place(*buffer) => last.push(i),
                 Instr::Store { .. } => self.emit_store(i, body, before)?,
                 Instr::Reduce { .. } | Instr::Const(_) => {}
-                _ if self.levels[i] == Level::Kept || self.everywhere[i].is_some() => {}
+                _ if self.levels[i] == Level::Kept || self.everywhere[i].is_some() || self.absorbed[i] => {}
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, body, before)?,
             }
         }
