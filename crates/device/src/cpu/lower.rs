@@ -306,16 +306,17 @@ impl<'a> Lowering<'a> {
                 let run = self.find_map(*prim, step, self.args(i))?;
                 let run = self.find_uniform(*prim, i).unwrap_or(run);
                 // One condition for the whole launch: take one operand, and leave the other one's memory alone.
-                let uniform = *prim == Prim::Select && self.everywhere[self.args(i)[0].0 as usize].is_some();
-                if uniform { Action::Choose(step.dtype.size_bytes()) } else { Action::Map(run) }
+                if self.is_choice(i) { Action::Choose } else { Action::Map(run) }
             }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
             }
         };
         let out = self.value();
-        if let Action::Load(access) = action {
-            self.needs_slot[out as usize] = !self.accesses[access as usize].dense;
+        match action {
+            Action::Load(access) => self.needs_slot[out as usize] = !self.accesses[access as usize].dense,
+            Action::Choose => self.needs_slot[out as usize] = false,
+            _ => {}
         }
         self.push(phase, action, level, out, args);
         match level {
@@ -323,6 +324,11 @@ impl<'a> Lowering<'a> {
             Level::Kept => self.kept[i] = Some(out),
         }
         Ok(())
+    }
+
+    /// Whether step `i` selects by one condition for the whole launch.
+    fn is_choice(&self, i: usize) -> bool {
+        matches!(self.kernel.steps[i].instr, Instr::Prim { prim: Prim::Select, args } if self.everywhere[args[0].0 as usize].is_some())
     }
 
     /// The loop for a step with a single value for one of two operands, if there is one of its own.
@@ -416,7 +422,57 @@ impl<'a> Lowering<'a> {
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, 0, 0)?,
             }
         }
-        last.into_iter().try_for_each(|i| self.emit_store(i, 0, 0))
+        self.emit_last(last, 0, 0)
+    }
+
+    /// Stores over memory that is also read. What is stored may still lie in such memory itself, loaded or chosen: then
+    /// that store comes before the one that overwrites it, or where they wait for each other, a copy is made first.
+    fn emit_last(&mut self, mut last: Vec<usize>, phase: usize, spread: usize) -> Result<()> {
+        let mut order = Vec::with_capacity(last.len());
+        let mut copied = vec![false; self.kernel.steps.len()];
+        while let Some(&first) = last.first() {
+            let blocks = |&other: &usize, i: usize| other != i && !copied[other] && self.lies_in_target(other, i);
+            let free = last.iter().copied().find(|&i| !last.iter().any(|other| blocks(other, i)));
+            let next = free.unwrap_or(first);
+            for other in last.iter().copied().filter(|other| blocks(other, next)).collect::<Vec<_>>() {
+                self.emit_copy(other, phase, spread)?;
+                copied[other] = true;
+            }
+            order.push(next);
+            last.retain(|&i| i != next);
+        }
+        order.into_iter().try_for_each(|i| self.emit_store(i, phase, spread))
+    }
+
+    /// Move what store `i` will store out of memory.
+    fn emit_copy(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
+        let step = &self.kernel.steps[i];
+        let Instr::Store { value: reg, .. } = step.instr else { return Err(bug("not a store")) };
+        let level = self.levels[i];
+        let (from, out) = (self.operand(reg, level, spread)?, self.value());
+        self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, [from, NONE, NONE]);
+        let values = if level == Level::Full { &mut self.full } else { &mut self.kept };
+        values[reg.0 as usize] = Some(out);
+        Ok(())
+    }
+
+    /// Whether what store `i` stores may lie in the memory that store `j` writes.
+    fn lies_in_target(&self, i: usize, j: usize) -> bool {
+        let (Instr::Store { value, .. }, Instr::Store { buffer: target, .. }) =
+            (&self.kernel.steps[i].instr, &self.kernel.steps[j].instr)
+        else {
+            return false;
+        };
+        let mut maybe = vec![value.0 as usize];
+        while let Some(reg) = maybe.pop() {
+            match &self.kernel.steps[reg].instr {
+                _ if self.everywhere[reg].is_some() => {}
+                Instr::Load { buffer, .. } if may_overlap(self.buffers, *buffer, *target) => return true,
+                Instr::Prim { args, .. } if self.is_choice(reg) => maybe.extend(args[1..].iter().map(|a| a.0 as usize)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// A reduction over a single element: the element itself, or position 0.
@@ -461,11 +517,9 @@ impl<'a> Lowering<'a> {
             }
             self.emit_loop(p, &live, &store_pass)?;
         }
-        for i in last {
-            self.phases.push(Phase::default());
-            let phase = self.phases.len() - 1;
-            self.emit_store(i, phase, phase)?;
-        }
+        self.phases.push(Phase::default());
+        let phase = self.phases.len() - 1;
+        self.emit_last(last, phase, phase)?;
         self.phases.retain(|phase| !phase.ops.is_empty());
         Ok(())
     }
@@ -514,7 +568,7 @@ impl<'a> Lowering<'a> {
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, body, before)?,
             }
         }
-        last.into_iter().try_for_each(|i| self.emit_store(i, body, before))
+        self.emit_last(last, body, before)
     }
 
     /// Let values be computed where they are stored, unless the kernel also reads that memory.
@@ -540,8 +594,9 @@ impl<'a> Lowering<'a> {
             let target = targets[op.out as usize];
             // A kept value stored at every point goes through its expansion; levels agree otherwise.
             if target != NONE && (self.accesses[target as usize].level == Level::Kept) == is_kept(op) {
-                // A full value expanded before a loop is stored inside it, tile by tile, and stays where it is.
-                if matches!(op.action, Action::Expand(_)) {
+                // A full value expanded before a loop is stored inside it, tile by tile, and stays where it is; so does a
+                // chosen one.
+                if matches!(op.action, Action::Expand(_) | Action::Choose) {
                     continue;
                 }
                 op.target = target;

@@ -134,7 +134,7 @@ macro_rules! products {
                         continue;
                     }
                     for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
-                        let sum = inner_interleaved::<$t, $lanes>(a, b, 0.0, I::$fma, |a, b| a + b);
+                        let sum = inner_interleaved::<$t, $lanes>(a, b, 0.0, |a, b, c| I::$fma(a, b, c), |a, b| a + b);
                         *out += f64::from(sum);
                     }
                 }
@@ -155,20 +155,24 @@ fn inner_interleaved<T: Copy, const L: usize>(
     add: impl Fn(T, T) -> T,
 ) -> T {
     let mut lanes = [zero; L];
-    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
-    for (a, b) in body_a.iter().zip(body_b) {
-        for lane in 0..L {
-            lanes[lane] = fma(a[lane], b[lane], lanes[lane]);
+    let mut take = |a: &[T; L], b: &[T; L]| {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane = fma(a, b, *lane);
         }
-    }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(tail_a).zip(tail_b) {
-        *lane = fma(a, b, *lane);
+    };
+    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
+    body_a.iter().zip(body_b).for_each(|(a, b)| take(a, b));
+    if !tail_a.is_empty() {
+        // Filled up with zeros: a loop over some of the lanes would keep all of them out of registers.
+        let (mut a, mut b) = ([zero; L], [zero; L]);
+        a[..tail_a.len()].copy_from_slice(tail_a);
+        b[..tail_b.len()].copy_from_slice(tail_b);
+        take(&a, &b);
     }
     let mut width = L / 2;
     while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = add(lanes[lane], lanes[lane + width]);
-        }
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = add(*low, high));
         width /= 2;
     }
     lanes[0]
