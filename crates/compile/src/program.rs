@@ -182,6 +182,38 @@ pub enum Kernel {
     },
 }
 
+impl Kernel {
+    /// The buffers that it reads, and those that it writes.
+    pub fn buffers(&self) -> (Vec<BufferId>, Vec<BufferId>) {
+        let (mut read, mut written) = (Vec::new(), Vec::new());
+        match self {
+            Kernel::Row(row) => {
+                for step in &row.steps {
+                    match &step.instr {
+                        Instr::Load { buffer, .. } => read.push(*buffer),
+                        Instr::Store { buffer, .. } => written.push(*buffer),
+                        Instr::Const(_) | Instr::Index(_) | Instr::Prim { .. } | Instr::Reduce { .. } => {}
+                    }
+                }
+            }
+            Kernel::Dot(dot) => {
+                read.extend([dot.left.buffer, dot.right.buffer]);
+                written.push(dot.out);
+            }
+            Kernel::Gather(gather) => {
+                read.extend([gather.data, gather.indices]);
+                written.push(gather.out);
+            }
+            Kernel::ScatterAdd(scatter) => {
+                read.extend([scatter.updates, scatter.indices]);
+                written.push(scatter.out);
+            }
+            Kernel::Fill { buffer, .. } => written.push(*buffer),
+        }
+        (read, written)
+    }
+}
+
 /// A compiled graph.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Program {

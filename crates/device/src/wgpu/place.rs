@@ -40,36 +40,6 @@ pub struct Layout {
     pub arena_words: usize,
 }
 
-/// The buffers that a kernel reads, and those that it writes.
-pub fn buffers_of(kernel: &Kernel) -> (Vec<BufferId>, Vec<BufferId>) {
-    let (mut read, mut written) = (Vec::new(), Vec::new());
-    match kernel {
-        Kernel::Row(row) => {
-            for step in &row.steps {
-                match &step.instr {
-                    Instr::Load { buffer, .. } => read.push(*buffer),
-                    Instr::Store { buffer, .. } => written.push(*buffer),
-                    Instr::Const(_) | Instr::Index(_) | Instr::Prim { .. } | Instr::Reduce { .. } => {}
-                }
-            }
-        }
-        Kernel::Dot(dot) => {
-            read.extend([dot.left.buffer, dot.right.buffer]);
-            written.push(dot.out);
-        }
-        Kernel::Gather(gather) => {
-            read.extend([gather.data, gather.indices]);
-            written.push(gather.out);
-        }
-        Kernel::ScatterAdd(scatter) => {
-            read.extend([scatter.updates, scatter.indices]);
-            written.push(scatter.out);
-        }
-        Kernel::Fill { buffer, .. } => written.push(*buffer),
-    }
-    (read, written)
-}
-
 /// Words that hold a buffer as uploaded.
 pub fn outer_words(buffer: &Buffer) -> usize {
     buffer.size_bytes().div_ceil(4)
@@ -81,7 +51,7 @@ impl Layout {
         let n_kernels = program.kernels.len();
         // Bool results live to the end, where they are packed.
         let mut last_use = vec![0; program.buffers.len()];
-        let uses: Vec<_> = program.kernels.iter().map(buffers_of).collect();
+        let uses: Vec<_> = program.kernels.iter().map(Kernel::buffers).collect();
         for (position, (read, written)) in uses.iter().enumerate() {
             read.iter().chain(written).for_each(|buffer| last_use[buffer.0 as usize] = position);
         }
