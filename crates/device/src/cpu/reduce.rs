@@ -1,5 +1,5 @@
 //! Reductions as loops: an accumulator for each row or lane, and how a tile goes into it. Sums of f32 stay in f32 only
-//! within blocks of 512 elements, then go into f64. The order of operations is fixed by the tile alone.
+//! within blocks of 256 elements, then go into f64. The order of operations is fixed by the tile alone.
 
 use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use raphson_compile::program::ReduceOp;
@@ -11,7 +11,7 @@ use std::slice::{from_raw_parts, from_raw_parts_mut};
 pub const ACCUMULATOR_BYTES: usize = 16;
 
 /// The most f32 numbers that are added up in f32.
-const BLOCK: usize = 512;
+const BLOCK: usize = 256;
 
 /// The loops of one reduction.
 #[derive(Clone, Copy)]
