@@ -1,7 +1,7 @@
 //! Where a program's buffers live on this device. Temporaries share one arena, planned anew, because a bool takes four
 //! bytes there (WGSL cannot write single bytes); inputs and outputs keep their places and formats.
 
-use raphson_compile::program::{Buffer, BufferId, Instr, Kernel, Place, Program};
+use raphson_compile::program::{Buffer, BufferId, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
 use std::collections::BTreeMap;
 
