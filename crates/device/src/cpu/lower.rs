@@ -63,6 +63,8 @@ struct Lowering<'a> {
     phases: Vec<Phase>,
     /// Per value: whether it may need a slot.
     needs_slot: Vec<bool>,
+    /// Per value: the widest level at which all of its elements are read, not just the first one.
+    read_at: Vec<Option<Level>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -94,6 +96,7 @@ impl<'a> Lowering<'a> {
             prologue: Vec::new(),
             phases: Vec::new(),
             needs_slot: Vec::new(),
+            read_at: Vec::new(),
         };
         lowering.analyse()?;
         Ok(lowering)
@@ -176,9 +179,14 @@ impl<'a> Lowering<'a> {
             tiles_per_chunk: 1,
             parallel: false,
         };
+        // Of a value for the whole launch, no more is made than what is read.
+        for op in &mut plan.prologue {
+            op.level = self.read_at[op.out as usize].unwrap_or(Level::Kept);
+        }
         plan.assign_slots(&self.needs_slot);
         let size = self.kernel.steps.iter().map(|step| step.dtype.size_bytes()).max().unwrap_or(1);
-        plan.space = sized(self.tiling, plan.space, plan.n_slots * size);
+        let single = plan.prologue.iter().filter(|op| self.read_at[op.out as usize].is_none()).count();
+        plan.space = sized(self.tiling, plan.space, (plan.n_slots - single) * size);
         plan.slot_bytes = (plan.space.tile_elements() * size).next_multiple_of(super::memory::ALIGN);
         share_out(&mut plan, cost(self.kernel));
         Ok(plan)
@@ -186,6 +194,7 @@ impl<'a> Lowering<'a> {
 
     fn value(&mut self) -> Value {
         self.needs_slot.push(true);
+        self.read_at.push(None);
         self.needs_slot.len() as Value - 1
     }
 
@@ -271,6 +280,14 @@ impl<'a> Lowering<'a> {
         self.phases[phase].ops.push(Op { action, level, out, args, target: NONE });
     }
 
+    /// Note that all elements of these values are read at `level`.
+    fn read(&mut self, values: &[Value], level: Level) {
+        for &value in values.iter().filter(|&&value| value != NONE) {
+            let widest = &mut self.read_at[value as usize];
+            *widest = Some(widest.map_or(level, |known| known.min(level)));
+        }
+    }
+
     /// The register that holds `reg` at `level` when a phase runs; a kept value is expanded in phase `spread`.
     fn operand(&mut self, reg: Reg, level: Level, spread: usize) -> Result<Value> {
         let i = reg.0 as usize;
@@ -304,9 +321,17 @@ impl<'a> Lowering<'a> {
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
             Instr::Prim { prim, .. } => {
                 let run = self.find_map(*prim, step, self.args(i))?;
-                let run = self.find_uniform(*prim, i).unwrap_or(run);
                 // One condition for the whole launch: take one operand, and leave the other one's memory alone.
-                if self.is_choice(i) { Action::Choose } else { Action::Map(run) }
+                if self.is_choice(i) {
+                    self.read(&args[1..], level);
+                    Action::Choose
+                } else if let Some((run, single)) = self.find_uniform(*prim, i) {
+                    self.read(&args[1 - single..2 - single], level);
+                    Action::Map(run)
+                } else {
+                    self.read(&args, level);
+                    Action::Map(run)
+                }
             }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
@@ -331,8 +356,8 @@ impl<'a> Lowering<'a> {
         matches!(self.kernel.steps[i].instr, Instr::Prim { prim: Prim::Select, args } if self.everywhere[args[0].0 as usize].is_some())
     }
 
-    /// The loop for a step with a single value for one of two operands, if there is one of its own.
-    fn find_uniform(&self, prim: Prim, i: usize) -> Option<super::isa::LoopFn> {
+    /// The loop for a step with a single value for one of two operands, if there is one of its own, and which one that is.
+    fn find_uniform(&self, prim: Prim, i: usize) -> Option<(super::isa::LoopFn, usize)> {
         let &[a, b] = self.args(i) else { return None };
         let single = |reg: Reg| self.everywhere[reg.0 as usize].is_some();
         let first = match (single(a), single(b)) {
@@ -340,7 +365,8 @@ impl<'a> Lowering<'a> {
             (false, true) => false,
             _ => return None,
         };
-        map::find_uniform(self.set, prim, self.kernel.steps[i].dtype, first)
+        let run = map::find_uniform(self.set, prim, self.kernel.steps[i].dtype, first)?;
+        Some((run, usize::from(!first)))
     }
 
     fn find_map(&self, prim: Prim, step: &Step, args: &[Reg]) -> Result<super::isa::LoopFn> {
@@ -360,6 +386,7 @@ impl<'a> Lowering<'a> {
             return Err(bug(format!("step {i} stores another dtype than its value's")));
         }
         let value = self.operand(*value, level, spread)?;
+        self.read(&[value], level);
         let access = self.access(Some(*buffer), view, level, step.dtype)?;
         self.push(phase, Action::Store(access), level, NONE, [value, NONE, NONE]);
         Ok(())
@@ -390,6 +417,7 @@ impl<'a> Lowering<'a> {
             }
             _ => (loops.accumulate, [self.operand(arg, Level::Full, spread)?, NONE, NONE]),
         };
+        self.read(&args, Level::Full);
         self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, args);
         Ok(())
     }
@@ -450,6 +478,7 @@ impl<'a> Lowering<'a> {
         let Instr::Store { value: reg, .. } = step.instr else { return Err(bug("not a store")) };
         let level = self.levels[i];
         let (from, out) = (self.operand(reg, level, spread)?, self.value());
+        self.read(&[from], level);
         self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, [from, NONE, NONE]);
         let values = if level == Level::Full { &mut self.full } else { &mut self.kept };
         values[reg.0 as usize] = Some(out);
