@@ -5,7 +5,7 @@
 use raphson_compile::program::*;
 use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Memory};
-use raphson_graph::dtype::DType;
+use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Result;
 use raphson_graph::kernel::{Prim, Reg};
 use std::sync::Arc;
@@ -143,7 +143,30 @@ fn main() -> Result<()> {
         let (n, name) = (rows * columns, format!("sum of rows of {rows}×{columns}"));
         time(&name, &cpu, row(&[n], rows, [&[rows], &[columns]], Order::Row, steps))?;
     }
-    let side = 2048i64;
+    let constant = |value: f64| (Instr::Const(Scalar::Float(value)), Level::Kept, 0);
+    let binary = |p: Prim, a: u32, b: u32| prim(p, &[a, b], Level::Full, 0);
+    let mut adam: Vec<_> = (0..4).map(|buffer| load(buffer, vec![1], vec![])).collect();
+    adam.extend([0.9, 0.1, 0.999, 0.001, 1.9, 1.1, 1e-8, 1e-3].map(constant));
+    adam.extend([
+        binary(Prim::Mul, 1, 4),
+        binary(Prim::Mul, 0, 5),
+        binary(Prim::Add, 12, 13),
+        binary(Prim::Mul, 2, 6),
+        binary(Prim::Mul, 0, 0),
+        binary(Prim::Mul, 16, 7),
+        binary(Prim::Add, 15, 17),
+        binary(Prim::Mul, 14, 8),
+        binary(Prim::Mul, 18, 9),
+        prim(Prim::Sqrt, &[20], Level::Full, 0),
+        binary(Prim::Add, 21, 10),
+        binary(Prim::Div, 19, 22),
+        binary(Prim::Mul, 23, 11),
+        binary(Prim::Sub, 3, 24),
+        store(4, vec![1], vec![], 25, Level::Full, 0),
+    ]);
+    let n = 512 * 784;
+    time("Adam 512×784", &cpu, row(&[n; 4], n, [&[n], &[]], Order::Row, adam))?;
+    let (side, n) = (2048i64, 4 << 20);
     let transpose = vec![load(0, vec![1, side], vec![]), store(1, vec![side, 1], vec![], 0, Level::Full, 0)];
     time("transpose 2048×2048", &cpu, row(&[n], n, [&[2048, 2048], &[]], Order::Row, transpose))?;
     for [m, k, n] in [[8usize, 8, 8], [128, 784, 128], [128, 128, 10], [1, 1024, 1024], [1024, 1024, 1024]] {

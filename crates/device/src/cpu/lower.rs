@@ -7,12 +7,14 @@
 //! - *long rows*: one row at a time, every pass a loop over pieces of it; a pass recomputes the values it needs.
 //! - *lanes*: a run of kept indices, every pass a loop over the reduced axes.
 
+mod store;
+
 use super::isa::Level as Set;
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, ReducerLoops, RowPlan, Space, Value};
 use super::tile::{ROW_BYTES, TILE_LEAST, TILE_MOST, Tiling, block, cost, share_out, sized};
 use super::walk::Walk;
 use super::{map, reduce};
-use raphson_compile::program::{Buffer, BufferId, Instr, Level, Order, Place, ReduceOp, RowKernel, Step, View};
+use raphson_compile::program::{Buffer, BufferId, Instr, Level, Order, ReduceOp, RowKernel, Step, View};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::{Prim, Reg};
@@ -63,6 +65,8 @@ struct Lowering<'a> {
     phases: Vec<Phase>,
     /// Per value: whether it may need a slot.
     needs_slot: Vec<bool>,
+    /// Per value: the widest level at which all of its elements are read, not just the first one.
+    read_at: Vec<Option<Level>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -94,6 +98,7 @@ impl<'a> Lowering<'a> {
             prologue: Vec::new(),
             phases: Vec::new(),
             needs_slot: Vec::new(),
+            read_at: Vec::new(),
         };
         lowering.analyse()?;
         Ok(lowering)
@@ -176,9 +181,14 @@ impl<'a> Lowering<'a> {
             tiles_per_chunk: 1,
             parallel: false,
         };
+        // Of a value for the whole launch, no more is made than what is read.
+        for op in &mut plan.prologue {
+            op.level = self.read_at[op.out as usize].unwrap_or(Level::Kept);
+        }
         plan.assign_slots(&self.needs_slot);
         let size = self.kernel.steps.iter().map(|step| step.dtype.size_bytes()).max().unwrap_or(1);
-        plan.space = sized(self.tiling, plan.space, plan.n_slots * size);
+        let single = plan.prologue.iter().filter(|op| self.read_at[op.out as usize].is_none()).count();
+        plan.space = sized(self.tiling, plan.space, (plan.n_slots - single) * size);
         plan.slot_bytes = (plan.space.tile_elements() * size).next_multiple_of(super::memory::ALIGN);
         share_out(&mut plan, cost(self.kernel));
         Ok(plan)
@@ -186,6 +196,7 @@ impl<'a> Lowering<'a> {
 
     fn value(&mut self) -> Value {
         self.needs_slot.push(true);
+        self.read_at.push(None);
         self.needs_slot.len() as Value - 1
     }
 
@@ -229,21 +240,6 @@ impl<'a> Lowering<'a> {
         Err(bug(format!("a view reaches outside buffer {} of {} elements: {walk:?}", id.0, buffer.elements)))
     }
 
-    /// Whether this kernel both reads and writes the memory of `id`: its stores then wait for all loads.
-    fn updated_in_place(&self, id: BufferId) -> bool {
-        self.kernel.steps.iter().enumerate().any(|(i, step)| match &step.instr {
-            Instr::Load { buffer, .. } => self.live[i] && may_overlap(self.buffers, *buffer, id),
-            _ => false,
-        })
-    }
-
-    fn stored(&self, id: BufferId) -> bool {
-        self.kernel.steps.iter().any(|step| match &step.instr {
-            Instr::Store { buffer, .. } => may_overlap(self.buffers, *buffer, id),
-            _ => false,
-        })
-    }
-
     /// Constants, and loads that give one value for the whole kernel.
     fn emit_prologue(&mut self) -> Result<()> {
         for (i, step) in self.kernel.steps.iter().enumerate().filter(|&(i, _)| self.live[i]).collect::<Vec<_>>() {
@@ -269,6 +265,14 @@ impl<'a> Lowering<'a> {
 
     fn push(&mut self, phase: usize, action: Action, level: Level, out: Value, args: [Value; 3]) {
         self.phases[phase].ops.push(Op { action, level, out, args, target: NONE });
+    }
+
+    /// Note that all elements of these values are read at `level`.
+    fn read(&mut self, values: &[Value], level: Level) {
+        for &value in values.iter().filter(|&&value| value != NONE) {
+            let widest = &mut self.read_at[value as usize];
+            *widest = Some(widest.map_or(level, |known| known.min(level)));
+        }
     }
 
     /// The register that holds `reg` at `level` when a phase runs; a kept value is expanded in phase `spread`.
@@ -304,9 +308,17 @@ impl<'a> Lowering<'a> {
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
             Instr::Prim { prim, .. } => {
                 let run = self.find_map(*prim, step, self.args(i))?;
-                let run = self.find_uniform(*prim, i).unwrap_or(run);
                 // One condition for the whole launch: take one operand, and leave the other one's memory alone.
-                if self.is_choice(i) { Action::Choose } else { Action::Map(run) }
+                if self.is_choice(i) {
+                    self.read(&args[1..], level);
+                    Action::Choose
+                } else if let Some((run, single)) = self.find_uniform(*prim, i) {
+                    self.read(&args[1 - single..2 - single], level);
+                    Action::Map(run)
+                } else {
+                    self.read(&args, level);
+                    Action::Map(run)
+                }
             }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
@@ -331,8 +343,8 @@ impl<'a> Lowering<'a> {
         matches!(self.kernel.steps[i].instr, Instr::Prim { prim: Prim::Select, args } if self.everywhere[args[0].0 as usize].is_some())
     }
 
-    /// The loop for a step with a single value for one of two operands, if there is one of its own.
-    fn find_uniform(&self, prim: Prim, i: usize) -> Option<super::isa::LoopFn> {
+    /// The loop for a step with a single value for one of two operands, if there is one of its own, and which one that is.
+    fn find_uniform(&self, prim: Prim, i: usize) -> Option<(super::isa::LoopFn, usize)> {
         let &[a, b] = self.args(i) else { return None };
         let single = |reg: Reg| self.everywhere[reg.0 as usize].is_some();
         let first = match (single(a), single(b)) {
@@ -340,7 +352,8 @@ impl<'a> Lowering<'a> {
             (false, true) => false,
             _ => return None,
         };
-        map::find_uniform(self.set, prim, self.kernel.steps[i].dtype, first)
+        let run = map::find_uniform(self.set, prim, self.kernel.steps[i].dtype, first)?;
+        Some((run, usize::from(!first)))
     }
 
     fn find_map(&self, prim: Prim, step: &Step, args: &[Reg]) -> Result<super::isa::LoopFn> {
@@ -350,19 +363,6 @@ impl<'a> Lowering<'a> {
         let agree = (0..args.len()).all(|a| dtype(a) == if a == 0 { first } else { operand });
         let found = map::find(self.set, prim, operand, step.dtype).filter(|_| agree);
         found.ok_or_else(|| bug(format!("no {prim:?} of {operand} with result {}", step.dtype)))
-    }
-
-    fn emit_store(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
-        let step = &self.kernel.steps[i];
-        let Instr::Store { buffer, view, value } = &step.instr else { return Err(bug("not a store")) };
-        let level = self.levels[i];
-        if self.kernel.steps[value.0 as usize].dtype != step.dtype {
-            return Err(bug(format!("step {i} stores another dtype than its value's")));
-        }
-        let value = self.operand(*value, level, spread)?;
-        let access = self.access(Some(*buffer), view, level, step.dtype)?;
-        self.push(phase, Action::Store(access), level, NONE, [value, NONE, NONE]);
-        Ok(())
     }
 
     /// The loops and the accumulator of reduction `i`.
@@ -390,6 +390,7 @@ impl<'a> Lowering<'a> {
             }
             _ => (loops.accumulate, [self.operand(arg, Level::Full, spread)?, NONE, NONE]),
         };
+        self.read(&args, Level::Full);
         self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, args);
         Ok(())
     }
@@ -423,56 +424,6 @@ impl<'a> Lowering<'a> {
             }
         }
         self.emit_last(last, 0, 0)
-    }
-
-    /// Stores over memory that is also read. What is stored may still lie in such memory itself, loaded or chosen: then
-    /// that store comes before the one that overwrites it, or where they wait for each other, a copy is made first.
-    fn emit_last(&mut self, mut last: Vec<usize>, phase: usize, spread: usize) -> Result<()> {
-        let mut order = Vec::with_capacity(last.len());
-        let mut copied = vec![false; self.kernel.steps.len()];
-        while let Some(&first) = last.first() {
-            let blocks = |&other: &usize, i: usize| other != i && !copied[other] && self.lies_in_target(other, i);
-            let free = last.iter().copied().find(|&i| !last.iter().any(|other| blocks(other, i)));
-            let next = free.unwrap_or(first);
-            for other in last.iter().copied().filter(|other| blocks(other, next)).collect::<Vec<_>>() {
-                self.emit_copy(other, phase, spread)?;
-                copied[other] = true;
-            }
-            order.push(next);
-            last.retain(|&i| i != next);
-        }
-        order.into_iter().try_for_each(|i| self.emit_store(i, phase, spread))
-    }
-
-    /// Move what store `i` will store out of memory.
-    fn emit_copy(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
-        let step = &self.kernel.steps[i];
-        let Instr::Store { value: reg, .. } = step.instr else { return Err(bug("not a store")) };
-        let level = self.levels[i];
-        let (from, out) = (self.operand(reg, level, spread)?, self.value());
-        self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, [from, NONE, NONE]);
-        let values = if level == Level::Full { &mut self.full } else { &mut self.kept };
-        values[reg.0 as usize] = Some(out);
-        Ok(())
-    }
-
-    /// Whether what store `i` stores may lie in the memory that store `j` writes.
-    fn lies_in_target(&self, i: usize, j: usize) -> bool {
-        let (Instr::Store { value, .. }, Instr::Store { buffer: target, .. }) =
-            (&self.kernel.steps[i].instr, &self.kernel.steps[j].instr)
-        else {
-            return false;
-        };
-        let mut maybe = vec![value.0 as usize];
-        while let Some(reg) = maybe.pop() {
-            match &self.kernel.steps[reg].instr {
-                _ if self.everywhere[reg].is_some() => {}
-                Instr::Load { buffer, .. } if may_overlap(self.buffers, *buffer, *target) => return true,
-                Instr::Prim { args, .. } if self.is_choice(reg) => maybe.extend(args[1..].iter().map(|a| a.0 as usize)),
-                _ => {}
-            }
-        }
-        false
     }
 
     /// A reduction over a single element: the element itself, or position 0.
@@ -524,22 +475,6 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// The pass of each full store: a store over memory that is also read waits for the last pass that reads.
-    fn store_passes(&self, live: &[usize]) -> Vec<u32> {
-        let loops = |&&i: &&usize| match self.kernel.steps[i].instr {
-            Instr::Reduce { .. } => true,
-            Instr::Store { .. } => self.levels[i] == Level::Full,
-            _ => false,
-        };
-        let last = live.iter().filter(loops).map(|&i| self.passes[i]).max().unwrap_or(0);
-        (0..self.kernel.steps.len())
-            .map(|i| match &self.kernel.steps[i].instr {
-                Instr::Store { buffer, .. } if self.updated_in_place(*buffer) => last,
-                _ => self.passes[i],
-            })
-            .collect()
-    }
-
     /// The loop of pass `p`: its reductions and stores, and the full values that they need.
     fn emit_loop(&mut self, p: usize, live: &[usize], store_pass: &[u32]) -> Result<()> {
         let mut needed = vec![false; self.kernel.steps.len()];
@@ -569,40 +504,6 @@ impl<'a> Lowering<'a> {
             }
         }
         self.emit_last(last, body, before)
-    }
-
-    /// Let values be computed where they are stored, unless the kernel also reads that memory.
-    fn set_targets(&mut self) {
-        let (written, in_place): (Vec<bool>, Vec<bool>) = self
-            .accesses
-            .iter()
-            .map(|access| (access.buffer, BufferId(access.buffer as u32)))
-            .map(|(index, id)| (index != usize::MAX, index != usize::MAX && self.updated_in_place(id)))
-            .unzip();
-        let mut targets = vec![NONE; self.needs_slot.len()];
-        for op in self.phases.iter().flat_map(|phase| &phase.ops) {
-            if let Action::Store(access) = op.action
-                && written[access as usize]
-                && !in_place[access as usize]
-                && targets[op.args[0] as usize] == NONE
-            {
-                targets[op.args[0] as usize] = access;
-            }
-        }
-        let is_kept = |op: &Op| op.level == Level::Kept;
-        for op in self.phases.iter_mut().flat_map(|phase| &mut phase.ops).filter(|op| op.out != NONE) {
-            let target = targets[op.out as usize];
-            // A kept value stored at every point goes through its expansion; levels agree otherwise.
-            if target != NONE && (self.accesses[target as usize].level == Level::Kept) == is_kept(op) {
-                // A full value expanded before a loop is stored inside it, tile by tile, and stays where it is; so does a
-                // chosen one.
-                if matches!(op.action, Action::Expand(_) | Action::Choose) {
-                    continue;
-                }
-                op.target = target;
-                self.needs_slot[op.out as usize] &= !self.accesses[target as usize].dense;
-            }
-        }
     }
 }
 
@@ -637,20 +538,4 @@ fn constant(scalar: Scalar, dtype: DType) -> Action {
         _ => bytes.copy_from_slice(&bits.to_ne_bytes()),
     }
     Action::Constant(bytes, size)
-}
-
-/// Whether two buffers may share memory.
-pub fn may_overlap(buffers: &[Buffer], a: BufferId, b: BufferId) -> bool {
-    if a == b {
-        return true;
-    }
-    let (Some(a), Some(b)) = (buffers.get(a.0 as usize), buffers.get(b.0 as usize)) else { return false };
-    let input = |place: Place| match place {
-        Place::Input(input) | Place::InPlace { input, .. } => Some(input),
-        Place::Output(_) | Place::Arena(_) => None,
-    };
-    match (a.place, b.place) {
-        (Place::Arena(x), Place::Arena(y)) => x < y + b.size_bytes() && y < x + a.size_bytes(),
-        (x, y) => input(x).is_some() && input(x) == input(y),
-    }
 }
