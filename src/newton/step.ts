@@ -75,7 +75,8 @@ export class TrainingStep<P, B> {
   #disposed = false;
   #turn: Promise<unknown> = Promise.resolve();
   #lastYield = performance.now();
-  #inFlight = 0;
+  /** Reports on their way, oldest first. */
+  readonly #pending: Promise<void>[] = [];
   #delivery: Promise<void> = Promise.resolve();
 
   /** @internal Use `trainingStep`. */
@@ -271,7 +272,6 @@ export class TrainingStep<P, B> {
 
   /** Reads the report when it is there, after those before it. */
   #deliver(index: number, report: Handle, factor: number, onOwn?: (report: StepReport) => void): void {
-    this.#inFlight += 1;
     const bytes = native.read(report).finally(() => native.dispose([report]));
     bytes.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
@@ -287,8 +287,9 @@ export class TrainingStep<P, B> {
         this.#failure ??= { error };
       })
       .finally(() => {
-        this.#inFlight -= 1;
+        this.#pending.shift();
       });
+    this.#pending.push(this.#delivery);
   }
 
   /** A guarded rule leaves the parameters alone where the loss is not finite; others would go on from spoilt ones. */
@@ -310,11 +311,8 @@ export class TrainingStep<P, B> {
 
   /** Keeps few steps in flight, and gives the event loop its turns. */
   async #breathe(): Promise<void> {
-    while (this.#inFlight >= MAX_IN_FLIGHT) {
-      const before = this.#inFlight;
-      await Promise.race([this.#delivery, setImmediate()]);
-      if (this.#inFlight === before) await setImmediate();
-    }
+    // Waiting for the oldest report, not polling for it: the cores are the computation's.
+    while (this.#pending.length >= MAX_IN_FLIGHT) await this.#pending[0];
     const now = performance.now();
     if (this.#counter % YIELD_STEPS === 0 || now - this.#lastYield > YIELD_MS) {
       await setImmediate();

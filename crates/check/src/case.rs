@@ -39,6 +39,8 @@ pub struct Case {
     pub tolerance: (f64, f64),
     /// Errors are measured against the operands' magnitude too, element by element (elementwise ops only).
     pub elementwise: bool,
+    /// One of very many alike: slow runners may take a sample of them.
+    pub many: bool,
 }
 
 impl Input {
@@ -94,12 +96,19 @@ impl Case {
             derivatives: Derivatives::Second,
             tolerance: (1e-5, 1e-10),
             elementwise: false,
+            many: false,
         }
     }
 
     /// The same case without derivatives.
     pub fn values_only(mut self) -> Case {
         self.derivatives = Derivatives::None;
+        self
+    }
+
+    /// The same case as one of very many.
+    pub fn one_of_many(mut self) -> Case {
+        self.many = true;
         self
     }
 

@@ -6,6 +6,7 @@ pub mod case;
 pub mod compare;
 pub mod draw;
 pub mod emulate;
+#[cfg(feature = "gpu")]
 pub mod ptx;
 pub mod report;
 pub mod runner;

@@ -2,6 +2,7 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
+#[cfg(feature = "gpu")]
 pub mod interpreted;
 
 use crate::emulate::Emulated;
@@ -16,6 +17,11 @@ pub trait Runner {
     fn name(&self) -> String;
     /// Whether tensors of this dtype exist there.
     fn supports(&self, dtype: DType) -> bool;
+    /// Of the cases with derivatives, and of those that are many, one in this many is run here. Above 1 where compiling kernels is slow; all of them
+    /// are run where `RAPHSON_TEST=all` is set.
+    fn one_in(&self) -> u64 {
+        1
+    }
     /// Outputs, row-major, for inputs given row-major; every value is exact in f64.
     fn run(&self, graph: &Graph, inputs: &[Vec<f64>]) -> Result<Vec<Vec<f64>>>;
 }
@@ -24,6 +30,7 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
+    #[cfg(feature = "gpu")]
     runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }

@@ -408,7 +408,7 @@ fn random_graphs_compute_what_the_reference_computes() {
         let dtype = if seed % 4 < 2 { DType::F32 } else { DType::F64 };
         let case =
             Case::several("random graph", format!("seed {seed}"), inputs(seed, dtype), move |x| build(seed, dtype, x));
-        suite.check(&case.values_only().within(1e-4, 1e-9));
+        suite.check(&case.values_only().one_of_many().within(1e-4, 1e-9));
     }
     suite.finish();
 }

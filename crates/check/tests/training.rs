@@ -1,5 +1,6 @@
 //! Whole training steps on a device: a small network with an embedding and layer norm, twenty steps of several rules, all
 //! parameters and state donated and carried along, losses and learning rates compared with the cpu's.
+#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};

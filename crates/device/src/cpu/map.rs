@@ -29,6 +29,10 @@ trait Map2<T: Copy> {
 
 struct Run1<F, T>(PhantomData<(F, T)>);
 struct Run2<F, T>(PhantomData<(F, T)>);
+/// The first operand is one value for the whole tile.
+struct Run2First<F, T>(PhantomData<(F, T)>);
+/// The second operand is one value for the whole tile.
+struct Run2Second<F, T>(PhantomData<(F, T)>);
 struct RunSelect<T>(PhantomData<T>);
 struct RunThreefry;
 
@@ -62,6 +66,41 @@ impl<F: Map2<T>, T: Copy> Loop for Run2<F, T> {
             )
         };
         for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            *out = F::apply::<I>(a, b);
+        }
+    }
+}
+
+impl<F: Map2<T>, T: Copy> Loop for Run2First<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for `n` valid elements behind each pointer (one is enough behind the first operand)
+        // and for no overlap.
+        let (out, a, b) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<F::Out>(), args.n),
+                *args.a.cast::<T>(),
+                from_raw_parts(args.b.cast::<T>(), args.n),
+            )
+        };
+        for (out, &b) in out.iter_mut().zip(b) {
+            *out = F::apply::<I>(a, b);
+        }
+    }
+}
+
+impl<F: Map2<T>, T: Copy> Loop for Run2Second<F, T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: as above, with the second operand.
+        let (out, a, b) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<F::Out>(), args.n),
+                from_raw_parts(args.a.cast::<T>(), args.n),
+                *args.b.cast::<T>(),
+            )
+        };
+        for (out, &a) in out.iter_mut().zip(a) {
             *out = F::apply::<I>(a, b);
         }
     }
@@ -273,6 +312,28 @@ macro_rules! any {
     ($run:ident, $function:ident, $dtype:expr) => {
         choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32, Bool u8])
     };
+}
+
+/// The loop for a float instruction of which one operand is a single value, where there is a faster one.
+pub fn find_uniform(level: Level, prim: Prim, dtype: DType, first: bool) -> Option<LoopFn> {
+    with_isa!(level, find_uniform_for(prim, dtype, first))
+}
+
+fn find_uniform_for<I: Isa>(prim: Prim, dtype: DType, first: bool) -> Option<LoopFn> {
+    macro_rules! either {
+        ($function:ident) => {
+            if first { floats!(Run2First, $function, dtype) } else { floats!(Run2Second, $function, dtype) }
+        };
+    }
+    match prim {
+        Prim::Add => either!(Add),
+        Prim::Sub => either!(Sub),
+        Prim::Mul => either!(Mul),
+        Prim::Div => either!(Div),
+        Prim::Max => either!(Max),
+        Prim::Min => either!(Min),
+        _ => None,
+    }
 }
 
 fn find_for<I: Isa>(prim: Prim, operand: DType, result: DType) -> Option<LoopFn> {

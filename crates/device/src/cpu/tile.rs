@@ -37,7 +37,8 @@ pub fn sized(tiling: Tiling, space: Space, bytes: usize) -> Space {
         Tiling::Flat if space.block.is_some() => (space.block.map_or(1, |b| b.height * b.width), 1),
         Tiling::Flat => (tile.min(kept), 1),
         Tiling::WholeRows => ((tile / reduced).clamp(1, kept), reduced),
-        Tiling::LongRows => (1, tile.min(reduced)),
+        // Evened out, so that no tile is a crumb.
+        Tiling::LongRows => (1, reduced.div_ceil(reduced.div_ceil(tile).max(1)).next_multiple_of(16).min(reduced)),
         Tiling::Lanes => {
             let lanes = lanes(kept, reduced, tile);
             (lanes, (tile / lanes).clamp(1, reduced.max(1)))

@@ -1,9 +1,8 @@
-//! The slow truth for the CPU device's tests: row kernels evaluated point by point in f64, a builder for kernels, and
+//! The slow truth for the devices' tests: row kernels evaluated point by point in f64, a builder for kernels, and
 //! helpers to run programs and compare results.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use raphson_compile::program::*;
-use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Result;
@@ -389,11 +388,11 @@ impl Build {
     }
 
     /// Run on a device and compare with the truth. Returns the output bytes.
-    pub fn check(&self, cpu: &Cpu, tolerance: f64) -> Vec<Vec<u8>> {
+    pub fn check(&self, device: &dyn Device, tolerance: f64) -> Vec<Vec<u8>> {
         let program = self.program();
         let mut truth = self.data.clone();
         interpret(&self.kernel, &self.buffers, &mut truth);
-        let got = run(cpu, &program, &self.data).unwrap();
+        let got = run(device, &program, &self.data).unwrap();
         for (o, (bytes, id)) in got.iter().zip(&program.outputs).enumerate() {
             let dtype = self.buffers[id.0 as usize].dtype;
             compare(&from_bytes(bytes, dtype), &truth[id.0 as usize], dtype, tolerance, &format!("output {o}"));
@@ -439,19 +438,19 @@ pub fn program(buffers: &[Buffer], kernels: Vec<Kernel>, arena_bytes: usize) -> 
 }
 
 /// Run a program on numbers by buffer; outputs come back as bytes.
-pub fn run(cpu: &Cpu, program: &Program, data: &[Vec<f64>]) -> Result<Vec<Vec<u8>>> {
-    let mut loaded = cpu.load(Arc::new(program.clone()))?;
+pub fn run(device: &dyn Device, program: &Program, data: &[Vec<f64>]) -> Result<Vec<Vec<u8>>> {
+    let mut loaded = device.load(Arc::new(program.clone()))?;
     let inputs: Vec<Memory> = program
         .inputs
         .iter()
-        .map(|id| cpu.upload(&to_bytes(&data[id.0 as usize], program.buffers[id.0 as usize].dtype)))
+        .map(|id| device.upload(&to_bytes(&data[id.0 as usize], program.buffers[id.0 as usize].dtype)))
         .collect::<Result<_>>()?;
     let outputs = loaded.run(inputs)?;
-    outputs.iter().map(|memory| read(cpu, memory)).collect()
+    outputs.iter().map(|memory| read(device, memory)).collect()
 }
 
-pub fn read(cpu: &Cpu, memory: &Memory) -> Result<Vec<u8>> {
+pub fn read(device: &dyn Device, memory: &Memory) -> Result<Vec<u8>> {
     let mut bytes = vec![0; memory.bytes];
-    cpu.download(memory, &mut bytes)?;
+    device.download(memory, &mut bytes)?;
     Ok(bytes)
 }
