@@ -87,6 +87,10 @@ fn movement(samples: &mut Samples) -> Result<()> {
     sample(samples, "add transposed", &[x.clone(), y.clone()], &[x.add(&y.transpose()?)?])?;
     let odd = Value::input([999_999].into(), F32);
     sample(samples, "add odd", std::slice::from_ref(&odd), &[odd.add(&odd)?])?;
+    // More elements than 32 bits count.
+    let wide = Value::input([3, 1 << 30].into(), F32);
+    let column = Value::input([3, 1].into(), F32);
+    sample(samples, "add wide", &[wide.clone(), column.clone()], &[wide.add(&column)?])?;
     let four = Value::input([16, 30, 40, 50].into(), F32);
     let permuted = four.permute(&[3, 1, 0, 2])?.flip(&[1])?.alias();
     sample(samples, "permute 4 axes", std::slice::from_ref(&four), &[permuted.shift(1.0)?])

@@ -42,8 +42,9 @@ pub fn run(root: &Path, check: bool) -> Result<String, String> {
     };
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let (samples, suite) = (fresh(&target.join("ptx/samples"))?, fresh(&target.join("ptx/suite"))?);
-    cargo(root, &["run", "--quiet", "-p", "raphson-check", "--example", "print_ptx", "--"], &samples, None)?;
-    let mut tests = vec!["test", "--quiet", "-p", "raphson-check"];
+    let example = ["run", "--quiet", "-p", "raphson-check", "--features", "gpu", "--example", "print_ptx", "--"];
+    cargo(root, &example, &samples, None)?;
+    let mut tests = vec!["test", "--quiet", "-p", "raphson-check", "--features", "gpu"];
     SUITE.iter().for_each(|test| tests.extend(["--test", test]));
     cargo(root, &tests, &suite, Some("RAPHSON_PTX_DUMP"))?;
 

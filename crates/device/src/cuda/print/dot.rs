@@ -14,8 +14,6 @@ use raphson_graph::error::{Error, Result};
 
 /// Threads of a block in each direction.
 const SIDE: usize = 16;
-/// Inner indices of a tile.
-const DEPTH: usize = 16;
 /// Blocks that fill a large GPU.
 const ENOUGH_BLOCKS: usize = 128;
 
@@ -30,6 +28,11 @@ pub enum PerThread {
 }
 
 impl PerThread {
+    /// Inner indices of a tile: fewer where the results fill the registers, for the next tiles pass through them.
+    const fn depth(self) -> usize {
+        if self as usize > 4 { 8 } else { 16 }
+    }
+
     /// The greatest with enough blocks to fill a GPU; smaller for f64, which fills twice the registers.
     fn choose(kernel: &DotKernel) -> PerThread {
         let batch: usize = kernel.batch.iter().product();
@@ -58,10 +61,10 @@ pub fn print_with(kernel: &DotKernel, per_thread: PerThread) -> Result<Option<La
     if kernel.dtype == DType::Bool || !small {
         return Err(Error::internal("dot", "a product of bools, or an axis beyond 2³⁰, is not in the kernel language"));
     }
-    let per_thread = per_thread as usize;
-    let tile = SIDE * per_thread;
+    let tile = SIDE * per_thread as usize;
     let (tiles_m, tiles_n) = (kernel.m.div_ceil(tile), kernel.n.div_ceil(tile));
     let mut text = Text::default();
+    text.blocks_at_least = 2;
     let mut parameters = Parameters::default();
     let printer = Printer::begin(&mut text, &mut parameters, kernel, per_thread, (tiles_m, tiles_n));
     let sums = printer.multiply(&mut text);
@@ -88,6 +91,8 @@ struct Operand {
     place: Register,
     /// Where this thread's rows (columns) of the result begin in the tile.
     read: Register,
+    /// Inner indices of a tile.
+    depth: usize,
     /// The elements on their way.
     staged: Vec<Register>,
 }
@@ -96,6 +101,7 @@ struct Printer<'a> {
     kernel: &'a DotKernel,
     per_thread: usize,
     tile: usize,
+    depth: usize,
     /// Position of the current tiles on the inner axis.
     at: Register,
     left: Operand,
@@ -117,9 +123,10 @@ impl<'a> Printer<'a> {
         text: &mut Text,
         parameters: &mut Parameters,
         kernel: &'a DotKernel,
-        per_thread: usize,
+        per_thread: PerThread,
         (tiles_m, tiles_n): (usize, usize),
     ) -> Printer<'a> {
+        let (per_thread, depth) = (per_thread as usize, per_thread.depth());
         let tile = SIDE * per_thread;
         let left = parameters.pointer(text, kernel.left.buffer);
         let right = parameters.pointer(text, kernel.right.buffer);
@@ -140,15 +147,14 @@ impl<'a> Printer<'a> {
         // What a thread reads from a tile at once: 16 bytes at most.
         let group = per_thread.min(16 / size as usize);
         let (y, x) = (text.word("mul.lo.u32", &[&y, &group]), text.word("mul.lo.u32", &[&x, &group]));
-        let m = &kernel.left;
-        let n = &kernel.right;
+        let (m, n, tiles) = (&kernel.left, &kernel.right, (tile, depth));
         let left =
-            Operand::new(text, kernel, tile, (left, m.columns * size, m.rows * size), (row, kernel.m), thread, y);
+            Operand::new(text, kernel, tiles, (left, m.columns * size, m.rows * size), (row, kernel.m), thread, y);
         let right =
-            Operand::new(text, kernel, tile, (right, n.rows * size, n.columns * size), (column, kernel.n), thread, x);
+            Operand::new(text, kernel, tiles, (right, n.rows * size, n.columns * size), (column, kernel.n), thread, x);
         let at = text.word("mov.b32", &[&0]);
         let (row, column) = (text.word("add.u32", &[&row, &y]), text.word("add.u32", &[&column, &x]));
-        Printer { kernel, per_thread, tile, at, left, right, out, row, column }
+        Printer { kernel, per_thread, tile, depth, at, left, right, out, row, column }
     }
 
     /// The products of all tiles: a register for each row and column of this thread.
@@ -166,11 +172,11 @@ impl<'a> Printer<'a> {
         self.left.put(text, kernel.dtype, self.tile);
         self.right.put(text, kernel.dtype, self.tile);
         text.barrier();
-        text.set(self.at, "add.u32", &[&self.at, &DEPTH]);
+        text.set(self.at, "add.u32", &[&self.at, &self.depth]);
         let more = text.predicate("setp.lt.u32", &[&self.at, &kernel.k]);
         text.branch_unless(more, last);
         for operand in [&self.left, &self.right] {
-            let step = operand.inner_stride * DEPTH as i64;
+            let step = operand.inner_stride * self.depth as i64;
             text.set(operand.address, "add.s64", &[&operand.address, &step]);
         }
         self.fetch(text);
@@ -190,7 +196,7 @@ impl<'a> Printer<'a> {
         let parts: Vec<Register> =
             if by_tile { sums.iter().map(|_| constant(text, zero, dtype)).collect() } else { sums.to_vec() };
         let opcode = format!("{}.{}", if dtype.is_float() { "fma.rn" } else { "mad.lo" }, suffix(dtype));
-        for inner in 0..DEPTH {
+        for inner in 0..self.depth {
             let rows = self.left.get(text, dtype, self.tile, self.per_thread, inner);
             let columns = self.right.get(text, dtype, self.tile, self.per_thread, inner);
             for (i, row) in rows.iter().enumerate() {
@@ -262,7 +268,7 @@ impl Operand {
     fn new(
         text: &mut Text,
         kernel: &DotKernel,
-        tile: usize,
+        (tile, depth): (usize, usize),
         (start, inner_stride, outer_stride): (Register, i64, i64),
         (first, size): (Register, usize),
         thread: Register,
@@ -273,12 +279,12 @@ impl Operand {
         let along_inner = inner_stride.abs() <= outer_stride.abs() || outer_stride == 0;
         let threads = SIDE * SIDE;
         let ((outer, inner), inner_step, outer_step) = if along_inner {
-            (text.divide_with_rest(thread, DEPTH), 0, threads / DEPTH)
+            (text.divide_with_rest(thread, depth), 0, threads / depth)
         } else {
             let (inner, outer) = text.divide_with_rest(thread, tile);
             ((outer, inner), threads.div_ceil(tile), 0)
         };
-        let base = text.shared((DEPTH * pitch(tile)) as u32 * bytes as u32);
+        let base = text.shared((depth * pitch(tile)) as u32 * bytes as u32);
         let place = text.word("mad.lo.u32", &[&inner, &pitch(tile), &outer]);
         let place = text.shared_address(base, place, bytes as u32);
         let read = text.shared_address(base, read, bytes as u32);
@@ -286,9 +292,22 @@ impl Operand {
         let address = text.scaled(start, outer, outer_stride);
         let address = text.scaled(address, inner, inner_stride);
         let address = text.copy(address);
-        let n_staged = tile * DEPTH / threads;
+        let n_staged = tile * depth / threads;
         let staged = (0..n_staged).map(|_| text.fresh(class(kernel.dtype))).collect();
-        Operand { address, inner, outer, inner_step, outer_step, inner_stride, outer_stride, size, place, read, staged }
+        Operand {
+            address,
+            inner,
+            outer,
+            inner_step,
+            outer_step,
+            inner_stride,
+            outer_stride,
+            size,
+            place,
+            read,
+            depth,
+            staged,
+        }
     }
 
     /// Read this thread's elements of the tiles at `at` into registers; zero outside the matrix.
@@ -298,7 +317,7 @@ impl Operand {
         let inner = text.word("add.u32", &[&self.inner, &at]);
         for (step, &staged) in self.staged.iter().enumerate() {
             let mut guards = Vec::new();
-            if !kernel.k.is_multiple_of(DEPTH) {
+            if !kernel.k.is_multiple_of(self.depth) {
                 let inner = text.word("add.u32", &[&inner, &(step * self.inner_step)]);
                 guards.push(text.predicate("setp.lt.u32", &[&inner, &kernel.k]));
             }

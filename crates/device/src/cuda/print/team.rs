@@ -12,7 +12,7 @@ use super::space::Walk;
 use super::text::{Class, Register};
 use raphson_compile::program::{Buffer, Instr, Level, Order, RowKernel};
 use raphson_graph::dtype::DType;
-use raphson_graph::error::Result;
+use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::Prim;
 
 /// Threads of a block where nothing else decides.
@@ -25,6 +25,10 @@ const FOUR_AT_ONCE: usize = 2048;
 const MOST_WEIGHT: usize = 400;
 /// Elements of a thread from which a sum in f32 would lose digits.
 const LONG_SUM: usize = 64;
+/// Rows that 32 bits can count, with those that fill the last block.
+const MOST_ROWS: usize = 1 << 30;
+/// The greatest weight of an element's instructions for blocks so large that a thread has 64 registers only.
+const LIGHT: usize = 150;
 /// Enough threads for any GPU to hide its latencies.
 const ENOUGH_THREADS: usize = 1 << 17;
 
@@ -38,6 +42,12 @@ pub fn print(kernel: &RowKernel, buffers: &[Buffer]) -> Result<Option<Launch>> {
         return flat(row).map(Some);
     }
     let rows: usize = row.outer.iter().product();
+    if rows > MOST_ROWS {
+        return Err(Error::internal(
+            "kernel",
+            format!("{rows} reductions in one kernel; this device takes {MOST_ROWS}"),
+        ));
+    }
     let length: usize = row.inner.iter().product();
     if rows > 1 && (length == 0 || kernel.order == Order::Column) {
         return columns(row, rows, length).map(Some);
@@ -158,12 +168,13 @@ fn in_rows(mut row: Row<'_>, rows: usize, length: usize) -> Result<Launch> {
     let lanes = lanes(&row, length >= 128);
     let walk = Walk::new(&row.inner, lanes);
     let points = walk.points().max(1);
+    let light = weight(&row) * lanes <= LIGHT;
     let whole_block = length >= 2048 || (length >= 512 && rows < 1024);
     let text = &mut row.text;
     let thread = text.word("mov.u32", &[&"%tid.x"]);
     let block = text.word("mov.u32", &[&"%ctaid.x"]);
     if whole_block {
-        let most = if rows <= 128 { 1024 } else { BLOCK as usize };
+        let most = if rows <= 128 && light { 1024 } else { BLOCK as usize };
         let threads = (points / 4).next_power_of_two().clamp(64, most) as u32;
         let lane = text.word("and.b32", &[&thread, &31]);
         let warp = text.word("shr.u32", &[&thread, &5]);
@@ -266,7 +277,7 @@ fn walk_row(row: &mut Row<'_>, walk: &Walk, team: &Team, roots: &[usize]) -> Res
         let mut positions: Vec<Register> = Vec::new();
         for (i, accumulator) in &mut accumulators {
             let arg = operands(&steps[*i].instr)[0].0 as usize;
-            let missing = || raphson_graph::error::Error::internal("kernel", format!("step {i} has no operand"));
+            let missing = || Error::internal("kernel", format!("step {i} has no operand"));
             let value = values[arg].as_ref().ok_or_else(missing)?;
             if accumulator.wants_positions() && positions.is_empty() {
                 let first =

@@ -97,6 +97,8 @@ pub struct Text {
     labels: u32,
     /// Bytes of shared memory.
     shared_bytes: u32,
+    /// Blocks that a multiprocessor is to hold at least, which bounds the registers of a thread; 0 leaves it open.
+    pub blocks_at_least: u32,
     /// Whether the table of 2/π is read.
     pub reads_two_over_pi: bool,
 }
@@ -226,16 +228,14 @@ impl Text {
         self.shared_bytes
     }
 
-    /// ⌊n / d⌋ for 32-bit n < 2³¹ and d ≥ 1, by a multiplication (Granlund and Montgomery, "Division by invariant integers
-    /// using multiplication", PLDI 1994): with l = ⌈log₂ d⌉ and m = ⌊2^(31+l)/d⌋ + 1 < 2³², n·m / 2^(31+l).
+    /// ⌊n / d⌋ for 32-bit n < 2³¹ and d ≥ 1.
     pub fn divide(&mut self, n: Register, d: u32) -> Register {
         if d.is_power_of_two() {
             return if d == 1 { n } else { self.word("shr.u32", &[&n, &d.trailing_zeros()]) };
         }
-        let l = 32 - (d - 1).leading_zeros();
-        let m = (1u64 << (31 + l)) / u64::from(d) + 1;
-        let high = self.word("mul.hi.u32", &[&n, &m]);
-        if l == 1 { high } else { self.word("shr.u32", &[&high, &(l - 1)]) }
+        let (factor, shift) = reciprocal(d);
+        let high = self.word("mul.hi.u32", &[&n, &factor]);
+        self.word("shr.u32", &[&high, &shift])
     }
 
     /// (n / d, n mod d) for an index of either width.
@@ -277,7 +277,11 @@ impl Text {
     pub fn function(&self, entry: &str, n_parameters: usize, threads: u32) -> String {
         let parameters: Vec<String> = (0..n_parameters).map(|i| format!("\t.param .u64 a{i}")).collect();
         let mut out = format!(".visible .entry {entry}(\n{}\n)\n", parameters.join(",\n"));
-        out.push_str(&format!(".maxntid {threads}, 1, 1\n{{\n"));
+        out.push_str(&format!(".maxntid {threads}, 1, 1\n"));
+        if self.blocks_at_least > 0 {
+            out.push_str(&format!(".minnctapersm {}\n", self.blocks_at_least));
+        }
+        out.push_str("{\n");
         for class in Class::ALL {
             let used = self.used[class as usize];
             if used > 0 {
@@ -290,5 +294,33 @@ impl Text {
         out.push_str(&self.lines);
         out.push_str("\tret;\n}\n");
         out
+    }
+}
+
+/// (m, s) so that ⌊n / d⌋ = ⌊n·m / 2³²⌋ / 2ˢ for all n < 2³¹, d no power of two (Granlund and Montgomery, "Division by
+/// invariant integers using multiplication", PLDI 1994): with l = ⌈log₂ d⌉, m = ⌊2^(31+l)/d⌋ + 1 < 2³² and s = l − 1.
+fn reciprocal(d: u32) -> (u32, u32) {
+    let l = 32 - (d - 1).leading_zeros();
+    let m = (1u64 << (31 + l)) / u64::from(d) + 1;
+    (m as u32, l - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiplication_divides() {
+        let least = (3..2000u32).chain([4097, 65_535, 65_537, 1_000_003, 0x4000_0001, 0x7fff_ffff]);
+        for d in least.filter(|d| !d.is_power_of_two()) {
+            let (m, s) = reciprocal(d);
+            let most = (i32::MAX as u32 / d) * d;
+            // The ends of the first, some middle, and the last quotients.
+            let near = [0, d, d.saturating_mul(2), most / 2 / d * d, most - d, most];
+            for n in near.into_iter().flat_map(|n| [n.saturating_sub(1), n, n + 1]).filter(|&n| n <= i32::MAX as u32) {
+                let quotient = ((u64::from(n) * u64::from(m)) >> 32) as u32 >> s;
+                assert_eq!(quotient, n / d, "{n} / {d}");
+            }
+        }
     }
 }
