@@ -34,7 +34,7 @@ pub fn wgpu() -> Option<OnDevice> {
     let device = device.clone()?;
     let everything = std::env::var("RAPHSON_TEST").is_ok_and(|which| which == "all");
     // A software renderer takes tens of milliseconds to compile a kernel.
-    let one_in = if device.is_software() && !everything { 5 } else { 1 };
+    let one_in = if device.is_software() && !everything { 8 } else { 1 };
     Some(OnDevice { device, dtypes: &[DType::F32, DType::I32, DType::U32, DType::Bool], one_in })
 }
 

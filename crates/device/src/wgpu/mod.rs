@@ -4,6 +4,7 @@
 
 mod bounds;
 mod combine;
+mod cut;
 mod dot;
 mod faults;
 mod gather;
