@@ -117,6 +117,12 @@ describe("data.arrays and batches", () => {
     expect(await values(batches.epoch(0))).toEqual(first);
   });
 
+  it("splits in the order of the examples when told to", async () => {
+    const [left, right] = numbers(10).split(0.8, { shuffle: false });
+    expect(await values(left.batches(8))).toEqual([[0, 1, 2, 3, 4, 5, 6, 7]]);
+    expect(await values(right.batches(8))).toEqual([[8, 9]]);
+  });
+
   it("splits without overlap, the same for the same seed", async () => {
     const [left, right] = numbers(10).split(0.8, { seed: 1 });
     expect([left.size, right.size]).toEqual([8, 2]);

@@ -1,12 +1,14 @@
 /**
- * Runs every ```ts example in the documentation comments of `src/` that imports from "raphson", each as a module of its own.
+ * Runs every ```ts example that imports from "raphson", each as a module of its own: those in the documentation comments
+ * of `src/`, in the README and in `docs/`. They run in a folder that holds a small pair of IDX files.
  */
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
-const SOURCE = join(__dirname, "..", "src");
+const ROOT = join(__dirname, "..");
 
 interface Example {
   readonly title: string;
@@ -17,20 +19,41 @@ function examplesIn(path: string): Example[] {
   const text = readFileSync(path, "utf8");
   const found: Example[] = [];
   for (const match of text.matchAll(/```ts\r?\n([\s\S]*?)```/g)) {
-    const code = (match[1] ?? "").replaceAll(/^ *\* ?/gm, "");
+    const inComment = path.endsWith(".ts");
+    const code = inComment ? (match[1] ?? "").replaceAll(/^ *\* ?/gm, "") : (match[1] ?? "");
     const line = text.slice(0, match.index).split("\n").length;
-    if (/from "raphson"/.test(code)) found.push({ title: `${relative(SOURCE, path)}:${line}`, code });
+    if (/from "raphson"/.test(code)) found.push({ title: `${relative(ROOT, path)}:${line}`, code });
   }
   return found;
 }
 
-const folder = mkdtempSync(join(__dirname, "docs-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+/** 28×28 images of noise with labels 0 … 9, in the format of MNIST. */
+function writeDigits(into: string, count: number): void {
+  const header = (...words: number[]) => Buffer.from(Uint32Array.from(words).buffer).swap32();
+  const pixels = Buffer.from(Uint8Array.from({ length: count * 784 }, (_, index) => (index * 7919) % 256));
+  const labels = Buffer.from(Uint8Array.from({ length: count }, (_, index) => index % 10));
+  const write = (name: string, ...parts: Buffer[]) => writeFileSync(join(into, name), gzipSync(Buffer.concat(parts)));
+  write("t10k-images-idx3-ubyte.gz", header(0x803, count, 28, 28), pixels);
+  write("t10k-labels-idx1-ubyte.gz", header(0x801, count), labels);
+}
 
-const files = readdirSync(SOURCE, { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".ts"))
-  .sort();
-const examples = files.flatMap((name) => examplesIn(join(SOURCE, name)));
+const folder = mkdtempSync(join(__dirname, "docs-"));
+const before = process.cwd();
+beforeAll(() => {
+  writeDigits(folder, 100);
+  process.chdir(folder);
+});
+afterAll(() => {
+  process.chdir(before);
+  rmSync(folder, { recursive: true });
+});
+
+const under = (name: string, ending: string) =>
+  readdirSync(join(ROOT, name), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(ending))
+    .map((file) => join(ROOT, name, file))
+    .sort();
+const examples = [...under("src", ".ts"), ...under("docs", ".md"), join(ROOT, "README.md")].flatMap(examplesIn);
 
 describe("examples in the documentation", () => {
   it("exist", () => {

@@ -66,13 +66,13 @@ function findPair(folder: string, part: string): { images: string; labels: strin
   return images && labels ? { images: join(folder, images), labels: join(folder, labels) } : undefined;
 }
 
-/** Training and held-out digits from a folder: the two files as they are where both exist, 80 % and 20 % of one otherwise. */
-async function readDigits(folder: string, seed: number) {
+/** Training and held-out digits from a folder: both pairs of files, or the first 80 % and the last 20 % of the only one. */
+async function readDigits(folder: string) {
   const [fitted, test] = [findPair(folder, "train"), findPair(folder, "t10k") ?? findPair(folder, "test")];
   if (fitted && test) return [await data.idx(fitted), await data.idx(test)] as const;
   const only = fitted ?? test ?? findPair(folder, "");
   if (only === undefined) throw new UsageError(`${folder} has no files whose names contain "images" and "labels"`);
-  return (await data.idx(only)).split(0.8, { seed });
+  return (await data.idx(only)).split(0.8, { shuffle: false });
 }
 
 function makeDigits(size: number, seed: number) {
@@ -99,8 +99,7 @@ async function main(): Promise<void> {
   const options = readArguments();
   if (options.help) return console.log(USAGE);
   const { seed, rule, alpha } = options;
-  const [fit, held] =
-    options.data === undefined ? makeDigits(options.size, seed) : await readDigits(options.data, seed);
+  const [fit, held] = options.data === undefined ? makeDigits(options.size, seed) : await readDigits(options.data);
   console.log(`${fit.size} digits to learn from, ${held.size} held out`);
 
   const model = nn.sequential(nn.flatten(), nn.linear(784, 256), nn.relu(), nn.linear(256, 10));

@@ -59,15 +59,18 @@ export class Dataset<B extends Batch> {
     this.size = this.#rows.length;
   }
 
-  /** Two datasets: a random `fraction` of the examples, and the rest. The seed fixes which (0 if not given). */
-  split(fraction: number, options: { seed?: number } = {}): [Dataset<B>, Dataset<B>] {
-    const { seed = 0 } = options;
+  /**
+   * Two datasets: a random `fraction` of the examples, and the rest. The seed fixes which (0 if not given); with
+   * `shuffle: false` it is the first ones, in the order of the file.
+   */
+  split(fraction: number, options: { seed?: number; shuffle?: boolean } = {}): [Dataset<B>, Dataset<B>] {
+    const { seed = 0, shuffle = true } = options;
     wholeSeed("split", seed);
     const cut = Math.round(this.size * fraction);
     if (!(fraction > 0 && fraction < 1) || cut === 0 || cut === this.size) {
       throw argumentError("split", `a fraction of ${fraction} of ${this.size} examples leaves one side empty`);
     }
-    const order = shuffled(this.#rows, seed, 0);
+    const order = shuffle ? shuffled(this.#rows, seed, 0) : this.#rows;
     return [new Dataset(this.#columns, order.subarray(0, cut)), new Dataset(this.#columns, order.subarray(cut))];
   }
 

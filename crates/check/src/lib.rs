@@ -6,6 +6,8 @@ pub mod case;
 pub mod compare;
 pub mod draw;
 pub mod emulate;
+#[cfg(feature = "gpu")]
+pub mod ptx;
 pub mod report;
 pub mod runner;
 pub mod suite;

@@ -2,6 +2,8 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
+#[cfg(feature = "gpu")]
+pub mod interpreted;
 
 use crate::emulate::Emulated;
 use raphson_graph::dtype::DType;
@@ -28,6 +30,8 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
+    #[cfg(feature = "gpu")]
+    runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }
 

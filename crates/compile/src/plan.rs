@@ -3,6 +3,7 @@
 
 use crate::emit::{Emitted, Unplaced};
 use crate::program::{Buffer, BufferId, Instr, Kernel, Level, Place, Program, RowKernel, View};
+use raphson_graph::kernel::{Prim, Reg};
 use std::collections::BTreeMap;
 
 /// Alignment of temporaries in bytes: a cache line, and any vector register.
@@ -85,28 +86,53 @@ fn takeovers(
         uses.read.iter().for_each(|buffer| last_read[buffer.0 as usize] = position);
         uses.written.iter().for_each(|buffer| writers[buffer.0 as usize].push(position));
     }
+    let fits = |output: usize, input: usize| {
+        let (out, buffer) = (outputs[output], inputs[input]);
+        let &[writer] = &writers[out.0 as usize][..] else { return false };
+        let Kernel::Row(row) = &kernels[writer] else { return false };
+        let (from, to) = (&buffers[buffer.0 as usize], &buffers[out.0 as usize]);
+        donated[input]
+            && (from.dtype, from.elements) == (to.dtype, to.elements)
+            && inputs.iter().filter(|&&other| other == buffer).count() == 1
+            && last_read[buffer.0 as usize] == writer
+            && in_place_store(row, out).is_some_and(|store| reads_only_at(row, buffer, store))
+    };
     let mut taken = vec![false; inputs.len()];
-    let mut pairs = Vec::new();
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    // An output that may be an input as it is takes over that one's memory first, and then need not be written.
     for (output, &out) in outputs.iter().enumerate() {
         let &[writer] = &writers[out.0 as usize][..] else { continue };
         let Kernel::Row(row) = &kernels[writer] else { continue };
-        let Some(store) = in_place_store(row, out) else { continue };
-        let fits = |&input: &usize| {
-            let buffer = inputs[input];
-            let (from, to) = (&buffers[buffer.0 as usize], &buffers[out.0 as usize]);
-            donated[input]
-                && !taken[input]
-                && inputs.iter().filter(|&&other| other == buffer).count() == 1
-                && (from.dtype, from.elements) == (to.dtype, to.elements)
-                && last_read[buffer.0 as usize] == writer
-                && reads_only_at(row, buffer, store)
-        };
-        if let Some(input) = (0..inputs.len()).find(fits) {
+        let own = |buffer: &BufferId| inputs.iter().position(|input| input == buffer);
+        let mut own = choices(row, out).into_iter().filter_map(|buffer| own(&buffer));
+        if let Some(input) = own.find(|&input| !taken[input] && fits(output, input)) {
+            taken[input] = true;
+            pairs.push((output, input));
+        }
+    }
+    let served: Vec<usize> = pairs.iter().map(|&(output, _)| output).collect();
+    for output in (0..outputs.len()).filter(|output| !served.contains(output)) {
+        if let Some(input) = (0..inputs.len()).find(|&input| !taken[input] && fits(output, input)) {
             taken[input] = true;
             pairs.push((output, input));
         }
     }
     pairs
+}
+
+/// Buffers of which the value stored to `out` may be a plain copy, the likeliest first: those that a select loads.
+fn choices(row: &RowKernel, out: BufferId) -> Vec<BufferId> {
+    let stored = row.steps.iter().find_map(|step| match &step.instr {
+        Instr::Store { buffer, value, .. } if *buffer == out => Some(*value),
+        _ => None,
+    });
+    let chosen = stored.map(|value| &row.steps[value.0 as usize].instr);
+    let Some(Instr::Prim { prim: Prim::Select, args: [_, a, b] }) = chosen else { return Vec::new() };
+    let loaded = |reg: &Reg| match &row.steps[reg.0 as usize].instr {
+        Instr::Load { buffer, .. } => Some(*buffer),
+        _ => None,
+    };
+    [a, b].into_iter().filter_map(loaded).collect()
 }
 
 /// The view of the store to `out`, if the kernel is free of later passes in which it could read again what it wrote.

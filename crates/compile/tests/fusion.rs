@@ -75,6 +75,17 @@ fn an_optimizer_update_is_one_kernel_in_place() {
 }
 
 #[test]
+fn an_output_that_may_be_an_input_takes_over_its_memory() {
+    let (accepted, step) = (Value::input(Shape::from([]), DType::Bool), input([300]));
+    let (now, before) = (input([300]), input([300]));
+    let start = accepted.select(&now, &before).unwrap();
+    let next = start.sub(&step).unwrap();
+    let program = compiled(&[accepted, step, now, before], &[next, start], &[false, false, true, true]);
+    let places = [0, 1].map(|output: usize| program.buffers[program.outputs[output].0 as usize].place);
+    assert_eq!(places, [Place::InPlace { input: 3, output: 0 }, Place::InPlace { input: 2, output: 1 }]);
+}
+
+#[test]
 fn an_input_that_is_read_later_is_not_overwritten() {
     let (x, y) = (input([4, 4]), input([4, 4]));
     let next = x.add(&y).unwrap();

@@ -1,5 +1,6 @@
 //! Times of a few kernels on the CPU device, best of many runs: `cargo run --release -p raphson-device --example
-//! cpu_speed`. For a first look; the benchmarks against other libraries live elsewhere.
+//! cpu_speed`. An argument picks those whose name contains it. For a first look; the benchmarks against other libraries
+//! live elsewhere.
 
 use raphson_compile::program::*;
 use raphson_device::cpu::Cpu;
@@ -13,6 +14,9 @@ use std::time::Instant;
 const F32: DType = DType::F32;
 
 fn time(name: &str, cpu: &Cpu, program: Program) -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
+        return Ok(());
+    }
     let mut inputs: Vec<Memory> = Vec::new();
     for id in &program.inputs {
         let n = program.buffers[id.0 as usize].elements;
@@ -118,6 +122,26 @@ fn main() -> Result<()> {
         ];
         let (n, name) = (rows * columns, format!("sum over rows of {rows}×{columns}"));
         time(&name, &cpu, row(&[n], columns, [&[columns], &[rows]], Order::Column, steps))?;
+    }
+    for [rows, columns] in [[512usize, 784], [512, 512]] {
+        let steps = vec![
+            load(0, vec![columns as i64], vec![1]),
+            load(1, vec![columns as i64], vec![1]),
+            prim(Prim::Mul, &[0, 1], Level::Full, 0),
+            reduce(ReduceOp::Sum, 2, 0),
+            store(2, vec![1], vec![0], 3, Level::Kept, 1),
+        ];
+        let (n, name) = (rows * columns, format!("inner products {rows}×{columns}"));
+        time(&name, &cpu, row(&[n, n], rows, [&[rows], &[columns]], Order::Row, steps))?;
+    }
+    for [rows, columns] in [[512usize, 784], [512, 512]] {
+        let steps = vec![
+            load(0, vec![columns as i64], vec![1]),
+            reduce(ReduceOp::Sum, 0, 0),
+            store(1, vec![1], vec![0], 1, Level::Kept, 1),
+        ];
+        let (n, name) = (rows * columns, format!("sum of rows of {rows}×{columns}"));
+        time(&name, &cpu, row(&[n], rows, [&[rows], &[columns]], Order::Row, steps))?;
     }
     let side = 2048i64;
     let transpose = vec![load(0, vec![1, side], vec![]), store(1, vec![side, 1], vec![], 0, Level::Full, 0)];

@@ -1,7 +1,15 @@
 //! Devices run compiled programs. One trait; what a device is never knows about ops, gradients or optimizers.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(feature = "cuda")]
+mod open;
+#[cfg(feature = "wgpu")]
 pub mod wgpu;
+
+#[cfg(feature = "cuda")]
+pub use open::{Outcome, Probe, open, open_with_probes};
 
 use raphson_compile::program::Program;
 use raphson_graph::error::Result;

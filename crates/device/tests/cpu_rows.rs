@@ -392,6 +392,44 @@ fn updates_in_place_read_before_they_write() {
     }
 }
 
+#[test]
+fn buffers_that_one_condition_exchanges_are_read_before_they_are_written() {
+    let mut random = Random(11);
+    let cpu = Cpu::new(Some(2)).unwrap();
+    let shapes: [(&[usize], &[usize]); 5] =
+        [(&[3000], &[]), (&[7], &[33]), (&[3], &[5000]), (&[1], &[40_000]), (&[2], &[1])];
+    for (kept, reduced) in shapes {
+        for (order, condition) in [Order::Row, Order::Column].into_iter().flat_map(|order| [(order, 0.0), (order, 1.0)])
+        {
+            let mut build = Build::new(kept, reduced, order);
+            for (level, n) in [(Level::Full, build.n_kept() * build.n_reduced()), (Level::Kept, build.n_kept())] {
+                let view = if level == Level::Full { build.full_view() } else { build.kept_view() };
+                let nowhere = View { offset: 0, kept: vec![0; kept.len()], reduced: vec![0; reduced.len()] };
+                let condition = build.input(DType::Bool, vec![condition]);
+                let condition = build.load(condition, nowhere, Level::Kept, 0);
+                let buffers = [(); 4].map(|()| build.in_place(F32, random.floats(n)));
+                let [w, x, y, z] = buffers.map(|buffer| build.load(buffer, view.clone(), level, 0));
+                let more = build.prim(Prim::Add, &[w, z]);
+                // x and y wait for each other, z for both, w's memory is wanted by a choice of choices.
+                let values = [
+                    more,
+                    build.prim(Prim::Select, &[condition, y, x]),
+                    build.prim(Prim::Select, &[condition, x, y]),
+                    build.prim(Prim::Select, &[condition, w, x]),
+                ];
+                let nested = build.prim(Prim::Select, &[condition, values[3], w]);
+                let sum = build.prim(Prim::Sub, &[nested, values[1]]);
+                for (buffer, value) in buffers.into_iter().zip(values) {
+                    build.store(buffer, view.clone(), value, level);
+                }
+                build.put(sum, level);
+                build.put(nested, level);
+            }
+            build.check(&cpu, 1e-6);
+        }
+    }
+}
+
 /// A kernel of random instructions, reductions and stores over random views.
 fn random_kernel(random: &mut Random) -> Build {
     let sizes = [1usize, 2, 3, 5, 8, 17, 40, 130];

@@ -1,6 +1,7 @@
 //! The wgpu device on kernels and programs of every form, opened in several ways: with and without subgroup operations,
 //! with few bindings, with checks in the shaders. Where there is no adapter the tests say so and pass. Every elementwise
 //! row and every op are run on this device by the crate `raphson-check`.
+#![cfg(feature = "wgpu")]
 
 mod reference;
 

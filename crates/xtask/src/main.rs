@@ -1,13 +1,15 @@
 //! Development tasks: `cargo xtask gen [--check]` writes the TypeScript that follows from the op rows, `cargo xtask tidy`
-//! checks the layout rules. The work is in `generate` and `tidy`; this file only reads the command line.
+//! checks the layout rules, `cargo xtask ptxas [--check]` assembles what the cuda device prints. The work is in `generate`,
+//! `tidy` and `ptxas`; this file only reads the command line.
 
 mod generate;
+mod ptxas;
 mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask gen [--check] | cargo xtask tidy";
+const USAGE: &str = "usage: cargo xtask gen [--check] | cargo xtask tidy | cargo xtask ptxas [--check]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +18,8 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["gen"] => generate::write(&root),
         ["gen", "--check"] => generate::check(&root),
+        ["ptxas"] => ptxas::run(&root, false),
+        ["ptxas", "--check"] => ptxas::run(&root, true),
         ["tidy"] => tidy::check(&root),
         _ => Err(USAGE.to_string()),
     };

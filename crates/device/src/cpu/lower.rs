@@ -50,6 +50,8 @@ struct Lowering<'a> {
     levels: Vec<Level>,
     passes: Vec<u32>,
     live: Vec<bool>,
+    /// Per step: whether it is a product that only one sum reads, which then multiplies along the way.
+    absorbed: Vec<bool>,
     /// Per step: its value at either level, as far as it has been emitted.
     everywhere: Vec<Option<Value>>,
     kept: Vec<Option<Value>>,
@@ -83,6 +85,7 @@ impl<'a> Lowering<'a> {
             levels: Vec::with_capacity(n),
             passes: Vec::with_capacity(n),
             live: vec![false; n],
+            absorbed: vec![false; n],
             everywhere: vec![None; n],
             kept: vec![None; n],
             full: vec![None; n],
@@ -131,7 +134,27 @@ impl<'a> Lowering<'a> {
                 self.args(i).iter().for_each(|arg| self.live[arg.0 as usize] = true);
             }
         }
+        self.find_absorbed();
         Ok(())
+    }
+
+    /// Products of floats along rows whose only reader is a sum.
+    fn find_absorbed(&mut self) {
+        if !matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) {
+            return;
+        }
+        let mut readers = vec![0; self.kernel.steps.len()];
+        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+            self.args(i).iter().for_each(|arg| readers[arg.0 as usize] += 1);
+        }
+        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+            let Instr::Reduce { op: ReduceOp::Sum, arg } = self.kernel.steps[i].instr else { continue };
+            let step = &self.kernel.steps[arg.0 as usize];
+            let product = matches!(step.instr, Instr::Prim { prim: Prim::Mul, .. }) && step.level == Level::Full;
+            let agree = self.args(arg.0 as usize).iter().all(|a| self.kernel.steps[a.0 as usize].dtype == step.dtype);
+            let found = reduce::find_products(self.set, step.dtype).is_some();
+            self.absorbed[arg.0 as usize] = product && agree && found && readers[arg.0 as usize] == 1;
+        }
     }
 
     fn plan(mut self) -> Result<RowPlan> {
@@ -283,16 +306,17 @@ impl<'a> Lowering<'a> {
                 let run = self.find_map(*prim, step, self.args(i))?;
                 let run = self.find_uniform(*prim, i).unwrap_or(run);
                 // One condition for the whole launch: take one operand, and leave the other one's memory alone.
-                let uniform = *prim == Prim::Select && self.everywhere[self.args(i)[0].0 as usize].is_some();
-                if uniform { Action::Choose(step.dtype.size_bytes()) } else { Action::Map(run) }
+                if self.is_choice(i) { Action::Choose } else { Action::Map(run) }
             }
             Instr::Const(_) | Instr::Reduce { .. } | Instr::Store { .. } => {
                 return Err(bug(format!("step {i} is emitted as what it is not")));
             }
         };
         let out = self.value();
-        if let Action::Load(access) = action {
-            self.needs_slot[out as usize] = !self.accesses[access as usize].dense;
+        match action {
+            Action::Load(access) => self.needs_slot[out as usize] = !self.accesses[access as usize].dense,
+            Action::Choose => self.needs_slot[out as usize] = false,
+            _ => {}
         }
         self.push(phase, action, level, out, args);
         match level {
@@ -300,6 +324,11 @@ impl<'a> Lowering<'a> {
             Level::Kept => self.kept[i] = Some(out),
         }
         Ok(())
+    }
+
+    /// Whether step `i` selects by one condition for the whole launch.
+    fn is_choice(&self, i: usize) -> bool {
+        matches!(self.kernel.steps[i].instr, Instr::Prim { prim: Prim::Select, args } if self.everywhere[args[0].0 as usize].is_some())
     }
 
     /// The loop for a step with a single value for one of two operands, if there is one of its own.
@@ -349,6 +378,22 @@ impl<'a> Lowering<'a> {
         Ok((ReducerLoops::new(reducer, self.space.layout), accumulator))
     }
 
+    /// Take a tile in: the value that is reduced, or two of which the products are.
+    fn emit_accumulate(&mut self, i: usize, arg: Reg, phase: usize, spread: usize) -> Result<()> {
+        let (loops, accumulator) = self.reduction(i)?;
+        let step = &self.kernel.steps[arg.0 as usize];
+        let products = self.absorbed[arg.0 as usize].then(|| reduce::find_products(self.set, step.dtype)).flatten();
+        let (run, args) = match (products, self.args(arg.0 as usize)) {
+            (Some(run), &[a, b]) => {
+                let (a, b) = (self.operand(a, Level::Full, spread)?, self.operand(b, Level::Full, spread)?);
+                (run, [a, b, NONE])
+            }
+            _ => (loops.accumulate, [self.operand(arg, Level::Full, spread)?, NONE, NONE]),
+        };
+        self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, args);
+        Ok(())
+    }
+
     fn emit_finish(&mut self, i: usize, phase: usize) -> Result<()> {
         let (loops, accumulator) = self.reduction(i)?;
         let out = self.value();
@@ -369,17 +414,65 @@ impl<'a> Lowering<'a> {
                 Instr::Reduce { op, arg } if self.tiling == Tiling::Flat => self.emit_single(i, *op, *arg)?,
                 Instr::Reduce { arg, .. } => {
                     let (loops, accumulator) = self.reduction(i)?;
-                    let arg = self.operand(*arg, Level::Full, 0)?;
                     self.push(0, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, [NONE; 3]);
-                    let accumulate = Action::Accumulate(accumulator, loops.accumulate);
-                    self.push(0, accumulate, Level::Full, NONE, [arg, NONE, NONE]);
+                    self.emit_accumulate(i, *arg, 0, 0)?;
                     self.emit_finish(i, 0)?;
                 }
-                _ if self.everywhere[i].is_some() => {}
+                _ if self.everywhere[i].is_some() || self.absorbed[i] => {}
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, 0, 0)?,
             }
         }
-        last.into_iter().try_for_each(|i| self.emit_store(i, 0, 0))
+        self.emit_last(last, 0, 0)
+    }
+
+    /// Stores over memory that is also read. What is stored may still lie in such memory itself, loaded or chosen: then
+    /// that store comes before the one that overwrites it, or where they wait for each other, a copy is made first.
+    fn emit_last(&mut self, mut last: Vec<usize>, phase: usize, spread: usize) -> Result<()> {
+        let mut order = Vec::with_capacity(last.len());
+        let mut copied = vec![false; self.kernel.steps.len()];
+        while let Some(&first) = last.first() {
+            let blocks = |&other: &usize, i: usize| other != i && !copied[other] && self.lies_in_target(other, i);
+            let free = last.iter().copied().find(|&i| !last.iter().any(|other| blocks(other, i)));
+            let next = free.unwrap_or(first);
+            for other in last.iter().copied().filter(|other| blocks(other, next)).collect::<Vec<_>>() {
+                self.emit_copy(other, phase, spread)?;
+                copied[other] = true;
+            }
+            order.push(next);
+            last.retain(|&i| i != next);
+        }
+        order.into_iter().try_for_each(|i| self.emit_store(i, phase, spread))
+    }
+
+    /// Move what store `i` will store out of memory.
+    fn emit_copy(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
+        let step = &self.kernel.steps[i];
+        let Instr::Store { value: reg, .. } = step.instr else { return Err(bug("not a store")) };
+        let level = self.levels[i];
+        let (from, out) = (self.operand(reg, level, spread)?, self.value());
+        self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, [from, NONE, NONE]);
+        let values = if level == Level::Full { &mut self.full } else { &mut self.kept };
+        values[reg.0 as usize] = Some(out);
+        Ok(())
+    }
+
+    /// Whether what store `i` stores may lie in the memory that store `j` writes.
+    fn lies_in_target(&self, i: usize, j: usize) -> bool {
+        let (Instr::Store { value, .. }, Instr::Store { buffer: target, .. }) =
+            (&self.kernel.steps[i].instr, &self.kernel.steps[j].instr)
+        else {
+            return false;
+        };
+        let mut maybe = vec![value.0 as usize];
+        while let Some(reg) = maybe.pop() {
+            match &self.kernel.steps[reg].instr {
+                _ if self.everywhere[reg].is_some() => {}
+                Instr::Load { buffer, .. } if may_overlap(self.buffers, *buffer, *target) => return true,
+                Instr::Prim { args, .. } if self.is_choice(reg) => maybe.extend(args[1..].iter().map(|a| a.0 as usize)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// A reduction over a single element: the element itself, or position 0.
@@ -424,11 +517,9 @@ impl<'a> Lowering<'a> {
             }
             self.emit_loop(p, &live, &store_pass)?;
         }
-        for i in last {
-            self.phases.push(Phase::default());
-            let phase = self.phases.len() - 1;
-            self.emit_store(i, phase, phase)?;
-        }
+        self.phases.push(Phase::default());
+        let phase = self.phases.len() - 1;
+        self.emit_last(last, phase, phase)?;
         self.phases.retain(|phase| !phase.ops.is_empty());
         Ok(())
     }
@@ -468,19 +559,16 @@ impl<'a> Lowering<'a> {
         for &i in live.iter().filter(|&&i| needed[i]) {
             match &self.kernel.steps[i].instr {
                 Instr::Reduce { arg, .. } if self.passes[i] as usize == p => {
-                    let (loops, accumulator) = self.reduction(i)?;
-                    let arg = self.operand(*arg, Level::Full, before)?;
-                    let accumulate = Action::Accumulate(accumulator, loops.accumulate);
-                    self.push(body, accumulate, Level::Full, NONE, [arg, NONE, NONE]);
+                    self.emit_accumulate(i, *arg, body, before)?;
                 }
                 Instr::Store { buffer, .. } if self.updated_in_place(*buffer) => last.push(i),
                 Instr::Store { .. } => self.emit_store(i, body, before)?,
                 Instr::Reduce { .. } | Instr::Const(_) => {}
-                _ if self.levels[i] == Level::Kept || self.everywhere[i].is_some() => {}
+                _ if self.levels[i] == Level::Kept || self.everywhere[i].is_some() || self.absorbed[i] => {}
                 Instr::Load { .. } | Instr::Index(_) | Instr::Prim { .. } => self.emit(i, body, before)?,
             }
         }
-        last.into_iter().try_for_each(|i| self.emit_store(i, body, before))
+        self.emit_last(last, body, before)
     }
 
     /// Let values be computed where they are stored, unless the kernel also reads that memory.
@@ -506,8 +594,9 @@ impl<'a> Lowering<'a> {
             let target = targets[op.out as usize];
             // A kept value stored at every point goes through its expansion; levels agree otherwise.
             if target != NONE && (self.accesses[target as usize].level == Level::Kept) == is_kept(op) {
-                // A full value expanded before a loop is stored inside it, tile by tile, and stays where it is.
-                if matches!(op.action, Action::Expand(_)) {
+                // A full value expanded before a loop is stored inside it, tile by tile, and stays where it is; so does a
+                // chosen one.
+                if matches!(op.action, Action::Expand(_) | Action::Choose) {
                     continue;
                 }
                 op.target = target;

@@ -106,8 +106,10 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
-    /// The second or the third operand, by the first element of the first; the number is the bytes of an element.
-    Choose(usize),
+    /// The second or the third operand itself, by the first element of the first.
+    Choose,
+    /// The operand, elsewhere; the number is the bytes of an element.
+    Copy(usize),
     /// A kept value for every point; the number is the bytes of an element.
     Expand(usize),
     /// Start accumulator number `.0`.
@@ -175,7 +177,9 @@ impl RowPlan {
     /// along; a value from outside a loop lives until the loop has ended.
     pub fn assign_slots(&mut self, needs_slot: &[bool]) {
         let n_values = needs_slot.len();
-        let ops = || self.phases.iter().enumerate().flat_map(|(p, phase)| phase.ops.iter().map(move |op| (p, op)));
+        let ops: Vec<(usize, &Op)> =
+            self.phases.iter().enumerate().flat_map(|(p, phase)| phase.ops.iter().map(move |op| (p, op))).collect();
+        let ops = || ops.iter().copied();
         let mut phase_end = vec![0usize; self.phases.len()];
         let mut born_in = vec![usize::MAX; n_values];
         let mut last_use = vec![0usize; n_values];
@@ -192,6 +196,13 @@ impl RowPlan {
                 let until = if carried { phase_end[p] } else { i };
                 let last = &mut last_use[arg as usize];
                 *last = until.max(*last);
+            }
+        }
+        // A choice is one of its operands, which live as long as it does.
+        for (_, op) in ops().rev().filter(|(_, op)| matches!(op.action, Action::Choose)) {
+            let until = last_use[op.out as usize];
+            for &arg in &op.args[1..] {
+                last_use[arg as usize] = last_use[arg as usize].max(until);
             }
         }
         let mut slots = vec![NONE; n_values];

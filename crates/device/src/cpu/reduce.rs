@@ -108,6 +108,76 @@ impl<F: Fold<T>, T: Copy> Loop for Finish<F, T> {
     }
 }
 
+/// Accumulators `out[n]` take in the products of tiles `a[n][m]` and `b[n][m]`: one row each.
+struct Products<T>(PhantomData<T>);
+
+/// `products!(type, lanes, fma)`: Σ a·b, by the rules of `Sum`.
+macro_rules! products {
+    ($t:ty, $lanes:literal, $fma:ident) => {
+        impl Loop for Products<$t> {
+            #[inline(always)]
+            unsafe fn run<I: Isa>(args: &Args) {
+                // SAFETY: the caller vouches for `n` accumulators and `n·m` elements behind either operand.
+                let (out, a, b) = unsafe {
+                    (
+                        from_raw_parts_mut(args.out.cast::<f64>(), args.n),
+                        from_raw_parts(args.a.cast::<$t>(), args.n * args.m),
+                        from_raw_parts(args.b.cast::<$t>(), args.n * args.m),
+                    )
+                };
+                if args.m == 0 {
+                    return;
+                }
+                for ((out, a), b) in out.iter_mut().zip(a.chunks_exact(args.m)).zip(b.chunks_exact(args.m)) {
+                    if args.m < 32 {
+                        *out = a.iter().zip(b).fold(*out, |sum, (&a, &b)| sum + f64::from(a * b));
+                        continue;
+                    }
+                    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+                        let sum = inner_interleaved::<$t, $lanes>(a, b, 0.0, |a, b, c| I::$fma(a, b, c), |a, b| a + b);
+                        *out += f64::from(sum);
+                    }
+                }
+            }
+        }
+    };
+}
+products!(f32, 32, fma32);
+products!(f64, 16, fma64);
+
+/// Σ a·b in `L` interleaved lanes, and then the lanes by halves.
+#[inline(always)]
+fn inner_interleaved<T: Copy, const L: usize>(
+    a: &[T],
+    b: &[T],
+    zero: T,
+    fma: impl Fn(T, T, T) -> T,
+    add: impl Fn(T, T) -> T,
+) -> T {
+    let mut lanes = [zero; L];
+    let mut take = |a: &[T; L], b: &[T; L]| {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane = fma(a, b, *lane);
+        }
+    };
+    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
+    body_a.iter().zip(body_b).for_each(|(a, b)| take(a, b));
+    if !tail_a.is_empty() {
+        // Filled up with zeros: a loop over some of the lanes would keep all of them out of registers.
+        let (mut a, mut b) = ([zero; L], [zero; L]);
+        a[..tail_a.len()].copy_from_slice(tail_a);
+        b[..tail_b.len()].copy_from_slice(tail_b);
+        take(&a, &b);
+    }
+    let mut width = L / 2;
+    while width > 0 {
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = add(*low, high));
+        width /= 2;
+    }
+    lanes[0]
+}
+
 /// Combine a row in `L` interleaved lanes, which vectorise, and then the lanes in order.
 #[inline(always)]
 fn fold_interleaved<T: Copy, A: Copy, const L: usize>(
@@ -280,6 +350,18 @@ fold_argmax!(f64, f64::NEG_INFINITY, f64::is_nan);
 fold_argmax!(i32, i32::MIN, |_| false);
 fold_argmax!(u32, 0, |_| false);
 fold_argmax!(u8, 0, |_| false);
+
+/// The loop by which accumulators of a sum take in rows of products, if it has one.
+pub fn find_products(level: Level, element: DType) -> Option<LoopFn> {
+    fn find<I: Isa>(element: DType) -> Option<LoopFn> {
+        match element {
+            DType::F32 => Some(I::call::<Products<f32>>),
+            DType::F64 => Some(I::call::<Products<f64>>),
+            DType::I32 | DType::U32 | DType::Bool => None,
+        }
+    }
+    with_isa!(level, find(element))
+}
 
 /// The loops for `op` over elements of dtype `element`.
 pub fn find(level: Level, op: ReduceOp, element: DType) -> Reducer {

@@ -245,10 +245,11 @@ impl Tiles<'_> {
                     args.out = self.place(op);
                     run(&args);
                 }
-                Action::Choose(size) => {
-                    let chosen = if *args.a != 0 { args.b } else { args.c };
-                    std::ptr::copy(chosen, self.place(op), n * size);
+                Action::Choose => {
+                    let chosen = if *args.a != 0 { op.args[1] } else { op.args[2] };
+                    self.scratch.pointers[op.out as usize] = self.pointer(chosen);
                 }
+                Action::Copy(size) => std::ptr::copy_nonoverlapping(args.a, self.place(op), n * size),
                 Action::Expand(size) => self.expand(op, size),
                 Action::Begin(accumulator, run) => {
                     args.out = self.accumulator(accumulator);

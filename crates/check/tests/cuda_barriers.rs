@@ -1,0 +1,93 @@
+//! The race detector at work on printed kernels: with any one barrier left out, some order of warps must fault. A barrier
+//! that could go unnoticed is one that is not needed, or one that the detector does not understand.
+#![cfg(feature = "gpu")]
+
+use raphson_check::ptx::{Machine, Module, Options, Order, Size};
+use raphson_compile::compile;
+use raphson_compile::program::Kernel;
+use raphson_compile::program::Program;
+use raphson_device::cuda::print::dot::{PerThread, print_with};
+use raphson_device::cuda::print::{Launch, Parameter, print_program};
+use raphson_graph::dtype::DType;
+use raphson_graph::flat::flatten;
+use raphson_graph::op::reduce::ReduceOp;
+use raphson_graph::value::Value;
+
+fn program(inputs: &[Value], outputs: &[Value]) -> Program {
+    let graph = flatten(inputs, outputs).unwrap().graph;
+    compile(&graph, &vec![false; inputs.len()]).unwrap()
+}
+
+/// Run a launch on zeros; whether it faults.
+fn faults(launch: &Launch, text: &str, program: &Program, order: Order) -> Option<String> {
+    let mut machine = Machine::new(Options { order, ..Options::default() });
+    let arguments: Vec<u64> = launch
+        .parameters
+        .iter()
+        .map(|parameter| match parameter {
+            Parameter::Buffer(id) => {
+                let buffer = &program.buffers[id.0 as usize];
+                machine.memory.upload("buffer", &vec![0; buffer.size_bytes()], buffer.dtype.size_bytes())
+            }
+            Parameter::ErrorWords => machine.memory.upload("error words", &[0; 16], 4),
+        })
+        .collect();
+    let module = Module::parse(text).unwrap();
+    machine.launch(&module, &launch.entry, Size::line(launch.grid, launch.block), &arguments).err().map(|fault| fault.0)
+}
+
+/// Leave out each barrier in turn. Returns how many there are.
+fn without_each_barrier(launch: &Launch, program: &Program) -> usize {
+    let orders = [Order::Forward, Order::Backward, Order::Mixed(3)];
+    assert_eq!(orders.iter().find_map(|&order| faults(launch, &launch.text, program, order)), None);
+    let places: Vec<usize> = launch.text.match_indices("\tbar.sync 0;\n").map(|(at, _)| at).collect();
+    for &place in &places {
+        let mut text = launch.text.clone();
+        text.replace_range(place..place + "\tbar.sync 0;\n".len(), "");
+        let found = orders.iter().find_map(|&order| faults(launch, &text, program, order));
+        let line = launch.text[..place].lines().count();
+        assert!(found.is_some(), "{}: the barrier at line {line} is not missed:\n{}", launch.entry, launch.text);
+    }
+    places.len()
+}
+
+fn softmax_and_more(shape: [usize; 2], axis: usize) -> Program {
+    let x = Value::input(shape.into(), DType::F32);
+    let greatest = x.reduce(ReduceOp::Max, &[axis]).unwrap();
+    let spread = greatest.expand_reduced(&[axis], x.shape()).unwrap();
+    let sum = x.sub(&spread).unwrap().exp().unwrap().sum(&[axis]).unwrap();
+    let at = x.reduce(ReduceOp::ArgMax, &[axis]).unwrap();
+    program(&[x], &[greatest, sum, at])
+}
+
+#[test]
+fn rows_and_columns_need_their_barriers() {
+    for (shape, axis) in [([2, 2100], 1), ([600, 20], 0), ([70, 3], 0)] {
+        let program = softmax_and_more(shape, axis);
+        let launches = print_program(&program).unwrap();
+        let n: usize = launches.iter().flatten().map(|launch| without_each_barrier(launch, &program)).sum();
+        assert!(n > 0, "{shape:?}: no barriers");
+    }
+}
+
+#[test]
+fn products_need_their_barriers() {
+    let (a, b) = (Value::input([20, 40].into(), DType::F32), Value::input([40, 20].into(), DType::F32));
+    let out = a.dot(&b).unwrap();
+    let program = program(&[a, b], &[out]);
+    let [Kernel::Dot(dot)] = &program.kernels[..] else { panic!("not one product") };
+    for per_thread in [PerThread::One, PerThread::Two, PerThread::Four, PerThread::Eight] {
+        let launch = print_with(dot, per_thread).unwrap().unwrap();
+        assert_eq!(without_each_barrier(&launch, &program), 2);
+    }
+}
+
+#[test]
+fn scatter_add_needs_its_barriers() {
+    let (updates, indices) = (Value::input([600, 3].into(), DType::F32), Value::input([600].into(), DType::I32));
+    let out = updates.scatter_add(&indices, 0, 50).unwrap();
+    let program = program(&[updates, indices], &[out]);
+    let launches = print_program(&program).unwrap();
+    let n: usize = launches.iter().flatten().map(|launch| without_each_barrier(launch, &program)).sum();
+    assert_eq!(n, 2);
+}

@@ -1,0 +1,172 @@
+//! Whole training steps on a device: a small network with an embedding and layer norm, twenty steps of several rules, all
+//! parameters and state donated and carried along, losses and learning rates compared with the cpu's.
+#![cfg(feature = "gpu")]
+
+use raphson_check::ptx::driver::{Interpreted, Settings};
+use raphson_check::ptx::{Options as MachineOptions, Order};
+use raphson_check::runner::device::{from_bytes, to_bytes};
+use raphson_compile::compile;
+use raphson_device::cpu::Cpu;
+use raphson_device::cuda::{Cuda, Options as CudaOptions};
+use raphson_device::{Device, Memory};
+use raphson_graph::derivative::vjp;
+use raphson_graph::dtype::DType::{self, F32, F64, I32};
+use raphson_graph::error::Result;
+use raphson_graph::flat::{flatten, simplify};
+use raphson_graph::shape::Shape;
+use raphson_graph::value::Value;
+use raphson_optim::alpha::{self, Finish, Rule, Spec};
+use raphson_optim::direction::{Options, named};
+use std::sync::Arc;
+
+const BATCH: usize = 6;
+const WORDS: usize = 5;
+const WIDTH: usize = 8;
+const CLASSES: usize = 3;
+const STEPS: usize = 20;
+
+/// Shapes of the parameters: embedding, hidden weights and bias, output weights and bias.
+const PARAMETERS: [&[usize]; 5] = [&[WORDS, WIDTH], &[WIDTH, WIDTH], &[WIDTH], &[WIDTH, CLASSES], &[CLASSES]];
+
+fn numbers(n: usize, seed: usize) -> Vec<f64> {
+    (0..n).map(|i| f64::from((((i + 31 * seed) * 7919 % 1009) as f32) / 504.5 - 1.0)).collect()
+}
+
+/// Σ over the last axis, which stays with size 1 and is expanded again.
+fn row_sum(x: &Value) -> Result<Value> {
+    let shape = x.shape();
+    let last = shape.rank() - 1;
+    let mut kept = shape.to_vec();
+    kept[last] = 1;
+    x.sum(&[last])?.reshape(&Shape::from(&kept[..]))?.expand(shape)
+}
+
+/// (x − mean)/√(variance + 10⁻⁵) along the last axis
+fn layer_norm(x: &Value) -> Result<Value> {
+    let each = 1.0 / x.shape()[x.shape().rank() - 1] as f64;
+    let centred = x.sub(&row_sum(x)?.scale(each)?)?;
+    let variance = row_sum(&centred.mul(&centred)?)?.scale(each)?;
+    centred.div(&variance.add(&variance.like(1e-5))?.sqrt()?)
+}
+
+fn biased(x: &Value, bias: &Value) -> Result<Value> {
+    x.add(&bias.reshape(&[1, bias.shape()[0]].into())?.expand(x.shape())?)
+}
+
+/// Cross-entropy of the network on words and one-hot targets, averaged.
+fn loss(parameters: &[Value], words: &Value, targets: &Value) -> Result<Value> {
+    let embedded = parameters[0].gather(words, 0)?;
+    let hidden = biased(&layer_norm(&embedded)?.dot(&parameters[1])?, &parameters[2])?.tanh()?;
+    let logits = biased(&hidden.dot(&parameters[3])?, &parameters[4])?;
+    let likelihood = logits.sub(&row_sum(&logits.exp()?)?.log()?)?;
+    likelihood.mul(targets)?.sum_all()?.scale(-1.0 / BATCH as f64)
+}
+
+/// Placeholders like the values.
+fn placeholders(like: &[Value]) -> Vec<Value> {
+    like.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
+}
+
+/// Losses and learning rates of the steps, and the parameters after them.
+fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
+    let params: Vec<Value> = PARAMETERS.iter().map(|&shape| Value::input(shape.into(), F32)).collect();
+    let words = Value::input([BATCH].into(), I32);
+    let targets = Value::input([BATCH, CLASSES].into(), F32);
+    let scale = Value::input(Shape::scalar(), F64);
+    let loss = loss(&params, &words, &targets)?;
+    let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, F32)])?;
+    let direction = named("adam")?;
+    let options = Options::new(direction, &[])?;
+    let spec = Spec::defaults(rule);
+    let direction_start = direction.init(&options, &params)?;
+    let state_start = alpha::init(&spec, &params, &direction_start)?;
+    let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
+    let carry = alpha::begin(&spec, &loss, &params, &gradients, &state)?;
+    let applied = direction.direction(&options, &params, &gradients, &old)?;
+    let finish = Finish {
+        loss: &loss,
+        params: &params,
+        gradients: &gradients,
+        omega: &applied.omega,
+        direction_old: &old,
+        direction_new: &applied.state,
+        state: &state,
+        carry: &carry,
+        scale: &scale,
+        proposal: &[],
+    };
+    let done = alpha::finish(&spec, finish)?;
+    let inputs = [&params[..], &old, &state, &[words, targets, scale]].concat();
+    let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
+    let graph = simplify(&flatten(&inputs, &outputs)?.graph);
+    let n_carried = params.len() + old.len() + state.len();
+    let donated: Vec<bool> = (0..inputs.len()).map(|i| i < n_carried).collect();
+    let mut step = device.load(Arc::new(compile(&graph, &donated)?))?;
+
+    let upload = |values: &[f64], dtype: DType| device.upload(&to_bytes(values, dtype));
+    let mut carried = Vec::new();
+    for (i, param) in params.iter().enumerate() {
+        let start: Vec<f64> = numbers(param.shape().elements(), i).iter().map(|x| x * 0.4).collect();
+        carried.push(upload(&start, F32)?);
+    }
+    carried.extend(start_of(device, &[&direction_start[..], &state_start].concat())?);
+    let mut trace = Vec::new();
+    for i in 0..STEPS {
+        let words: Vec<f64> = (0..BATCH).map(|b| ((b * 3 + i * 2 + b * i) % WORDS) as f64).collect();
+        // Classes that the words only half explain, so that the loss does not vanish and leave rounding errors in α.
+        let class = |b: usize| if b.is_multiple_of(2) { words[b] as usize % CLASSES } else { (b + i) % CLASSES };
+        let one_hot = |b: usize| (0..CLASSES).map(move |c| f64::from(u8::from(class(b) == c)));
+        let targets: Vec<f64> = (0..BATCH).flat_map(one_hot).collect();
+        carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], F64)?]);
+        carried = step.run(carried)?;
+        if let Some(report) = carried.pop() {
+            let report = read(device, &report, F64)?;
+            trace.push([report[0], report[2]]);
+        }
+    }
+    let mut parameters = Vec::new();
+    for memory in &carried[..params.len()] {
+        parameters.extend(read(device, memory, F32)?);
+    }
+    Ok((trace, parameters))
+}
+
+/// The values of a start that depends on no input.
+fn start_of(device: &dyn Device, start: &[Value]) -> Result<Vec<Memory>> {
+    let graph = simplify(&flatten(&[], start)?.graph);
+    device.load(Arc::new(compile(&graph, &[])?))?.run(Vec::new())
+}
+
+fn read(device: &dyn Device, memory: &Memory, dtype: DType) -> Result<Vec<f64>> {
+    let mut bytes = vec![0; memory.bytes];
+    device.download(memory, &mut bytes)?;
+    Ok(from_bytes(&bytes, dtype))
+}
+
+fn compare(device: &dyn Device, rule: Rule) {
+    let (want, want_parameters) = train(&Cpu::new(Some(1)).expect("a cpu"), rule).expect("training on the cpu");
+    let (got, got_parameters) = train(device, rule).expect("training on the device");
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert!(close(got[0], want[0]) && close(got[1], want[1]), "{rule:?}, step {i}: {got:?}, the cpu's {want:?}");
+    }
+    for (got, want) in got_parameters.iter().zip(&want_parameters) {
+        assert!(close(*got, *want), "{rule:?}: {got}, the cpu's {want}");
+    }
+    assert!(want.windows(2).all(|pair| pair[0][1] != pair[1][1]), "{rule:?}: the learning rate moves");
+}
+
+#[test]
+fn cuda_interpreted_trains_like_the_cpu() {
+    for rule in [Rule::Next, Rule::Exact] {
+        for (library, order) in [(false, Order::Forward), (false, Order::Mixed(9)), (true, Order::Backward)] {
+            let machine = MachineOptions { order, ..MachineOptions::default() };
+            let driver = Arc::new(Interpreted::new(Settings { library, machine, ..Settings::default() }));
+            let options = CudaOptions { tf32: false, library: true, pool: false, graphs: true };
+            let cuda = Cuda::with_driver(driver.clone(), options);
+            compare(&cuda, rule);
+            let counts = driver.counts();
+            assert!(counts.replays >= STEPS - 3, "steps are replayed: {counts:?}");
+        }
+    }
+}

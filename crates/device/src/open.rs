@@ -1,0 +1,234 @@
+//! Finding devices: what this machine has, what was tried, and why each was taken or passed over. What a device does is said
+//! in its own module.
+
+use crate::Device;
+use crate::cpu::Cpu;
+use crate::cuda::{self, Cuda};
+use raphson_graph::error::{Code, Error, Result};
+
+/// The environment variable that decides where code says `auto`.
+const VARIABLE: &str = "RAPHSON_DEVICE";
+
+/// What became of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This is the device.
+    Taken,
+    /// It would do, but another comes first or was asked for.
+    Usable,
+    /// It is not there, or cannot be used.
+    Unusable,
+}
+
+/// A candidate and its fate, for `doctor` and for error texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// As in a request: `cuda:0`, `cpu`.
+    pub spec: String,
+    /// For people: the GPU's name, or what was looked for.
+    pub name: String,
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+}
+
+impl Probe {
+    fn new(spec: impl Into<String>, name: impl Into<String>, outcome: Outcome, reason: impl Into<String>) -> Probe {
+        Probe { spec: spec.into(), name: name.into(), outcome, reason: reason.into() }
+    }
+
+    fn settle(&mut self, outcome: Outcome, reason: impl Into<String>) {
+        self.outcome = outcome;
+        self.reason = reason.into();
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Auto,
+    Cpu,
+    Cuda(usize),
+    Wgpu(usize),
+}
+
+impl Request {
+    /// The text that asks for this.
+    fn spec(self) -> String {
+        match self {
+            Request::Auto => "auto".into(),
+            Request::Cpu => "cpu".into(),
+            Request::Cuda(ordinal) => format!("cuda:{ordinal}"),
+            Request::Wgpu(ordinal) => format!("wgpu:{ordinal}"),
+        }
+    }
+
+    /// `auto`, `cpu`, `cuda`, `cuda:1`, `wgpu`, `wgpu:1`
+    fn parse(spec: &str) -> Result<Request> {
+        let refuse = || {
+            let known = "use \"auto\", \"cpu\", \"cuda\" or \"wgpu\", the last two maybe with a number: \"cuda:1\"";
+            Error::argument("device", format!("{spec:?} is no device; {known}"))
+        };
+        let (kind, number) = match spec.trim().split_once(':') {
+            Some((kind, number)) => (kind, Some(number.parse::<u16>().map_err(|_| refuse())?)),
+            None => (spec.trim(), None),
+        };
+        match (kind, usize::from(number.unwrap_or(0))) {
+            ("auto", _) if number.is_none() => Ok(Request::Auto),
+            ("cpu", _) if number.is_none() => Ok(Request::Cpu),
+            ("cuda", number) => Ok(Request::Cuda(number)),
+            ("wgpu", number) => Ok(Request::Wgpu(number)),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+/// The device that `spec` asks for: `auto`, `cpu`, `cuda[:n]` or `wgpu[:n]`. Where it says `auto`, `RAPHSON_DEVICE` decides
+/// if it is set; else the first that works of cuda, wgpu on a hardware adapter, cpu.
+pub fn open(spec: &str) -> Result<Box<dyn Device>> {
+    open_with_probes(spec).0
+}
+
+/// The same, with everything that there is on this machine and the fate of each, for `doctor`.
+pub fn open_with_probes(spec: &str) -> (Result<Box<dyn Device>>, Vec<Probe>) {
+    let mut probes = candidates();
+    let by_environment = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    let device = request(spec, by_environment.as_ref().map(|value| value.to_string_lossy()).as_deref())
+        .and_then(|request| take(request, &mut probes));
+    (device, probes)
+}
+
+/// What is asked for, by code or else by the environment.
+fn request(spec: &str, by_environment: Option<&str>) -> Result<Request> {
+    match (Request::parse(spec)?, by_environment) {
+        (Request::Auto, Some(value)) => Request::parse(value).map_err(|mut error| {
+            error.message = format!("{VARIABLE}: {}", error.message);
+            error
+        }),
+        (request, _) => Ok(request),
+    }
+}
+
+/// Open what was asked for and mark it.
+fn take(request: Request, probes: &mut [Probe]) -> Result<Box<dyn Device>> {
+    if request != Request::Auto {
+        let device = open_one(request)?;
+        let spec = request.spec();
+        let asked_for = probes.iter_mut().find(|probe| probe.spec == spec);
+        asked_for.into_iter().for_each(|probe| probe.settle(Outcome::Taken, "it was asked for"));
+        return Ok(device);
+    }
+    for probe in probes.iter_mut().filter(|probe| probe.outcome == Outcome::Usable) {
+        match Request::parse(&probe.spec).and_then(open_one) {
+            Ok(device) => {
+                probe.settle(Outcome::Taken, "the first that works");
+                return Ok(device);
+            }
+            Err(error) => probe.settle(Outcome::Unusable, error.message),
+        }
+    }
+    Err(Error::new(
+        Code::Device,
+        "device",
+        "no device works on this machine, not even the cpu; `raphson doctor` says why",
+    ))
+}
+
+fn open_one(request: Request) -> Result<Box<dyn Device>> {
+    match request {
+        Request::Auto => Err(Error::internal("device", "auto is no device")),
+        Request::Cpu => Ok(Box::new(Cpu::new(None)?)),
+        Request::Cuda(ordinal) => Ok(Box::new(Cuda::open(ordinal)?)),
+        Request::Wgpu(ordinal) => open_wgpu(ordinal),
+    }
+}
+
+/// What this machine has, in the order of `auto`. Nothing is opened yet.
+fn candidates() -> Vec<Probe> {
+    let mut probes = cuda_candidates();
+    probes.extend(wgpu_candidates());
+    probes.push(Probe::new("cpu", "this machine's processor", Outcome::Usable, "it is always there"));
+    probes
+}
+
+fn cuda_candidates() -> Vec<Probe> {
+    let nothing = |reason: String| vec![Probe::new("cuda", "NVIDIA GPU", Outcome::Unusable, reason)];
+    match cuda::list() {
+        Err(error) => nothing(error.message),
+        Ok(gpus) if gpus.is_empty() => nothing("the driver shows no GPU".into()),
+        Ok(gpus) => {
+            let probe = |(ordinal, gpu): (usize, &cuda::driver::Gpu)| {
+                let spec = Request::Cuda(ordinal).spec();
+                match cuda::shortcoming(gpu) {
+                    Some(reason) => Probe::new(spec, &gpu.name, Outcome::Unusable, reason),
+                    None => Probe::new(spec, &gpu.name, Outcome::Usable, "a GPU with a driver that will do"),
+                }
+            };
+            gpus.iter().enumerate().map(probe).collect()
+        }
+    }
+}
+
+// wgpu: the next two functions are where that device is to be asked. Adapters of type Cpu (software) are listed as
+// unusable for `auto`, "only when asked for", and opened by number all the same.
+
+fn wgpu_candidates() -> Vec<Probe> {
+    vec![Probe::new("wgpu", "Vulkan, Metal or DX12", Outcome::Unusable, "this build has no wgpu device")]
+}
+
+fn open_wgpu(_ordinal: usize) -> Result<Box<dyn Device>> {
+    Err(Error::new(Code::Device, "device", "this build has no wgpu device; use device: \"cpu\" or \"cuda\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let parsed = |spec| Request::parse(spec).ok();
+        assert_eq!(parsed("auto"), Some(Request::Auto));
+        assert_eq!(parsed(" cpu "), Some(Request::Cpu));
+        assert_eq!(parsed("cuda"), Some(Request::Cuda(0)));
+        assert_eq!(parsed("cuda:1"), Some(Request::Cuda(1)));
+        assert_eq!(parsed("wgpu:12"), Some(Request::Wgpu(12)));
+        for wrong in ["", "gpu", "cpu:1", "auto:0", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cuda:1:2"] {
+            let error = Request::parse(wrong).expect_err(wrong);
+            assert_eq!(error.code, Code::Argument);
+            assert!(error.message.contains("\"cuda:1\""), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_environment_decides_only_where_code_does_not() {
+        assert_eq!(request("auto", Some("cuda:1")), Ok(Request::Cuda(1)));
+        assert_eq!(request("cpu", Some("cuda:1")), Ok(Request::Cpu));
+        assert_eq!(request("auto", None), Ok(Request::Auto));
+        let error = request("auto", Some("gpu")).expect_err("no such device");
+        assert!(error.message.starts_with("RAPHSON_DEVICE: "), "{}", error.message);
+    }
+
+    #[test]
+    fn every_candidate_has_a_reason_and_one_is_taken() {
+        let mut probes = candidates();
+        let device = take(Request::Auto, &mut probes).expect("there is always a cpu");
+        assert_eq!(probes.iter().filter(|probe| probe.outcome == Outcome::Taken).count(), 1);
+        assert!(probes.iter().all(|probe| !probe.reason.is_empty()));
+        let taken = probes.iter().find(|probe| probe.outcome == Outcome::Taken).expect("one is taken");
+        assert!(taken.spec.starts_with(device.describe().kind));
+    }
+
+    /// On a machine without the driver this is the clean refusal; with one, a GPU of this number will not exist either.
+    #[test]
+    fn a_gpu_that_is_not_there_is_an_error() {
+        let error = open("cuda:999").err().expect("no machine has so many");
+        assert_eq!(error.code, Code::Device);
+        assert!(error.message.contains("driver"), "{}", error.message);
+        if !cuda::is_driver_present() {
+            let (_, probes) = open_with_probes("cpu");
+            let cuda = probes.iter().find(|probe| probe.spec == "cuda").expect("listed with its reason");
+            assert_eq!(cuda.outcome, Outcome::Unusable);
+            assert!(cuda.reason.contains("libcuda"), "{}", cuda.reason);
+        }
+    }
+}

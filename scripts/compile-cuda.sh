@@ -1,0 +1,11 @@
+#!/bin/sh
+# Run scripts/compile-cuda.py in an environment that has the compiler and the assembler; arguments are passed on.
+# The environment is made once, in RAPHSON_CUDA_VENV or node_modules/.cache/cuda-compiler.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+venv=${RAPHSON_CUDA_VENV:-$here/../node_modules/.cache/cuda-compiler}
+if [ ! -x "$venv/bin/python" ]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check nvidia-cuda-nvrtc-cu12==12.4.127 nvidia-cuda-nvcc-cu12==12.9.86
+fi
+exec "$venv/bin/python" "$here/compile-cuda.py" "$@"
