@@ -502,3 +502,13 @@ fn empty_memory_goes_up_and_down() {
     }
     println!("{} (subgroups {:?})", device.describe().name, device.subgroup_sizes());
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn it_is_opened_by_name() {
+    if open(Settings::default()).is_some() {
+        let device = raphson_device::open("wgpu").unwrap();
+        assert_eq!(device.describe().kind, "wgpu");
+        assert_eq!(raphson_device::open("wgpu:99").err().map(|error| error.code), Some(Code::Device));
+    }
+}
