@@ -19,6 +19,8 @@ pub struct Suite {
     runners: Vec<Box<dyn Runner>>,
     report: Report,
     failures: Vec<String>,
+    /// Slow runners take a sample of the cases.
+    sample: bool,
 }
 
 /// A case as a graph: the placeholders are x, then directions v of the float inputs, then weights u of the float
@@ -43,7 +45,13 @@ impl Suite {
 
     /// A suite for these runners.
     pub fn new(runners: Vec<Box<dyn Runner>>) -> Suite {
-        Suite { runners, report: Report::default(), failures: Vec::new() }
+        Suite { runners, report: Report::default(), failures: Vec::new(), sample: true }
+    }
+
+    /// The same suite with every case on every runner, however slow.
+    pub fn complete(mut self) -> Suite {
+        self.sample = false;
+        self
     }
 
     /// Do everything that the case asks for.
@@ -92,7 +100,7 @@ impl Suite {
                 continue;
             }
             let draw = Generator::named(&format!("{} {} {}", case.op, case.dtype(), case.what)).bits();
-            if (traced.differentiated() || case.many) && !draw.is_multiple_of(runner.one_in()) {
+            if self.sample && (traced.differentiated() || case.many) && !draw.is_multiple_of(runner.one_in()) {
                 continue;
             }
             let got = match runner.run(graph, &traced.data) {

@@ -17,7 +17,7 @@ use raphson_graph::value::Value;
 const FLOATS: [DType; 2] = [DType::F32, DType::F64];
 
 fn check(cases: impl IntoIterator<Item = Case>) {
-    let mut suite = Suite::on_all().unwrap();
+    let mut suite = Suite::on_all().unwrap().complete();
     cases.into_iter().for_each(|case| suite.check(&case));
     suite.finish();
 }

@@ -4,6 +4,8 @@
 use crate::Device;
 use crate::cpu::Cpu;
 use crate::cuda::{self, Cuda};
+#[cfg(feature = "wgpu")]
+use crate::wgpu::{Adapter, Settings, Wgpu};
 use raphson_graph::error::{Code, Error, Result};
 
 /// The environment variable that decides where code says `auto`.
@@ -169,13 +171,35 @@ fn cuda_candidates() -> Vec<Probe> {
     }
 }
 
-// wgpu: the next two functions are where that device is to be asked. Adapters of type Cpu (software) are listed as
-// unusable for `auto`, "only when asked for", and opened by number all the same.
+#[cfg(feature = "wgpu")]
+fn wgpu_candidates() -> Vec<Probe> {
+    let adapters = Wgpu::adapters();
+    if adapters.is_empty() {
+        return vec![Probe::new("wgpu", "Vulkan, Metal or DX12", Outcome::Unusable, "no graphics adapter was found")];
+    }
+    let probe = |(ordinal, adapter): (usize, &Adapter)| {
+        let spec = Request::Wgpu(ordinal).spec();
+        if adapter.is_software {
+            let reason = "a software renderer, slower than the cpu device; only when asked for";
+            Probe::new(spec, &adapter.name, Outcome::Unusable, reason)
+        } else {
+            Probe::new(spec, &adapter.name, Outcome::Usable, "a GPU with a graphics driver")
+        }
+    };
+    adapters.iter().enumerate().map(probe).collect()
+}
 
+#[cfg(feature = "wgpu")]
+fn open_wgpu(ordinal: usize) -> Result<Box<dyn Device>> {
+    Ok(Box::new(Wgpu::with_settings(Settings { adapter: ordinal, ..Settings::default() })?))
+}
+
+#[cfg(not(feature = "wgpu"))]
 fn wgpu_candidates() -> Vec<Probe> {
     vec![Probe::new("wgpu", "Vulkan, Metal or DX12", Outcome::Unusable, "this build has no wgpu device")]
 }
 
+#[cfg(not(feature = "wgpu"))]
 fn open_wgpu(_ordinal: usize) -> Result<Box<dyn Device>> {
     Err(Error::new(Code::Device, "device", "this build has no wgpu device; use device: \"cpu\" or \"cuda\""))
 }

@@ -298,7 +298,7 @@ fn an_index_outside_its_axis_is_named_and_the_device_lives_on() {
             let data = [vec![1.0; large], vec![0.0, 6.0, bad, 3.0], vec![], vec![]];
             let error = run(&device, &program, &data).unwrap_err();
             assert_eq!((error.code, error.op.as_str()), (Code::Index, "gather"));
-            assert!(error.message.contains("position 2") && error.message.contains("size 7"), "{error}");
+            assert_eq!(error.message, format!("index {bad} is outside an axis of size 7; use 0 to 6"));
             let good = [vec![1.0; large], vec![0.0, 6.0, 5.0, 3.0], vec![], vec![]];
             assert!(run(&device, &program, &good).is_ok());
         }
@@ -367,6 +367,38 @@ fn more_buffers_than_can_be_bound() {
             }
         }
         build.check(&device, 1e-6);
+    }
+}
+
+/// A kernel too long for one shader: 90 sines of running sums, some stored on the way, one over an input.
+#[test]
+fn long_kernels_are_cut_and_stay_right() {
+    let Some(device) = open(Settings::default()) else { return };
+    for (kept, reduced, order) in
+        [(&[60][..], &[][..], Order::Row), (&[5], &[12], Order::Row), (&[12], &[5], Order::Column)]
+    {
+        let mut random = Random(6);
+        let mut build = Build::new(kept, reduced, order);
+        let x = build.input(F32, random.floats(60));
+        let y = build.in_place(F32, random.floats(60));
+        let view = build.full_view();
+        let (x, old) = (build.load(x, view.clone(), Level::Full, 0), build.load(y, view.clone(), Level::Full, 0));
+        let mut value = x;
+        let mut on_the_way = Vec::new();
+        for i in 0..90 {
+            let sum = build.prim(Prim::Add, &[value, if i % 3 == 0 { old } else { x }]);
+            value = build.prim(Prim::Sin, &[sum]);
+            if i % 40 == 10 {
+                on_the_way.push(value);
+            }
+        }
+        if !reduced.is_empty() {
+            let total = build.reduce(ReduceOp::Sum, value);
+            build.put(total, Level::Kept);
+        }
+        build.store(y, view, on_the_way[0], Level::Full);
+        on_the_way.into_iter().chain([value, old]).for_each(|value| build.put(value, Level::Full));
+        build.check(&device, 2e-5);
     }
 }
 
@@ -469,4 +501,14 @@ fn empty_memory_goes_up_and_down() {
         assert_eq!(read(&device, &device.upload(&data).unwrap()).unwrap(), data);
     }
     println!("{} (subgroups {:?})", device.describe().name, device.subgroup_sizes());
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn it_is_opened_by_name() {
+    if open(Settings::default()).is_some() {
+        let device = raphson_device::open("wgpu").unwrap();
+        assert_eq!(device.describe().kind, "wgpu");
+        assert_eq!(raphson_device::open("wgpu:99").err().map(|error| error.code), Some(Code::Device));
+    }
 }

@@ -1,5 +1,5 @@
-//! Gathers, scatter-adds and the packing of bools as text. An index outside its axis leaves its position, plus one, in
-//! the kernel's flag word; the run reports it.
+//! Gathers, scatter-adds and the packing of bools as text. An index outside its axis is left in the kernel's
+//! flag words; the run reports it.
 
 use super::scalar::{literal, type_name};
 use super::slots::Slots;
@@ -41,7 +41,7 @@ pub fn gather_text(gather: &GatherKernel, slots: &Slots, abilities: &Abilities) 
         index = slots.load(gather.indices, gather.index_dtype, "j"),
         name = type_name(dtype),
         load = slots.load(gather.data, dtype, &format!("(o * {axis} + at) * {inner} + i")),
-        flag = slots.raise("j"),
+        flag = slots.raise("at"),
         store = slots.store(gather.out, dtype, "point", "x"),
     );
     points(outer * count * inner, abilities, &body)?.text(slots, abilities)
@@ -77,7 +77,7 @@ pub fn scatter_text(scatter: &ScatterAddKernel, slots: &Slots, abilities: &Abili
         slab = inner * runs,
         clear = slots.store(scatter.out, dtype, &place, &literal(Scalar::of(0.0, dtype), dtype)),
         index = slots.load(scatter.indices, scatter.index_dtype, "j"),
-        flag = slots.raise("j"),
+        flag = slots.raise("at"),
         add = slots.store(scatter.out, dtype, &place, &sum),
     );
     points(outer * runs * inner, abilities, &body)?.text(slots, abilities)

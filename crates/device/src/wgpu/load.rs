@@ -8,7 +8,7 @@ use super::lower::lowered;
 use super::memory::{Pooled, STORAGE};
 use super::place::{Layout, Outer};
 use super::row::row_text;
-use super::slots::{Copy, Slots};
+use super::slots::{Copy, FLAG_WORDS, Slots};
 use super::text::Text;
 use raphson_compile::program::{Buffer, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
@@ -34,6 +34,7 @@ pub struct Launch {
 pub struct Checked {
     pub op: &'static str,
     pub axis: usize,
+    pub index_dtype: DType,
 }
 
 /// A prepared program.
@@ -72,7 +73,7 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
     let (inputs, outputs) = ends(program);
     let program = lowered(program);
     let checked: Vec<Checked> = program.kernels.iter().filter_map(checks).collect();
-    let layout = Layout::new(&program, checked.len());
+    let layout = Layout::new(&program, FLAG_WORDS * checked.len());
     let printed = print(shared, &program, &layout)?;
     let staging = printed.iter().map(|printed| printed.slots.staging_words).max().unwrap_or(0);
     let arena = arena(shared, layout.arena_words + staging)?;
@@ -96,8 +97,10 @@ fn ends(program: &Program) -> (Vec<Buffer>, Vec<Buffer>) {
 
 fn checks(kernel: &Kernel) -> Option<Checked> {
     match kernel {
-        Kernel::Gather(gather) => Some(Checked { op: "gather", axis: gather.axis }),
-        Kernel::ScatterAdd(scatter) => Some(Checked { op: "scatterAdd", axis: scatter.axis }),
+        Kernel::Gather(gather) => Some(Checked { op: "gather", axis: gather.axis, index_dtype: gather.index_dtype }),
+        Kernel::ScatterAdd(scatter) => {
+            Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
+        }
         Kernel::Row(_) | Kernel::Dot(_) | Kernel::Fill { .. } => None,
     }
 }
@@ -113,7 +116,7 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
         let mut slots = Slots::new(program, layout, kernel, limit);
         if checks(kernel).is_some() {
             slots = slots.with_flag(flag);
-            flag += 1;
+            flag += FLAG_WORDS;
         }
         let text = match kernel {
             Kernel::Row(row) => row_text(row, &slots, abilities),

@@ -1,6 +1,8 @@
 //! Rewriting a program into kernels that this device prints well: fills and thin matrix products become fused kernels,
-//! and products of few tiles but many terms are cut along k, to be added up by another kernel.
+//! products of few tiles but many terms are cut along k, to be added up by another kernel, and fused kernels that are
+//! too long are cut as `cut` says.
 
+use super::cut::{contiguous, cut};
 use raphson_compile::program::{
     Buffer, BufferId, DotKernel, Instr, Kernel, Level, MatrixView, Order, Place, Program, ReduceOp, RowKernel, Step,
     View,
@@ -29,7 +31,11 @@ pub fn lowered(program: &Program) -> Program {
                 1 => result.kernels.push(kernel.clone()),
                 parts => divided(&mut result, dot, parts),
             },
-            Kernel::Row(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.kernels.push(kernel.clone()),
+            Kernel::Row(row) => {
+                let pieces = cut(&mut result, row);
+                result.kernels.extend(pieces.into_iter().map(Kernel::Row));
+            }
+            Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.kernels.push(kernel.clone()),
         }
     }
     result
@@ -64,15 +70,6 @@ fn fill(program: &mut Program, buffer: BufferId, value: Scalar) {
 
 fn step(instr: Instr, dtype: DType, level: Level, pass: u32) -> Step {
     Step { instr, dtype, level, pass }
-}
-
-/// Row-major strides.
-fn contiguous(sizes: &[usize]) -> Vec<i64> {
-    let mut strides = vec![1; sizes.len()];
-    for axis in (1..sizes.len()).rev() {
-        strides[axis - 1] = strides[axis] * sizes[axis] as i64;
-    }
-    strides
 }
 
 /// out[b, m, n] = Σₖ left[b, m, k]·right[b, k, n] as a fused kernel: kept (b, m, n), reduced (k).

@@ -165,31 +165,25 @@ fn m_rem(x: f32, y: f32) -> f32 {
     let sign = bitcast<u32>(x) & 0x80000000u;
     let ax = bitcast<u32>(x) & 0x7fffffffu;
     let ay = bitcast<u32>(y) & 0x7fffffffu;
-    if (ax >= 0x7f800000u || ay > 0x7f800000u || ay == 0u) {
-        return m_bits(0x7fc00000u);
-    }
-    if (ax < ay) {
-        return x;
-    }
+    let undefined = ax >= 0x7f800000u || ay > 0x7f800000u || ay == 0u;
     var mx = (ax & 0x7fffffu) | select(0u, 0x800000u, ax >= 0x800000u);
-    var my = (ay & 0x7fffffu) | select(0u, 0x800000u, ay >= 0x800000u);
-    let low = countLeadingZeros(my) - 8u;
-    my = my << low;
-    var e = i32(max(ay >> 23u, 1u)) - i32(low);
-    for (var steps = i32(max(ax >> 23u, 1u)) - e; steps > 0; steps--) {
+    let ny = (ay & 0x7fffffu) | select(0u, 0x800000u, ay >= 0x800000u);
+    let low = countLeadingZeros(ny | 1u) - 8u;
+    let my = ny << low;
+    let ey = i32(max(ay >> 23u, 1u)) - i32(low);
+    let smaller = ax < ay;
+    let steps = select(i32(max(ax >> 23u, 1u)) - ey, 0, undefined || smaller);
+    for (var i = 0; i < steps; i++) {
         mx = select(mx, mx - my, mx >= my) << 1u;
     }
     mx = select(mx, mx - my, mx >= my);
-    if (mx == 0u) {
-        return m_bits(sign);
-    }
-    let up = countLeadingZeros(mx) - 8u;
-    mx = mx << up;
-    e = e - i32(up);
-    if (e < 1) {
-        return m_bits(sign | (mx >> u32(1 - e)));
-    }
-    return m_bits(sign | (u32(e) << 23u) | (mx & 0x7fffffu));
+    let up = countLeadingZeros(mx | 1u) - 8u;
+    let e = ey - i32(up);
+    let m = mx << up;
+    let normal = (u32(e) << 23u) | (m & 0x7fffffu);
+    let tiny = m >> u32(clamp(1 - e, 0, 31));
+    let result = select(select(normal, tiny, e < 1), 0u, mx == 0u);
+    return m_bits(select(select(sign | result, bitcast<u32>(x), smaller), 0x7fc00000u, undefined));
 }
 ",
     ),
@@ -386,25 +380,17 @@ fn m_mul_high(x: u32, y: u32) -> u32 {
 ",
     ),
     (
-        // Words of 2/π.
-        "m_two_over_pi(",
+        // One of five words.
+        "m_pick(",
         "
-fn m_two_over_pi(i: i32) -> u32 {
-    switch (i) {
-        case 0: { return 0x28be60dbu; }
-        case 1: { return 0x9391054au; }
-        case 2: { return 0x7f09d5f4u; }
-        case 3: { return 0x7d4d3770u; }
-        case 4: { return 0x36d8a566u; }
-        case 5: { return 0x4f10e410u; }
-        default: { return 0u; }
-    }
+fn m_pick(i: i32, a: u32, b: u32, c: u32, d: u32, e: u32) -> u32 {
+    return select(select(a, b, i == 1), select(select(c, d, i == 3), e, i == 4), i >= 2);
 }
 ",
     ),
     (
         // |x| = q·π/2 + r by Payne and Hanek's method: |x|·2/π modulo 4 as a 2.62 fixed-point number (after N. Juffa,
-        // stackoverflow.com/a/42792940). Returns (bits of r, q).
+        // stackoverflow.com/a/42792940), with three words of 2/π from where the exponent says. Returns (bits of r, q).
         "m_quarter_far(",
         "
 fn m_quarter_far(x: f32) -> vec2<i32> {
@@ -413,26 +399,24 @@ fn m_quarter_far(x: f32) -> vec2<i32> {
     let exponent = i32((b >> 23u) & 0xffu) - 126;
     let word = exponent >> 5u;
     let shift = u32(exponent & 31);
-    var high = m_two_over_pi(word - 1);
-    var middle = m_two_over_pi(word);
-    var low = m_two_over_pi(word + 1);
-    if (shift != 0u) {
-        high = (high << shift) | (middle >> (32u - shift));
-        middle = (middle << shift) | (low >> (32u - shift));
-        low = (low << shift) | (m_two_over_pi(word + 2) >> (32u - shift));
-    }
+    let w0 = m_pick(word, 0u, 0x28be60dbu, 0x9391054au, 0x7f09d5f4u, 0x7d4d3770u);
+    let w1 = m_pick(word, 0x28be60dbu, 0x9391054au, 0x7f09d5f4u, 0x7d4d3770u, 0x36d8a566u);
+    let w2 = m_pick(word, 0x9391054au, 0x7f09d5f4u, 0x7d4d3770u, 0x36d8a566u, 0x4f10e410u);
+    let w3 = m_pick(word, 0x7f09d5f4u, 0x7d4d3770u, 0x36d8a566u, 0x4f10e410u, 0u);
+    // Two shifts, since one by 32 is none.
+    let rest = 31u - shift;
+    let high = (w0 << shift) | ((w1 >> rest) >> 1u);
+    let middle = (w1 << shift) | ((w2 >> rest) >> 1u);
+    let low = (w2 << shift) | ((w3 >> rest) >> 1u);
     let carried = m_mul_high(mantissa, low);
-    var p_low = mantissa * middle + carried;
-    var p_high = m_mul_high(mantissa, middle) + select(0u, 1u, p_low < carried) + mantissa * high;
-    var q = p_high >> 30u;
-    p_high = p_high & 0x3fffffffu;
-    let over = (p_high & 0x20000000u) != 0u;
-    q = select(q, q + 1u, over);
-    if (over) {
-        // The distance to the next quarter: 2⁶² − p.
-        p_low = ~p_low + 1u;
-        p_high = 0x40000000u - p_high - select(1u, 0u, p_low == 0u);
-    }
+    let product = mantissa * middle + carried;
+    let top = m_mul_high(mantissa, middle) + select(0u, 1u, product < carried) + mantissa * high;
+    // Beyond an eighth of a turn r is the distance to the next quarter, 2⁶² − p.
+    let over = (top & 0x20000000u) != 0u;
+    let p_low = select(product, ~product + 1u, over);
+    let part = top & 0x3fffffffu;
+    let p_high = select(part, 0x40000000u - part - select(1u, 0u, product == 0u), over);
+    let q = (top >> 30u) + select(0u, 1u, over);
     let turns = f32(p_high) * 4294967296.0 + f32(p_low);
     // π/2 · 2⁻⁶²
     let r = turns * 3.4061215800304383e-19;
@@ -457,10 +441,8 @@ fn m_quarter_near(x: f32) -> vec2<i32> {
         "
 fn m_sin_quarter(x: f32, quarter: i32) -> f32 {
     let t = abs(x);
-    var reduced: vec2<i32>;
-    if (t < 8192.0) {
-        reduced = m_quarter_near(t);
-    } else {
+    var reduced = m_quarter_near(t);
+    if (t >= 8192.0) {
         reduced = m_quarter_far(t);
     }
     let r = bitcast<f32>(reduced.x);

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod combine;
+mod cut;
 mod dot;
 mod faults;
 mod gather;
@@ -55,6 +56,15 @@ impl Default for Settings {
     }
 }
 
+/// An adapter of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// For people: `NVIDIA GeForce RTX 4070 (Vulkan)`.
+    pub name: String,
+    /// A software renderer rather than a GPU.
+    pub is_software: bool,
+}
+
 /// A GPU (or a software renderer) by way of wgpu.
 pub struct Wgpu {
     shared: Arc<Shared>,
@@ -82,8 +92,13 @@ struct Shared {
 
 impl Wgpu {
     /// The adapters of this machine, the preferred first: discrete, integrated, virtual, software.
-    pub fn adapters() -> Vec<String> {
-        guarded(|| Ok(sorted_adapters().iter().map(|adapter| title(&adapter.get_info())).collect())).unwrap_or_default()
+    pub fn adapters() -> Vec<Adapter> {
+        let listed = |adapter: &wgpu::Adapter| {
+            let info = adapter.get_info();
+            Adapter { name: title(&info), is_software: info.device_type == wgpu::DeviceType::Cpu }
+        };
+        // A driver that fails while it is asked is no adapter to offer.
+        guarded(|| Ok(sorted_adapters().iter().map(listed).collect())).unwrap_or_default()
     }
 
     /// The preferred adapter.

@@ -3,6 +3,7 @@
 //! combined by a tree over shared memory, or by subgroup operations.
 
 use super::combine::{Accumulator, Team};
+use super::cut::operands;
 use super::scalar::{expression, literal, type_name};
 use super::slots::Slots;
 use super::text::{Abilities, Frame, Text, countable};
@@ -258,16 +259,6 @@ impl Printer<'_> {
         };
         self.line(&format!("let v{at}: {} = {text};", type_name(dtype)));
         Ok(())
-    }
-}
-
-/// The registers that an instruction reads.
-fn operands(instr: &Instr) -> Vec<Reg> {
-    match instr {
-        Instr::Prim { prim, args } => args[..prim.arity()].to_vec(),
-        Instr::Reduce { arg, .. } => vec![*arg],
-        Instr::Store { value, .. } => vec![*value],
-        Instr::Load { .. } | Instr::Const(_) | Instr::Index(_) => Vec::new(),
     }
 }
 

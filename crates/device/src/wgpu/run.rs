@@ -6,8 +6,9 @@ use super::faults::guarded;
 use super::load::{Checked, WgpuProgram};
 use super::memory::{Pooled, READ_BACK, STORAGE};
 use super::place::Outer;
-use super::slots::Copy;
+use super::slots::{Copy, FLAG_WORDS};
 use crate::{Loaded, Memory};
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -46,7 +47,7 @@ impl WgpuProgram {
         let mut encoder = shared.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let (inputs, outputs) = self.memories(inputs, &mut encoder)?;
         if !self.checked.is_empty() {
-            encoder.clear_buffer(&self.arena.buffer, 0, Some(4 * self.checked.len() as u64));
+            encoder.clear_buffer(&self.arena.buffer, 0, Some(self.flag_bytes()));
         }
         self.record(&mut encoder, &inputs, &outputs)?;
         let staging = self.record_flags(&mut encoder)?;
@@ -156,14 +157,18 @@ impl WgpuProgram {
         Ok(())
     }
 
+    fn flag_bytes(&self) -> u64 {
+        (4 * FLAG_WORDS * self.checked.len()) as u64
+    }
+
     /// Copy the flags to where they can be read.
     fn record_flags(&self, encoder: &mut wgpu::CommandEncoder) -> Result<Option<Pooled>> {
         if self.checked.is_empty() {
             return Ok(None);
         }
-        let size = 4 * self.checked.len();
-        let staging = self.shared.pool.take(size, READ_BACK)?;
-        encoder.copy_buffer_to_buffer(&self.arena.buffer, 0, &staging.buffer, 0, size as u64);
+        let size = self.flag_bytes();
+        let staging = self.shared.pool.take(size as usize, READ_BACK)?;
+        encoder.copy_buffer_to_buffer(&self.arena.buffer, 0, &staging.buffer, 0, size);
         Ok(Some(staging))
     }
 
@@ -208,16 +213,18 @@ impl Pending {
         if self.state.load(Ordering::Acquire) == FAILED {
             return Err(failed("flags could not be mapped".to_string()));
         }
-        let size = 4 * self.checked.len() as u64;
+        let size = (4 * FLAG_WORDS * self.checked.len()) as u64;
         let flags: Vec<u32> = {
             let view = self.staging.buffer.slice(..size).get_mapped_range().map_err(|e| failed(e.to_string()))?;
             view.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
         };
         self.staging.buffer.unmap();
-        match flags.into_iter().zip(self.checked.iter()).find(|&(flag, _)| flag != 0) {
+        match flags.as_chunks::<FLAG_WORDS>().0.iter().zip(self.checked.iter()).find(|([raised, _], _)| *raised != 0) {
             None => Ok(()),
-            Some((flag, Checked { op, axis })) => {
-                let message = format!("the index at position {} is outside an axis of size {axis}", flag - 1);
+            Some((&[_, index], Checked { op, axis, index_dtype })) => {
+                let index = if *index_dtype == DType::U32 { i64::from(index) } else { i64::from(index as i32) };
+                let way_out = if *axis == 0 { "the axis is empty".into() } else { format!("use 0 to {}", axis - 1) };
+                let message = format!("index {index} is outside an axis of size {axis}; {way_out}");
                 Err(Error::new(Code::Index, *op, message))
             }
         }

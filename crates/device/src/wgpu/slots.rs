@@ -16,6 +16,9 @@ pub struct Copy {
     pub words: usize,
 }
 
+/// Words in which a kernel reports a bad index.
+pub const FLAG_WORDS: usize = 2;
+
 /// How one buffer is reached.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -44,7 +47,7 @@ pub struct Slots {
     pub copies_out: Vec<Copy>,
     /// Words behind the arena that the copies need.
     pub staging_words: usize,
-    /// Position of the flag word among the offsets.
+    /// Position of the flag words among the offsets.
     flag: Option<usize>,
 }
 
@@ -84,10 +87,10 @@ impl Slots {
         slots
     }
 
-    /// Give the kernel a flag word.
+    /// Give the kernel flag words.
     pub fn with_flag(mut self, word: usize) -> Slots {
         self.flag = Some(self.arena.len());
-        self.in_arena(word, 1);
+        self.in_arena(word, FLAG_WORDS);
         self
     }
 
@@ -202,9 +205,11 @@ impl Slots {
         }
     }
 
-    /// The statement that reports a bad index at `position`. Several invocations may race: any one of them will do.
-    pub fn raise(&self, position: &str) -> String {
-        self.flag.map_or_else(String::new, |flag| format!("arena[o{flag}] = u32({position}) + 1u;"))
+    /// The statement that reports a bad index: a mark, and the index. Several invocations may race, but their marks are
+    /// the same, and any of their indices will do.
+    pub fn raise(&self, index: &str) -> String {
+        let raise = |flag| format!("arena[o{flag}] = 1u; arena[o{flag} + 1] = u32({index});");
+        self.flag.map_or_else(String::new, raise)
     }
 
     /// Whether the bool at `index` of a pack's source is set.
