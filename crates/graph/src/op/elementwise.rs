@@ -206,6 +206,19 @@ fn check_dtypes(row: &Row, operands: &[&Value]) -> Result<DType> {
         .with_dtypes(dtypes))
 }
 
+/// Whether the row is affine in those operands that `moves` names together.
+pub(super) fn is_affine(row: &Row, moves: &[bool]) -> bool {
+    if [&NEG, &ADD, &SUB].contains(&row) {
+        true
+    } else if *row == MUL {
+        !(moves[0] && moves[1])
+    } else if *row == DIV {
+        !moves[1]
+    } else {
+        *row == SELECT && !moves[0]
+    }
+}
+
 /// y′ = Σ ∂y/∂xᵢ · xᵢ′
 pub(super) fn jvp(row: &Row, y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<Value>> {
     if *row == SELECT {

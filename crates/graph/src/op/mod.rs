@@ -139,6 +139,29 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
     }
 }
 
+/// Whether `y` is an affine function of those operands that `moves` names together, the others held fixed: exactly so but
+/// for rounding, and with the derivative that [`jvp`] gives.
+pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
+    let only_first = moves.iter().skip(1).all(|moves| !moves);
+    match y.op() {
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => false,
+        // A conversion may round coarsely.
+        Op::Cast => false,
+        Op::Elementwise(row) => elementwise::is_affine(row, moves),
+        Op::Reduce { op, .. } => *op == ReduceOp::Sum,
+        Op::Dot => !(moves[0] && moves[1]),
+        Op::Gather { .. } | Op::ScatterAdd { .. } => only_first,
+        Op::Alias
+        | Op::Reshape
+        | Op::Permute { .. }
+        | Op::Expand
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Flip { .. }
+        | Op::Concatenate { .. } => true,
+    }
+}
+
 /// Cotangents of the operands `x` given the cotangent of `y`; `None` means zero. Only operands with `wanted` are asked for.
 pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result<Vec<Option<Value>>> {
     let none = || Ok(vec![None; x.len()]);

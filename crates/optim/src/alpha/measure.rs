@@ -1,8 +1,8 @@
 //! Measuring along the line φ(s) = L(θ − sω): losses, slopes and curvature of the step's own batch. The loss graph is
 //! reused with other parameters, so batch and random draws are the same. Only what is asked for is computed.
 
-use super::scalar::{loss_scalar, moved, number};
-use raphson_graph::derivative::{jvp, substitute};
+use super::scalar::{loss_scalar, number};
+use raphson_graph::derivative::{along, jvp};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
@@ -130,7 +130,7 @@ pub fn measure(
         epsilon,
     };
     let at = |s: &Value| -> Result<Value> {
-        let there = substitute(std::slice::from_ref(loss), params, &moved(params, s, omega)?)?;
+        let there = along(std::slice::from_ref(loss), params, omega, s)?;
         loss_scalar("measure", &there[0])
     };
     if needs.loss1 || needs.slope1 || needs.curvature {
