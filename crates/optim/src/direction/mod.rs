@@ -98,6 +98,11 @@ impl Options {
         Ok(Options { direction: name, values })
     }
 
+    /// Every option by name.
+    pub fn values(&self) -> &[(&'static str, f64)] {
+        &self.values
+    }
+
     /// An option's value.
     fn get(&self, name: &str) -> Result<f64> {
         let found = self.values.iter().find(|(known, _)| *known == name);
