@@ -135,7 +135,7 @@ describe("every optimizer", () => {
   );
 
   it.each(NAMES)("%s learns under next without a learning rate", async (name) => {
-    const found = await losses(newton(MAKE[name]({ weightDecay: 0 }), { initial: 1e-6 }), 200);
+    const found = await losses(newton(MAKE[name]({ weightDecay: 0 }), { initial: 1e-6 }), 400); // lion starts slowly: its steps are as long as α allows
     expect(mean(found.slice(-4))).toBeLessThan(0.6 * mean(found.slice(0, 4)));
   });
 
@@ -190,7 +190,7 @@ describe("groups", () => {
   });
 
   it("are refused where they make no sense", async () => {
-    const run = (groups: readonly object[]) => follow({ optimizer: optimizer(groups as never) }, 1);
+    const run = async (groups: readonly object[]) => follow({ optimizer: optimizer(groups as never) }, 1);
     await expect(run([{ match: /bais/ }])).rejects.toThrow(/group 0 \(\/bais\/\) has no parameter; there are w, b, v/);
     await expect(run([{ match: () => 1 }])).rejects.toThrow(/true or false/);
     expect(() => run([{ match: 3 }])).rejects.toThrow(/match must be/);
@@ -213,7 +213,7 @@ describe("clipping and accumulation", () => {
         optimizer: newton(optim.sgd(), { rule: "exact", initial: 0.01 }),
         ...(clip && { clip }),
       });
-      return step.step(batchOf(0));
+      return await step.step(batchOf(0));
     };
     const [free, bound] = [await report(undefined), await report({ norm: 0.01 })];
     // d = ⟨g, ω⟩ with ω = .01 g/‖g‖: .01 ‖g‖

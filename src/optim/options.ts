@@ -119,7 +119,7 @@ export interface AdafactorOptions extends PlainOptions {
   readonly epsilon2?: number;
   /** Largest root mean square of a tensor's direction, before the parameter's size scales it; 1 if not given. */
   readonly clipThreshold?: number;
-  /** Decoupled decay; 0.01 if not given. */
+  /** Decoupled decay; 0 if not given. */
   readonly weightDecay?: number;
 }
 

@@ -50,7 +50,7 @@ impl Direction for Adafactor {
     }
 
     fn options(&self) -> &'static [OptionSpec] {
-        const { &[BETA2_DECAY, EPSILON1, EPSILON2, CLIP, decoupled(0.01)] }
+        const { &[BETA2_DECAY, EPSILON1, EPSILON2, CLIP, decoupled(0.0)] }
     }
 
     fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
