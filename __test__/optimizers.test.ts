@@ -4,7 +4,17 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { ALPHA_RULES, type Clip, newton, type Optimizer, optim, schedule, type Tensor, tensor, trainingStep } from "raphson";
+import {
+  ALPHA_RULES,
+  type Clip,
+  newton,
+  type Optimizer,
+  optim,
+  schedule,
+  type Tensor,
+  tensor,
+  trainingStep,
+} from "raphson";
 import { describe, expect, it } from "vitest";
 
 type F64 = Tensor<"f64">;
@@ -140,7 +150,10 @@ describe("every optimizer", () => {
   });
 
   it.each(NAMES)("%s repeats itself bit for bit", async (name) => {
-    const twice = [await follow({ optimizer: newton(MAKE[name]()) }, 6), await follow({ optimizer: newton(MAKE[name]()) }, 6)];
+    const twice = [
+      await follow({ optimizer: newton(MAKE[name]()) }, 6),
+      await follow({ optimizer: newton(MAKE[name]()) }, 6),
+    ];
     expect(twice[0]).toEqual(twice[1]);
   });
 
@@ -162,7 +175,9 @@ describe("groups", () => {
       (await follow({ optimizer: optimizer([{ match, learningRateFactor: 0.5 }]) }, 3)).at(-1);
     const pattern = await by(/^b$/g);
     expect(await by("b")).toEqual(pattern);
-    expect(await by(({ path, shape, dtype }) => path === "b" && shape.length === 1 && dtype === "f64")).toEqual(pattern);
+    expect(await by(({ path, shape, dtype }) => path === "b" && shape.length === 1 && dtype === "f64")).toEqual(
+      pattern,
+    );
     expect(pattern).not.toEqual((await follow({ optimizer: optimizer(undefined) }, 3)).at(-1));
     const first = optimizer([
       { match: /b/, learningRateFactor: 0.5 },

@@ -7,7 +7,9 @@ import { argumentError } from "../errors";
 import type { AnyTensor, Tensor } from "../tensor";
 
 /** Bounds for gradients: the norm of all of them together, or each number's size. */
-export type Clip = { readonly norm: number; readonly value?: never } | { readonly value: number; readonly norm?: never };
+export type Clip =
+  | { readonly norm: number; readonly value?: never }
+  | { readonly value: number; readonly norm?: never };
 
 /** The bound, checked. */
 export function checkClip(op: string, clip: Clip | undefined): void {

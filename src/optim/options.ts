@@ -181,7 +181,7 @@ function numberOf(op: string, name: string, value: unknown): number {
     throw argumentError(op, `${name} must be true or false, not ${value}`);
   }
   if (name === "adjust") {
-    const index = ADJUST.findIndex((known) => known === value);
+    const index = (ADJUST as readonly unknown[]).indexOf(value);
     if (index >= 0) return index;
     throw argumentError(op, `adjust must be one of ${ADJUST.join(", ")}, not ${value}`);
   }
