@@ -55,6 +55,7 @@ const NAMES = [
   "runProgram",
   "programStats",
   "disposeProgram",
+  "directionOptions",
   "directionInit",
   "directionApply",
   "alphaDefaults",
