@@ -19,7 +19,9 @@ fn draw(n: usize, seed: f64) -> Vec<f64> {
 /// Value, slope and curvature by s.
 fn jet(of: &Value, s: &Value) -> Result<Vec<Value>> {
     let one = Value::scalar(1.0, DType::F64);
-    let derivative = |of: &Value| Ok(jvp(&[of.clone()], &[s.clone()], &[one.clone()])?.remove(0));
+    let derivative = |of: &Value| -> Result<Value> {
+        Ok(jvp(std::slice::from_ref(of), std::slice::from_ref(s), std::slice::from_ref(&one))?.remove(0))
+    };
     let first = derivative(of)?;
     let second = derivative(&first)?;
     Ok(vec![of.clone(), first, second])
