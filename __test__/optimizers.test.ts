@@ -208,11 +208,11 @@ describe("groups", () => {
     const run = async (groups: readonly object[]) => follow({ optimizer: optimizer(groups as never) }, 1);
     await expect(run([{ match: /bais/ }])).rejects.toThrow(/group 0 \(\/bais\/\) has no parameter; there are w, b, v/);
     await expect(run([{ match: () => 1 }])).rejects.toThrow(/true or false/);
-    expect(() => run([{ match: 3 }])).rejects.toThrow(/match must be/);
-    expect(() => run([{ weightDecay: 0 }])).rejects.toThrow(/no match/);
-    expect(() => run([{ match: "b", learningRate: 0.1 }])).rejects.toThrow(/learningRateFactor instead/);
-    expect(() => run([{ match: "b", learningRateFactor: 0 }])).rejects.toThrow(/positive/);
-    expect(() => run([{ match: "b", beta: 0.9 }])).rejects.toThrow(/no option beta/);
+    await expect(run([{ match: 3 }])).rejects.toThrow(/match must be/);
+    await expect(run([{ weightDecay: 0 }])).rejects.toThrow(/no match/);
+    await expect(run([{ match: "b", learningRate: 0.1 }])).rejects.toThrow(/learningRateFactor instead/);
+    await expect(run([{ match: "b", learningRateFactor: 0 }])).rejects.toThrow(/positive/);
+    await expect(run([{ match: "b", beta: 0.9 }])).rejects.toThrow(/no option beta/);
     const part = { match: "b", optimizer: optim.sgd() };
     await expect(follow({ optimizer: optim.combine([part]) }, 1)).rejects.toThrow(/no part has the parameter w/);
     expect(() => optim.combine([])).toThrow(/at least one/);

@@ -11,6 +11,7 @@ use super::{Applied, Direction, FLAG, FRACTION, OptionSpec, Options, POSITIVE, R
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
+use std::slice::from_ref;
 
 /// B ← μB + (1 − μ)g, B̃ = μB + (1 − μ)g (nesterov) or B, X = B̃/max(‖B̃‖, ε), then `iterations` times
 /// A = XXᵀ, X ← aX + (bA + cA²)X (on the transpose where it has fewer rows); ω = s·X + weightDecay · θ, s by `adjust`:
@@ -74,7 +75,7 @@ impl Direction for Muon {
         for ((param, g), count) in params.iter().zip(gradients).zip(counts) {
             let (own, others) = rest.split_at(count);
             rest = others;
-            own.iter().try_for_each(|slot| check_like(self.name(), "state", &[param.clone()], &[slot.clone()]))?;
+            own.iter().try_for_each(|slot| check_like(self.name(), "state", from_ref(param), from_ref(slot)))?;
             let (line, slots, factor) = match own {
                 [momentum] => {
                     let (line, momentum) = matrix(options, g, momentum)?;
@@ -133,7 +134,7 @@ fn orthogonalized(x: &Value, iterations: u32, epsilon: f64) -> Result<Value> {
 /// Adam's direction for a parameter that is no matrix, and its m and v.
 fn other(options: &Options, g: &Value, t: &Value, state: &[Value]) -> Result<(Value, Vec<Value>)> {
     let (m, v) = state.split_at(1);
-    let means = moments(options, std::slice::from_ref(g), t, m, v)?;
+    let means = moments(options, from_ref(g), t, m, v)?;
     let line = adaptive(&means, &means.m[0], &means.v[0], options.get("fallbackEpsilon")?)?;
     Ok((line, [means.m, means.v].concat()))
 }
