@@ -104,9 +104,9 @@ pub fn choose(spec: &str) -> Result<Opened> {
     match wanted(spec)? {
         (Request::Auto, _) => open_with_probes(spec).0,
         // Other devices are not looked at unless this one is not there.
-        (request, reason) => open_one(request).map(|device| Opened { device, spec: request.spec(), reason }).map_err(
-            |error| Error { message: format!("{}. {}", error.message, found(&candidates())), ..error },
-        ),
+        (request, reason) => open_one(request)
+            .map(|device| Opened { device, spec: request.spec(), reason })
+            .map_err(|error| Error { message: format!("{}. {}", error.message, found(&candidates())), ..error }),
     }
 }
 

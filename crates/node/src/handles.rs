@@ -1,6 +1,7 @@
 //! The table of handles: JavaScript holds numbers, the values live here. A number carries the generation of its row, so
 //! that one disposed of is recognised even when its row is in use again.
 
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
 use raphson_session::Description;
@@ -33,6 +34,11 @@ impl Handles {
     /// Values are on another device from now on. Handles given out before stay invalid.
     pub fn set_device(&mut self, device: Description) {
         self.device = device;
+    }
+
+    /// The dtype of a controller's scalars on this device.
+    pub fn scalar(&self) -> DType {
+        self.device.scalar()
     }
 
     /// Give a value a handle. A dtype that the device lacks is refused here, where the user's own line is.

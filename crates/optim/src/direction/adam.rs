@@ -1,8 +1,7 @@
-//! Adam (Kingma and Ba 2015), ε outside the root as in torch.optim.Adam. State: the step count t (f64 scalar), then m
+//! Adam (Kingma and Ba 2015), ε outside the root as in torch.optim.Adam. State: the step count t (a scalar), then m
 //! for each parameter, then v for each parameter.
 
 use super::{Applied, Direction, FRACTION, OptionSpec, Options, POSITIVE, blend, check_like, zeros};
-use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -29,8 +28,8 @@ impl Direction for Adam {
         const { &[BETA1, BETA2, EPSILON] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        init(self.name(), params)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        init(self.name(), options, params)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
@@ -39,9 +38,9 @@ impl Direction for Adam {
 }
 
 /// t = 0, m = 0, v = 0
-pub(super) fn init(name: &str, params: &[Value]) -> Result<Vec<Value>> {
+pub(super) fn init(name: &str, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
     let zeros = zeros(name, params)?;
-    Ok([&[Value::scalar(0.0, DType::F64)], &zeros[..], &zeros].concat())
+    Ok([&[Value::scalar(0.0, options.scalar)], &zeros[..], &zeros].concat())
 }
 
 /// Adam's ω and state.
@@ -63,8 +62,9 @@ pub(super) fn adam(
     check_like(name, "state", params, v)?;
     let (beta1, beta2, epsilon) = (options.get("beta1")?, options.get("beta2")?, options.get("epsilon")?);
     let t = t.shift(1.0)?;
-    // 1/(1 − βᵗ), in f64: at β₂ = .999 and t = 1 an f32 would lose half its digits
-    let correction = |beta: f64| t.like(1.0).sub(&t.like(beta).pow(&t)?)?.reciprocal();
+    // 1/(1 − βᵗ) = −1/expm1(t ln β): at β₂ = .999 and t = 1 the difference would cost an f32 half its digits
+    // (β = 0 has no logarithm; e to the −1000 is 0 as well)
+    let correction = |beta: f64| t.scale(beta.ln().max(-1000.0))?.expm1()?.neg()?.reciprocal();
     let (correction1, correction2) = (correction(beta1)?, correction(beta2)?);
     let (mut omega, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
     for ((g, m), v) in gradients.iter().zip(m).zip(v) {

@@ -25,8 +25,8 @@ impl Direction for AdamW {
         const { &[BETA1, BETA2, EPSILON, WEIGHT_DECAY] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        init(self.name(), params)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        init(self.name(), options, params)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -13,6 +13,7 @@ pub use momentum::Momentum;
 pub use nesterov::Nesterov;
 pub use sgd::Sgd;
 
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
 
@@ -50,6 +51,7 @@ pub struct OptionSpec {
 pub struct Options {
     direction: &'static str,
     values: Vec<(&'static str, f64)>,
+    scalar: DType,
 }
 
 impl Options {
@@ -69,7 +71,12 @@ impl Options {
             }
             values[at].1 = *value;
         }
-        Ok(Options { direction: name, values })
+        Ok(Options { direction: name, values, scalar: DType::F64 })
+    }
+
+    /// The same with scalars of the state in this dtype; f64 otherwise.
+    pub fn with_scalar(self, scalar: DType) -> Options {
+        Options { scalar, ..self }
     }
 
     /// An option's value.
