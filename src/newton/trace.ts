@@ -175,7 +175,9 @@ function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Mea
   const { loss, inputs, gradients } = given;
   const [params, slopes, lines] = [inputs.params, gradients, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
   const found = native.alphaMeasure([...needs], loss.handle, params, slopes, lines, applied.handle);
-  return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle<FloatDType>(handle, applied.dtype, [])]));
+  return Object.fromEntries(
+    Object.entries(found).map(([name, handle]) => [name, fromHandle<FloatDType>(handle, applied.dtype, [])]),
+  );
 }
 
 function measuringOutputs(given: Given): AnyTensor[] {
@@ -218,7 +220,10 @@ function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[]
   const parts = "alpha" in proposal ? [proposal.alpha] : [proposal.slope, proposal.curvature];
   for (const part of parts) {
     if (part instanceof Tensor && part.dtype === scalarDType() && part.shape.length === 0) continue;
-    throw argumentError(name, `next must give { alpha } or { slope, curvature } as scalars of the dtype of what it was given (${scalarDType()}); cast or sum() them`);
+    throw argumentError(
+      name,
+      `next must give { alpha } or { slope, curvature } as scalars of the dtype of what it was given (${scalarDType()}); cast or sum() them`,
+    );
   }
   return parts;
 }
