@@ -4,7 +4,15 @@
 
 export { type Compiled, type CompileOptions, compile, type ProgramSize } from "./compile";
 export * as data from "./data";
-export { deviceInfo } from "./device";
+export {
+  type DeviceInfo,
+  type DeviceProbe,
+  type DeviceProbes,
+  type DeviceSpec,
+  deviceInfo,
+  probeDevices,
+  setDevice,
+} from "./device";
 export type { DataOf, DType, FloatDType, IntegerDType, NumericDType, TypedArray } from "./dtype";
 export { RaphsonError, type RaphsonErrorCode } from "./errors";
 export { HostRandom, type HostRandomState, hostRandom } from "./hostRandom";

@@ -14,6 +14,8 @@ export type { AlphaSpec } from "../native/index.cjs";
 
 const NAMES = [
   "deviceInfo",
+  "setDevice",
+  "probeDevices",
   "stats",
   "synchronize",
   "upload",
@@ -69,6 +71,7 @@ const NAMES = [
   "saveSafetensors",
   "loadSafetensors",
   "panicForTest",
+  "loseDeviceForTest",
 ] as const satisfies readonly (keyof typeof Addon)[];
 
 /** The addon's functions. */

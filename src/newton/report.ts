@@ -1,4 +1,5 @@
 /** The numbers that a step reports, as the compiled program gives them and as users read them. */
+import { type FloatDType, view } from "../dtype";
 import type { Measure } from "./rule";
 
 /** What happened in one training step. NaN where the rule does not measure the number. */
@@ -26,8 +27,13 @@ export interface StepReport {
 }
 
 /** The first eight numbers of a report are the addon's; those that `telemetry` names follow. */
-export function readReport(step: number, bytes: Uint8Array, telemetry: readonly Measure[]): StepReport {
-  const numbers = new Float64Array(bytes.slice().buffer);
+export function readReport(
+  step: number,
+  bytes: Uint8Array,
+  dtype: FloatDType,
+  telemetry: readonly Measure[],
+): StepReport {
+  const numbers = view(dtype, bytes);
   const at = (index: number) => numbers[index] ?? Number.NaN;
   return {
     step,

@@ -3,6 +3,8 @@
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
+import { scalarDType } from "../device";
+import { dtypeCode } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
@@ -68,9 +70,8 @@ interface Programs {
   readonly compiled: Map<string, number>;
 }
 
-const bytesOf = (values: Float64Array | Uint32Array): Uint8Array =>
+const bytesOf = (values: Float64Array | Float32Array | Uint32Array): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-const f64Scalar = (value: number): Handle => native.upload(bytesOf(Float64Array.of(value)), 1, []);
 
 /** A compiled training step: `step` for one step and its report, `run` and `drain` for many. Made by `trainingStep`. */
 export class TrainingStep<P, B> {
@@ -84,6 +85,8 @@ export class TrainingStep<P, B> {
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
 
+  /** What the controller's numbers are kept in. */
+  readonly #scalar = scalarDType();
   #scale = { value: Number.NaN, handle: 0 };
   /** Batches begun; each has random draws of its own. */
   #counter = 0;
@@ -266,13 +269,18 @@ export class TrainingStep<P, B> {
     return take(1)[0] ?? 0;
   }
 
+  #scalarOf(value: number): Handle {
+    const values = this.#scalar === "f64" ? Float64Array.of(value) : Float32Array.of(value);
+    return native.upload(bytesOf(values), dtypeCode(this.#scalar, "trainingStep"), []);
+  }
+
   /** The schedule's factor as a tensor; made anew only when it changes. */
   #scaleAt(index: number): Handle {
     const { schedule } = this.#newton;
     const value = schedule === undefined ? 1 : scheduled(schedule, index);
     if (value !== this.#scale.value) {
       if (this.#scale.handle !== 0) native.dispose([this.#scale.handle]);
-      this.#scale = { value, handle: f64Scalar(value) };
+      this.#scale = { value, handle: this.#scalarOf(value) };
     }
     return this.#scale.handle;
   }
@@ -283,7 +291,7 @@ export class TrainingStep<P, B> {
    */
   async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
     const first = this.#started === 0;
-    if (first && !readReport(0, await native.read(report), []).accepted) return 1;
+    if (first && !readReport(0, await native.read(report), this.#scalar, []).accepted) return 1;
     this.#started += 1;
     const reach = first ? PROBE.firstReach : PROBE.reach;
     const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
@@ -291,7 +299,7 @@ export class TrainingStep<P, B> {
     let factor = 1;
     let reduced = false;
     for (let tries = first ? PROBE.firstTries : PROBE.tries; tries > 0; tries--) {
-      const handle = f64Scalar(factor);
+      const handle = this.#scalarOf(factor);
       const params = handlesOf(this.#values.tensors());
       const [accepted = 0] = native.runProgram(program, [...params, ...rule, ...common, handle]);
       const answer = await native.read(accepted);
@@ -309,7 +317,7 @@ export class TrainingStep<P, B> {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
     const { rule } = this.#state;
     const params = handlesOf(this.#values.tensors());
-    const handle = f64Scalar(factor);
+    const handle = this.#scalarOf(factor);
     const results = native.runProgram(program, [...params, ...rule, handle, this.#scale.handle]);
     native.dispose([handle, ...rule]);
     const take = taker(results);
@@ -329,7 +337,7 @@ export class TrainingStep<P, B> {
     bytes.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
       .then(async () => {
-        const plain = readReport(index, await bytes, this.#newton.telemetry);
+        const plain = readReport(index, await bytes, this.#scalar, this.#newton.telemetry);
         const loss = await meanLoss(losses, plain.loss);
         const read = { ...plain, loss, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
         this.#alpha = read.nextAlpha;

@@ -2,6 +2,7 @@
  * From a loss function and an optimizer to programs: forward, backward, direction ω, learning-rate rule and update are
  * traced once and compiled together. Running the programs, step after step, is `step.ts`'s subject.
  */
+import { scalarDType } from "../device";
 import type { DType, FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { ROW } from "../generated/ops";
@@ -48,7 +49,7 @@ export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(p
 /** The addon's results as tensors, which the surrounding `tidy` frees. */
 const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
 const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
-const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
+const scalarKind = (): Kind => ({ dtype: scalarDType(), shape: [] });
 
 /** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
 export function signatureOf(batch: Flat): string {
@@ -118,7 +119,7 @@ function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[]): AnyTensor[]
 }
 
 /** A number of the addon's report as a row of one. */
-const entry = (value: AnyTensor): Tensor<"f64"> => value.cast("f64").reshape([1]);
+const entry = (value: AnyTensor): Tensor<FloatDType> => value.cast(scalarDType()).reshape([1]);
 
 /**
  * A micro-batch that is not its step's last. Inputs: the sums of gradients so far (given away; none at the step's first),
@@ -149,7 +150,7 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const ownRule = placeholders(subject.ownRule.tensors);
-    const scale = placeholder(F64_SCALAR) as Tensor<"f64">;
+    const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
     const loss = tracedLoss(subject, inputs);
     const own = gradientsOf(loss, inputs.params);
     const sums = subject.accumulate === 1 ? [] : placeholders(subject.params);
@@ -173,7 +174,7 @@ interface Given {
   readonly direction: readonly AnyTensor[];
   readonly rule: readonly AnyTensor[];
   readonly ownRule: readonly AnyTensor[];
-  readonly scale: Tensor<"f64">;
+  readonly scale: Tensor<FloatDType>;
   readonly loss: AnyTensor;
   /** The gradients of this very batch, which is the step's last micro-batch. */
   readonly own: readonly AnyTensor[];
@@ -205,11 +206,13 @@ function sameKinds(name: string, after: Flat, before: Flat): void {
 }
 
 /** Numbers along the step's line with the rate `applied`: `loss0`, `slope0` and those named. */
-function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<"f64">) {
+function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<FloatDType>) {
   const { loss, inputs, own } = given;
   const [params, slopes, lines] = [inputs.params, own, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
   const found = native.alphaMeasure([...needs], loss.handle, params, slopes, lines, applied.handle);
-  return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle(handle, "f64", [])]));
+  return Object.fromEntries(
+    Object.entries(found).map(([name, handle]) => [name, fromHandle<FloatDType>(handle, applied.dtype, [])]),
+  );
 }
 
 /**
@@ -229,7 +232,7 @@ function measuringOutputs(given: Given): AnyTensor[] {
   let proposal: readonly AnyTensor[] = [];
   let ownAfter: readonly AnyTensor[] = ownRule;
   if (typeof chosen !== "string") {
-    const alpha = rule[0] as Tensor<"f64">;
+    const alpha = rule[0] as Tensor<FloatDType>;
     const applied = alpha.mul(scale);
     const measures = { alpha, applied, ...measured(given, omega, chosen.needs, applied) };
     const answer = chosen.next(measures, subject.ownRule.rebuild(ownRule, "records"));
@@ -251,15 +254,18 @@ function measuringOutputs(given: Given): AnyTensor[] {
     scale.handle,
     handlesOf(proposal),
   );
-  const report = withTelemetry(given, omega, fromHandle(result.report, "f64"), telemetry);
+  const report = withTelemetry(given, omega, fromHandle<FloatDType>(result.report, scale.dtype), telemetry);
   return [...owned([...result.params, ...result.direction, ...result.state]), ...ownAfter, report];
 }
 
 function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[] {
   const parts = "alpha" in proposal ? [proposal.alpha] : [proposal.slope, proposal.curvature];
   for (const part of parts) {
-    if (part instanceof Tensor && part.dtype === "f64" && part.shape.length === 0) continue;
-    throw argumentError(name, "next must give { alpha } or { slope, curvature } as f64 scalars; cast or sum() them");
+    if (part instanceof Tensor && part.dtype === scalarDType() && part.shape.length === 0) continue;
+    throw argumentError(
+      name,
+      `next must give { alpha } or { slope, curvature } as scalars of the dtype of what it was given (${scalarDType()}); cast or sum() them`,
+    );
   }
   return parts;
 }
@@ -268,11 +274,11 @@ function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[]
 function withTelemetry(
   given: Given,
   omega: readonly AnyTensor[],
-  report: Tensor<"f64">,
+  report: Tensor<FloatDType>,
   telemetry: readonly Measure[],
 ) {
   if (telemetry.length === 0) return report;
-  const applied = (given.rule[0] as Tensor<"f64">).mul(given.scale);
+  const applied = (given.rule[0] as Tensor<FloatDType>).mul(given.scale);
   const numbers = measured(given, omega, telemetry, applied);
   return concatenate([report, ...telemetry.map((name) => entry(numbers[name] as AnyTensor))]);
 }
@@ -289,7 +295,7 @@ function finite({ subject, loss, gradients }: Given): Tensor<"bool"> {
 function restingOutputs(given: Given): AnyTensor[] {
   const { inputs, direction, rule, ownRule, scale, loss, newton } = given;
   const { omega, after } = directionOf(given);
-  const alpha = rule[0] as Tensor<"f64">;
+  const alpha = rule[0] as Tensor<FloatDType>;
   const applied = alpha.mul(scale);
   const moved = inputs.params.map((param, index) => {
     // Parameters are floats (checked where they enter), and ω has their dtypes.
@@ -299,7 +305,7 @@ function restingOutputs(given: Given): AnyTensor[] {
   const accepted = newton.spec.guard ? finite(given) : ones([], { dtype: "bool" });
   const kept = (fresh: readonly AnyTensor[], old: readonly AnyTensor[]) =>
     newton.spec.guard ? fresh.map((tensor, index) => where(accepted, tensor, old[index] as AnyTensor)) : fresh;
-  const nothing = full([4], Number.NaN, { dtype: "f64" });
+  const nothing = full([4], Number.NaN, { dtype: scalarDType() });
   const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, entry(accepted)]);
   const all = [...kept(moved, inputs.params), ...kept(after, direction), ...rule, ...ownRule];
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
@@ -310,7 +316,7 @@ export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: n
   return tracing(() => {
     const inputs = commonInputs(subject);
     const rule = placeholders(subject.rule);
-    const factor = placeholder(F64_SCALAR);
+    const factor = placeholder(scalarKind());
     const loss = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
     const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
@@ -328,7 +334,7 @@ export function compileRescale(subject: Subject, newton: NewtonOptimizer): numbe
   return tracing(() => {
     const params = placeholders(subject.params);
     const rule = placeholders(subject.rule);
-    const [factor, scale] = [placeholder(F64_SCALAR), placeholder(F64_SCALAR)];
+    const [factor, scale] = placeholders([scalarKind(), scalarKind()]) as [AnyTensor, AnyTensor];
     const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
     const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];

@@ -1,5 +1,7 @@
 /** Evaluation: loss and metrics of a model over batches, compiled for each kind of batch, without dropout. */
 import { type Batch, release } from "../data/batch";
+import { scalarDType } from "../device";
+import { type FloatDType, view } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
 import { ParameterValues } from "../newton/parameters";
@@ -45,7 +47,7 @@ export class Evaluator<B extends Batch, M> {
       const weight = flat.tensors[0]?.shape[0] ?? 1;
       release(batch);
       const bytes = await native.read(result).finally(() => native.dispose([result]));
-      new Float64Array(bytes.slice().buffer).forEach((value, index) => {
+      view(scalarDType(), bytes).forEach((value, index) => {
         sums[index] = (sums[index] ?? 0) + weight * value;
       });
       examples += weight;
@@ -87,10 +89,10 @@ export class Evaluator<B extends Batch, M> {
   }
 }
 
-function scalarOf(name: string, value: unknown): Tensor<"f64"> {
+function scalarOf(name: string, value: unknown): Tensor<FloatDType> {
   if (!(value instanceof Tensor)) throw argumentError("evaluate", `${name} must give a tensor (and not a promise)`);
   if (value.shape.length !== 0) {
     throw shapeError("evaluate", `${name} must give one number, not shape [${value.shape.join(", ")}]`, value.shape);
   }
-  return value.cast("f64").reshape([1]);
+  return value.cast(scalarDType()).reshape([1]);
 }

@@ -4,6 +4,7 @@
  */
 import type { Batches } from "../data";
 import { type Batch, release } from "../data/batch";
+import { type DeviceSpec, setDevice } from "../device";
 import { argumentError } from "../errors";
 import { type Clip, type NewtonOptimizer, type StepReport, trainingStep } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
@@ -53,6 +54,8 @@ export interface TrainOptions<M, B extends Batch> {
   readonly signal?: AbortSignal;
   /** Initial parameters that do not exist yet, and dropout; 0 if not given. */
   readonly seed?: number;
+  /** Where to compute, as `setDevice` has it; the device in use, or "auto", if not given. */
+  readonly device?: DeviceSpec;
   readonly callbacks?: readonly Callbacks[];
   readonly onStep?: (report: StepReport, stop: () => void) => void;
 }
@@ -228,5 +231,6 @@ class Training<M, B extends Batch> {
 export async function train<M, B extends Batch>(options: TrainOptions<M, B>): Promise<Run> {
   check(options);
   options.signal?.throwIfAborted();
+  if (options.device !== undefined) setDevice(options.device);
   return new Training(options).run();
 }

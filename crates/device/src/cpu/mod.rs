@@ -25,6 +25,7 @@ use memory::{ALIGN, Block, Pool};
 use pool::Crew;
 use profile::Profile;
 use raphson_compile::program::{BufferId, Kernel, Place, Program};
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use row::{Bases, Scratches};
 use std::any::Any;
@@ -100,7 +101,8 @@ impl Device for Cpu {
     fn describe(&self) -> Description {
         let n = self.crew.n_threads();
         let plural = if n == 1 { "" } else { "s" };
-        Description { kind: "cpu", name: format!("cpu ({}, {n} thread{plural})", self.level.name()) }
+        let name = format!("cpu ({}, {n} thread{plural})", self.level.name());
+        Description { kind: "cpu", name, dtypes: &DType::ALL, threads: n }
     }
 
     fn usage(&self) -> Usage {

@@ -21,6 +21,7 @@ use memory::Pool;
 use module::Modules;
 pub use nvidia::{is_driver_present, list, shortcoming};
 use raphson_compile::program::Program;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use run::{CudaProgram, Tensor};
 use staging::Staging;
@@ -105,7 +106,8 @@ impl Device for Cuda {
         let gpu = self.core.driver.gpu();
         let (major, minor) = gpu.capability;
         let gib = gpu.memory_bytes as f64 / (1_u64 << 30) as f64;
-        Description { kind: "cuda", name: format!("{} (compute {major}.{minor}, {gib:.0} GiB)", gpu.name) }
+        let name = format!("{} (compute {major}.{minor}, {gib:.0} GiB)", gpu.name);
+        Description { kind: "cuda", name, dtypes: &DType::ALL, threads: 1 }
     }
 
     fn usage(&self) -> Usage {

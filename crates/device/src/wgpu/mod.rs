@@ -23,6 +23,7 @@ use crate::{Description, Device, Loaded, Memory, Usage};
 use faults::{Faults, guarded};
 use memory::{Pool, Pooled, READ_BACK, STORAGE};
 use raphson_compile::program::Program;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -33,6 +34,9 @@ use text::Abilities;
 
 /// Backends that are compiled in.
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// WGSL has no f64.
+const DTYPES: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool];
 
 /// Runs that may be queued before the next one waits.
 const MOST_IN_FLIGHT: usize = 32;
@@ -104,19 +108,6 @@ impl Wgpu {
     /// The preferred adapter.
     pub fn new() -> Result<Wgpu> {
         Wgpu::with_settings(Settings::default())
-    }
-
-    /// The device of a name as in `RAPHSON_DEVICE`: `wgpu`, or `wgpu:1` for the second adapter.
-    pub fn named(name: &str) -> Result<Wgpu> {
-        let rest = name.strip_prefix("wgpu").filter(|rest| rest.is_empty() || rest.starts_with(':'));
-        let adapter = rest.and_then(|rest| if rest.is_empty() { Some(0) } else { rest[1..].parse().ok() });
-        let adapter = adapter.ok_or_else(|| {
-            Error::argument(
-                "device",
-                format!("no wgpu device is called \"{name}\"; write wgpu, or wgpu:1 for the second adapter"),
-            )
-        })?;
-        Wgpu::with_settings(Settings { adapter, ..Settings::default() })
     }
 
     /// An adapter opened in a certain way.
@@ -301,7 +292,7 @@ fn watched(device: &wgpu::Device) -> Arc<Faults> {
 
 impl Device for Wgpu {
     fn describe(&self) -> Description {
-        Description { kind: "wgpu", name: format!("wgpu: {}", title(&self.shared.info)) }
+        Description { kind: "wgpu", name: format!("wgpu: {}", title(&self.shared.info)), dtypes: DTYPES, threads: 1 }
     }
 
     fn usage(&self) -> Usage {
@@ -339,5 +330,11 @@ impl Device for Wgpu {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
+    }
+
+    fn lose_for_test(&self) -> bool {
+        self.shared.faults.note_lost("a test asked for it");
+        self.shared.device.destroy();
+        true
     }
 }

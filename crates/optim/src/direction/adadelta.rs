@@ -20,8 +20,8 @@ impl Direction for Adadelta {
         const { &[rho(0.9), epsilon(1e-6), COUPLED] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::zeros(self.name(), params, 0, 2)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 0, 2)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -53,9 +53,9 @@ impl Direction for Adafactor {
         const { &[BETA2_DECAY, EPSILON1, EPSILON2, CLIP, decoupled(0.0)] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
         check_float(self.name(), params)?;
-        let count = Value::scalar(0.0, DType::F64);
+        let count = Value::scalar(0.0, options.scalar);
         let means = params.iter().flat_map(|param| {
             forms(param.shape()).into_iter().map(|shape| Value::constant(0.0, param.dtype(), &shape))
         });
@@ -138,8 +138,8 @@ fn scaled(options: &Options, param: &Value, g: &Value, means: &[Value]) -> Resul
     // √max(V, ε₁²) = max(√V, ε₁), without the square that f32 could not hold
     let root = square.sqrt()?;
     let u = g.div(&root.maximum(&root.like(epsilon1))?)?;
-    let excess = root_mean_square(&u)?.scale(1.0 / options.get("clipThreshold")?)?;
-    let size = root_mean_square(param)?;
+    let excess = root_mean_square(options, &u)?.scale(1.0 / options.get("clipThreshold")?)?;
+    let size = root_mean_square(options, param)?;
     let size = size.maximum(&size.like(options.get("epsilon2")?))?.div(&excess.maximum(&excess.like(1.0))?)?;
     u.mul(&size.cast(u.dtype())?)
 }

@@ -33,7 +33,7 @@ impl Direction for Adagrad {
     }
 
     fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::filled(self.name(), params, &[0.0], &[options.get("initialAccumulator")?])
+        slots::filled(options, self.name(), params, &[0.0], &[options.get("initialAccumulator")?])
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

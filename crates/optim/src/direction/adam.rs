@@ -1,4 +1,4 @@
-//! Adam (Kingma and Ba 2015), ε outside the root as in torch.optim.Adam. State: the step count t (f64 scalar), then m
+//! Adam (Kingma and Ba 2015), ε outside the root as in torch.optim.Adam. State: the step count t (a scalar), then m
 //! for each parameter, then v for each parameter.
 
 use super::decay::{COUPLED, add_decay};
@@ -19,8 +19,8 @@ impl Direction for Adam {
         const { &[BETA1, BETA2, epsilon(1e-8), COUPLED] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::zeros(self.name(), params, 1, 2)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 1, 2)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -21,21 +21,21 @@ impl Direction for Lamb {
         const { &[BETA1, BETA2, epsilon(1e-6), decoupled(0.01)] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::zeros(self.name(), params, 1, 2)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 1, 2)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
         let Applied { omega, state } = adam(self.name(), options, params, gradients, state)?;
         let raw = add_decay(options, params, &omega)?;
-        let omega = params.iter().zip(&raw).map(|(theta, r)| trusted(theta, r)).collect::<Result<_>>()?;
+        let omega = params.iter().zip(&raw).map(|(theta, r)| trusted(options, theta, r)).collect::<Result<_>>()?;
         Ok(Applied { omega, state })
     }
 }
 
 /// r · ‖θ‖/‖r‖
-fn trusted(theta: &Value, r: &Value) -> Result<Value> {
-    let (size, length) = (norm(theta)?, norm(r)?);
+fn trusted(options: &Options, theta: &Value, r: &Value) -> Result<Value> {
+    let (size, length) = (norm(options, theta)?, norm(options, r)?);
     let one = size.like(1.0);
     let usable = size.greater(&size.like(0.0))?.and(&length.greater(&length.like(0.0))?)?;
     r.mul(&usable.select(&size.div(&length)?, &one)?.cast(r.dtype())?)

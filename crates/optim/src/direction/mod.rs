@@ -36,6 +36,7 @@ pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
 
@@ -76,6 +77,7 @@ pub struct OptionSpec {
 pub struct Options {
     direction: &'static str,
     values: Vec<(&'static str, f64)>,
+    scalar: DType,
 }
 
 impl Options {
@@ -95,7 +97,12 @@ impl Options {
             }
             values[at].1 = *value;
         }
-        Ok(Options { direction: name, values })
+        Ok(Options { direction: name, values, scalar: DType::F64 })
+    }
+
+    /// The same with scalars of the state in this dtype; f64 otherwise.
+    pub fn with_scalar(self, scalar: DType) -> Options {
+        Options { scalar, ..self }
     }
 
     /// Every option by name.

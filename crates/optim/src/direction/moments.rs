@@ -1,5 +1,5 @@
 //! What Adam and its relatives share: the options, and the running means m of gradients and v of their squares with
-//! their corrections for starting at zero. State: the step count t (f64 scalar), then m and v.
+//! their corrections for starting at zero. State: the step count t (a scalar), then m and v.
 
 use super::{FRACTION, OptionSpec, Options, POSITIVE, blend};
 use raphson_graph::error::Result;
@@ -35,8 +35,9 @@ pub(super) struct Moments {
 pub(super) fn moments(options: &Options, gradients: &[Value], t: &Value, m: &[Value], v: &[Value]) -> Result<Moments> {
     let (beta1, beta2) = (options.get("beta1")?, options.get("beta2")?);
     let t = t.shift(1.0)?;
-    // In t's own f64: at β₂ = .999 and t = 1 an f32 would lose half its digits.
-    let correction = |beta: f64| t.like(1.0).sub(&t.like(beta).pow(&t)?)?.reciprocal();
+    // 1/(1 − βᵗ) = −1/expm1(t ln β): at β₂ = .999 and t = 1 the difference would cost an f32 half its digits
+    // (β = 0 has no logarithm; e to the −1000 is 0 as well)
+    let correction = |beta: f64| t.scale(beta.ln().max(-1000.0))?.expm1()?.neg()?.reciprocal();
     let (correction1, correction2) = (correction(beta1)?, correction(beta2)?);
     let m = m.iter().zip(gradients).map(|(m, g)| blend(m, beta1, g, 1.0 - beta1)).collect::<Result<_>>()?;
     let v = v.iter().zip(gradients).map(|(v, g)| blend(v, beta2, &g.square()?, 1.0 - beta2)).collect::<Result<_>>()?;

@@ -8,7 +8,6 @@ use super::decay::decoupled;
 use super::moments::{adaptive, moments};
 use super::slots::{norm, split};
 use super::{Applied, Direction, FLAG, FRACTION, OptionSpec, Options, POSITIVE, Range, blend, check_float, check_like};
-use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
 use std::slice::from_ref;
@@ -59,7 +58,7 @@ impl Direction for Muon {
 
     fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
         check_float(self.name(), params)?;
-        let mut state = vec![Value::scalar(0.0, DType::F64)];
+        let mut state = vec![Value::scalar(0.0, options.scalar)];
         for param in params {
             state.extend((0..slots(options, param)?).map(|_| param.like(0.0)));
         }
@@ -111,16 +110,16 @@ fn matrix(options: &Options, g: &Value, momentum: &Value) -> Result<(Value, Valu
         2.0 => (rows / columns).sqrt(),
         _ => (rows / columns).max(1.0).sqrt(),
     };
-    let line = orthogonalized(&ahead, options.get("iterations")? as u32, options.get("epsilon")?)?;
+    let line = orthogonalized(options, &ahead, options.get("iterations")? as u32, options.get("epsilon")?)?;
     Ok((line.scale(size)?, momentum))
 }
 
 /// Near UVᵀ of x = USVᵀ, by X ← aX + (bA + cA²)X with A = XXᵀ.
-fn orthogonalized(x: &Value, iterations: u32, epsilon: f64) -> Result<Value> {
+fn orthogonalized(options: &Options, x: &Value, iterations: u32, epsilon: f64) -> Result<Value> {
     let (a, b, c) = COEFFICIENTS;
     let tall = x.shape()[0] > x.shape()[1];
     let wide = if tall { x.transpose()? } else { x.clone() };
-    let length = norm(x)?;
+    let length = norm(options, x)?;
     let length = length.maximum(&length.like(epsilon))?;
     let mut x = wide.mul(&length.reciprocal()?.cast(x.dtype())?)?;
     for _ in 0..iterations {
@@ -195,9 +194,10 @@ mod tests {
     fn tall_and_wide_matrices_become_nearly_orthogonal() {
         use raphson_graph::flat::{flatten, simplify};
         use raphson_graph::{dtype::DType, reference::evaluate, shape::Shape, value::Value};
+        let options = super::Options::new(&super::Muon, &[]).unwrap();
         for (rows, columns) in [(2, 5), (5, 2)] {
             let x = Value::input(Shape::from([rows, columns]), DType::F64);
-            let y = super::orthogonalized(&x, 5, 1e-7).unwrap();
+            let y = super::orthogonalized(&options, &x, 5, 1e-7).unwrap();
             assert_eq!(y.shape(), x.shape());
             let graph = simplify(&flatten(&[x], &[y]).unwrap().graph);
             let given: Vec<f64> = (0..10).map(|i| f64::from(i * i % 7) - 2.5).collect();

@@ -27,8 +27,8 @@ impl Direction for NAdam {
         const { &[BETA1, BETA2, epsilon(1e-8), MOMENTUM_DECAY, EITHER, FORM] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::filled(self.name(), params, &[0.0, 1.0], &[0.0, 0.0])
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::filled(options, self.name(), params, &[0.0, 1.0], &[0.0, 0.0])
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

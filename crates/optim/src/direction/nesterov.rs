@@ -19,8 +19,8 @@ impl Direction for Nesterov {
         const { &[BETA, COUPLED] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::zeros(self.name(), params, 0, 1)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 0, 1)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -20,8 +20,8 @@ impl Direction for RAdam {
         const { &[BETA1, BETA2, epsilon(1e-8), EITHER, FORM] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        slots::zeros(self.name(), params, 1, 2)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 1, 2)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -35,7 +35,7 @@ impl Direction for RmsProp {
 
     fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
         let extra = usize::from(options.flag("centered")?) + usize::from(options.get("momentum")? > 0.0);
-        slots::zeros(self.name(), params, 0, 1 + extra)
+        slots::zeros(options, self.name(), params, 0, 1 + extra)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {

@@ -1,21 +1,32 @@
-//! The common layout of a direction's state: a few f64 scalars, then slots, each a tensor like every parameter in the
+//! The common layout of a direction's state: a few scalars (of the dtype that the options name), then slots, each a tensor like every parameter in the
 //! parameters' order. And the norms that some directions take of whole tensors.
 
-use super::{check_float, check_like};
+use super::{Options, check_float, check_like};
 use crate::alpha::inner;
-use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
-/// `scalars` zeros (f64), then `slots` zeros like each parameter.
-pub(super) fn zeros(name: &str, params: &[Value], scalars: usize, slots: usize) -> Result<Vec<Value>> {
-    filled(name, params, &vec![0.0; scalars], &vec![0.0; slots])
+/// `scalars` zeros, then `slots` zeros like each parameter.
+pub(super) fn zeros(
+    options: &Options,
+    name: &str,
+    params: &[Value],
+    scalars: usize,
+    slots: usize,
+) -> Result<Vec<Value>> {
+    filled(options, name, params, &vec![0.0; scalars], &vec![0.0; slots])
 }
 
-/// These scalars (f64), then a slot for each number, filled with it.
-pub(super) fn filled(name: &str, params: &[Value], scalars: &[f64], slots: &[f64]) -> Result<Vec<Value>> {
+/// These scalars, then a slot for each number, filled with it.
+pub(super) fn filled(
+    options: &Options,
+    name: &str,
+    params: &[Value],
+    scalars: &[f64],
+    slots: &[f64],
+) -> Result<Vec<Value>> {
     check_float(name, params)?;
-    let mut state: Vec<Value> = scalars.iter().map(|&scalar| Value::scalar(scalar, DType::F64)).collect();
+    let mut state: Vec<Value> = scalars.iter().map(|&scalar| Value::scalar(scalar, options.scalar)).collect();
     for &value in slots {
         state.extend(params.iter().map(|param| param.like(value)));
     }
@@ -59,13 +70,13 @@ pub(super) fn split<'a>(
     }
 }
 
-/// ‖x‖, summed in f64.
-pub(super) fn norm(x: &Value) -> Result<Value> {
-    inner(std::slice::from_ref(x), std::slice::from_ref(x))?.sqrt()
+/// ‖x‖, summed in the dtype of the controller's scalars.
+pub(super) fn norm(options: &Options, x: &Value) -> Result<Value> {
+    inner(std::slice::from_ref(x), std::slice::from_ref(x), options.scalar)?.sqrt()
 }
 
 /// ‖x‖/√n
-pub(super) fn root_mean_square(x: &Value) -> Result<Value> {
+pub(super) fn root_mean_square(options: &Options, x: &Value) -> Result<Value> {
     let n = x.shape().elements().max(1) as f64;
-    norm(x)?.scale(1.0 / n.sqrt())
+    norm(options, x)?.scale(1.0 / n.sqrt())
 }
