@@ -264,7 +264,7 @@ function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[]
     if (part instanceof Tensor && part.dtype === scalarDType() && part.shape.length === 0) continue;
     throw argumentError(
       name,
-      `next must give { alpha } or { slope, curvature } as scalars of the dtype of what it was given (${scalarDType()}); cast or sum() them`,
+      `next must give { alpha } or { slope, curvature } as ${scalarDType()} scalars; cast or sum() them`,
     );
   }
   return parts;
