@@ -38,6 +38,7 @@ const NAMES = [
   "concatenate",
   "reduce",
   "argmax",
+  "argsort",
   "dot",
   "gather",
   "scatterAdd",
