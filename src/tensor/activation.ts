@@ -18,7 +18,12 @@ export function logSigmoid<F extends FloatDType>(x: Tensor<F>): Tensor<F> {
 /** x/2·(1 + tanh(√(2/π)·(x + 0.044715 x³))) */
 export function geluTanh<F extends FloatDType>(x: Tensor<F>): Tensor<F> {
   requireFloat("geluTanh", x);
-  const inner = x.square().mul(0.044715).add(1).mul(x).mul(Math.sqrt(2 / Math.PI));
+  const inner = x
+    .square()
+    .mul(0.044715)
+    .add(1)
+    .mul(x)
+    .mul(Math.sqrt(2 / Math.PI));
   return x.mul(0.5).mul(inner.tanh().add(1));
 }
 

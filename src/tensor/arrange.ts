@@ -59,8 +59,15 @@ export function moveAxis<D extends DType>(t: Tensor<D>, from: Axes, to: Axes): T
   const list = (axes: Axes): number[] =>
     (typeof axes === "number" ? [axes] : [...axes]).map((axis) => checkAxis("moveAxis", axis, t.rank));
   const [source, target] = [list(from), list(to)];
-  if (source.length !== target.length || new Set(source).size !== source.length || new Set(target).size !== target.length) {
-    throw argumentError("moveAxis", `axes [${source}] cannot move to [${target}]; name each once, as many on both sides`);
+  if (
+    source.length !== target.length ||
+    new Set(source).size !== source.length ||
+    new Set(target).size !== target.length
+  ) {
+    throw argumentError(
+      "moveAxis",
+      `axes [${source}] cannot move to [${target}]; name each once, as many on both sides`,
+    );
   }
   const order: (number | undefined)[] = Array(t.rank).fill(undefined);
   target.forEach((place, i) => {
@@ -92,7 +99,11 @@ function padAxis<D extends DType>(t: Tensor<D>, axis: number, low: number, high:
   const n = t.shape[axis] ?? 0;
   const most = mode === "reflect" ? n - 1 : mode === "circular" ? n : Number.POSITIVE_INFINITY;
   if (low > most || high > most || n === 0) {
-    throw shapeError("pad", `axis ${axis} of ${showShape(t.shape)} is too short for ${low} and ${high} by ${mode}`, t.shape);
+    throw shapeError(
+      "pad",
+      `axis ${axis} of ${showShape(t.shape)} is too short for ${low} and ${high} by ${mode}`,
+      t.shape,
+    );
   }
   const part = (start: number, stop: number): Tensor<D> => t.slice(start, stop, axis);
   const copies = (at: number, times: number): Tensor<D> => part(at, at + 1).broadcastTo(t.shape.with(axis, times));
@@ -158,7 +169,10 @@ export function broadcastShapes(op: string, shapes: readonly Shape[]): number[] 
  * ```
  */
 export function broadcast<D extends DType>(tensors: readonly Tensor<D>[]): Tensor<D>[] {
-  const shape = broadcastShapes("broadcast", tensors.map((t) => t.shape));
+  const shape = broadcastShapes(
+    "broadcast",
+    tensors.map((t) => t.shape),
+  );
   return tensors.map((t) => t.broadcastTo(shape));
 }
 
@@ -166,11 +180,19 @@ export function broadcast<D extends DType>(tensors: readonly Tensor<D>[]): Tenso
 export function unflatten<D extends DType>(t: Tensor<D>, axis: number, sizes: Shape): Tensor<D> {
   const along = checkAxis("unflatten", axis, t.rank);
   const size = t.shape[along] ?? 0;
-  const known = checkShape("unflatten", sizes.filter((s) => s !== -1)).reduce((product, s) => product * s, 1);
+  const known = checkShape(
+    "unflatten",
+    sizes.filter((s) => s !== -1),
+  ).reduce((product, s) => product * s, 1);
   const free = sizes.filter((s) => s === -1).length;
   const left = known === 0 ? 0 : size / known;
   if (free > 1 || !Number.isInteger(left) || (free === 0 && known !== size)) {
-    throw shapeError("unflatten", `${showShape(sizes)} does not hold the ${size} elements of axis ${along}`, t.shape, sizes);
+    throw shapeError(
+      "unflatten",
+      `${showShape(sizes)} does not hold the ${size} elements of axis ${along}`,
+      t.shape,
+      sizes,
+    );
   }
   return t.reshape(t.shape.toSpliced(along, 1, ...sizes.map((s) => (s === -1 ? left : s))));
 }

@@ -141,7 +141,13 @@ export function sinc<F extends FloatDType>(x: Tensor<F>): Tensor<F> {
   const small = angle.abs().less(0.02);
   const safe = where(small, 1, angle);
   const square = where(small, angle, 0).square();
-  const series = square.mul(-1 / 5040).add(1 / 120).mul(square).add(-1 / 6).mul(square).add(1);
+  const series = square
+    .mul(-1 / 5040)
+    .add(1 / 120)
+    .mul(square)
+    .add(-1 / 6)
+    .mul(square)
+    .add(1);
   return where(small, series, safe.sin().div(safe));
 }
 

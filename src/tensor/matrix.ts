@@ -67,7 +67,11 @@ export function diagonal<D extends DType>(t: Tensor<D>, offset: number, first: n
   const [rows, columns] = requireMatrix("diagonal", moved);
   const [low, right] = [Math.max(0, -whole("diagonal", offset)), Math.max(0, offset)];
   const n = Math.max(0, Math.min(rows - low, columns - right));
-  if (n === 0) return moved.slice(0, 0, -2).slice(0, Math.min(1, columns), -1).reshape([...moved.shape.slice(0, -2), 0]);
+  if (n === 0)
+    return moved
+      .slice(0, 0, -2)
+      .slice(0, Math.min(1, columns), -1)
+      .reshape([...moved.shape.slice(0, -2), 0]);
   // of the flat square block, every (n + 1)-th element
   const block = moved.slice(low, low + n, -2).slice(right, right + n, -1);
   const flat = block.reshape([...moved.shape.slice(0, -2), n * n]);
@@ -135,11 +139,17 @@ export function tensordot<D extends NumericDType>(
 ): Tensor<D> {
   const n = typeof axes === "number" ? axes : 0;
   if (typeof axes === "number" && !(Number.isInteger(n) && n >= 0 && n <= left.rank && n <= right.rank)) {
-    throw argumentError("tensordot", `cannot sum over ${n} axes of ${showShape(left.shape)} and ${showShape(right.shape)}`);
+    throw argumentError(
+      "tensordot",
+      `cannot sum over ${n} axes of ${showShape(left.shape)} and ${showShape(right.shape)}`,
+    );
   }
   const range = (from: number): number[] => Array.from({ length: n }, (_, i) => from + i);
   const [l, r] = typeof axes === "number" ? [range(left.rank - n), range(0)] : axes;
-  const [a, b] = [l.map((x) => checkAxis("tensordot", x, left.rank)), r.map((x) => checkAxis("tensordot", x, right.rank))];
+  const [a, b] = [
+    l.map((x) => checkAxis("tensordot", x, left.rank)),
+    r.map((x) => checkAxis("tensordot", x, right.rank)),
+  ];
   if (a.length !== b.length || a.some((axis, i) => left.shape[axis] !== right.shape[b[i] ?? -1])) {
     const both = `${showShape(left.shape)} at [${a}] and ${showShape(right.shape)} at [${b}]`;
     throw shapeError("tensordot", `the sizes of the axes to sum over differ: ${both}`, left.shape, right.shape);

@@ -28,7 +28,12 @@ export function takeAlong<D extends DType>(t: Tensor<D>, indices: IndexTensor, a
   return data.gather(chosen, along);
 }
 
-function alignedAt<D extends DType>(op: string, t: Tensor<D>, indices: IndexTensor, along: number): [Tensor<D>, IndexTensor] {
+function alignedAt<D extends DType>(
+  op: string,
+  t: Tensor<D>,
+  indices: IndexTensor,
+  along: number,
+): [Tensor<D>, IndexTensor] {
   requireIndices(op, indices);
   if (indices.rank !== t.rank) {
     const both = `${showShape(indices.shape)} and ${showShape(t.shape)}`;
@@ -103,12 +108,19 @@ function scatter<D extends NumericDType>(updates: Tensor<D>, flat: Tensor<"i32">
 }
 
 /** One position of the flat tensor for every element of the index tensors, and what stands behind each. */
-function flatLeading(op: string, t: AnyTensor, indices: readonly IndexTensor[]): { flat: Tensor<"i32">; rest: number[] } {
+function flatLeading(
+  op: string,
+  t: AnyTensor,
+  indices: readonly IndexTensor[],
+): { flat: Tensor<"i32">; rest: number[] } {
   if (indices.length === 0 || indices.length > t.rank) {
     throw argumentError(op, `${indices.length} index tensors for ${t.rank} axes; give one to ${t.rank}`);
   }
   for (const index of indices) requireIndices(op, index);
-  const shape = broadcastShapes(op, indices.map((index) => index.shape));
+  const shape = broadcastShapes(
+    op,
+    indices.map((index) => index.shape),
+  );
   const strides = stridesOf(op, t.shape.slice(0, indices.length));
   let flat: Tensor<"i32"> = full(shape, 0, { dtype: "i32" });
   let inside: Tensor<"bool"> = full([], true, { dtype: "bool" });
@@ -157,7 +169,11 @@ export function indexAdd<D extends NumericDType>(
   const fits = indices.rank === 1 && updates.shape.join() === t.shape.with(along, indices.size).join();
   if (!fits) {
     const shapes = `${showShape(updates.shape)} for indices ${showShape(indices.shape)} in ${showShape(t.shape)}`;
-    throw shapeError("indexAdd", `updates ${shapes}; they need the tensor's shape with one slice for each index`, t.shape);
+    throw shapeError(
+      "indexAdd",
+      `updates ${shapes}; they need the tensor's shape with one slice for each index`,
+      t.shape,
+    );
   }
   return t.add(updates.scatterAdd(indices, t.shape[along] ?? 0, along));
 }

@@ -76,7 +76,12 @@ export function quantile<F extends FloatDType>(
   const sorted = sort(flat, along, {});
   const [low, high, share] = between(q * (n - 1), options.interpolation ?? "linear");
   const at = (place: number): Tensor<F> => sorted.slice(place, place + 1, along);
-  const mixed = share === 0 ? at(low) : at(low).mul(1 - share).add(at(high).mul(share));
+  const mixed =
+    share === 0
+      ? at(low)
+      : at(low)
+          .mul(1 - share)
+          .add(at(high).mul(share));
   // a NaN is the last in order, and makes the result NaN
   const result = where(at(n - 1).isNan(), Number.NaN, mixed);
   return shaped(result, t, along, all, options);
@@ -101,7 +106,10 @@ function between(place: number, interpolation: Interpolation): readonly [number,
     case "midpoint":
       return [low, high, low === high ? 0 : 0.5];
     default:
-      throw argumentError("quantile", `interpolation is linear, lower, higher, nearest or midpoint, got ${interpolation}`);
+      throw argumentError(
+        "quantile",
+        `interpolation is linear, lower, higher, nearest or midpoint, got ${interpolation}`,
+      );
   }
 }
 
@@ -116,6 +124,10 @@ function shaped<D extends DType>(
   return all ? result.reshape(from.shape.map(() => 1)) : result;
 }
 
-export function median<F extends FloatDType>(t: Tensor<F>, axis: number | undefined, options: ReduceOptions): Tensor<F> {
+export function median<F extends FloatDType>(
+  t: Tensor<F>,
+  axis: number | undefined,
+  options: ReduceOptions,
+): Tensor<F> {
   return quantile(t, 0.5, axis, options);
 }
