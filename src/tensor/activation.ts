@@ -45,8 +45,8 @@ export function celu<F extends FloatDType>(x: Tensor<F>, alpha: number): Tensor<
 }
 
 /** Constants for which a normal distribution keeps mean 0 and variance 1 (Klambauer et al. 2017). */
-const SELU_ALPHA = 1.6732632423543772848170429916717;
-const SELU_SCALE = 1.0507009873554804934193349852946;
+const SELU_ALPHA = 1.6732632423543772;
+const SELU_SCALE = 1.0507009873554805;
 
 export function selu<F extends FloatDType>(x: Tensor<F>): Tensor<F> {
   return exponentialBelow("selu", x, SELU_ALPHA, 1).mul(SELU_SCALE);
