@@ -5,7 +5,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type AnyTensor, fromTypedArray, hvp, jvp, type Tensor, tensor, tidy } from "raphson";
+import { type AnyTensor, fromTypedArray, hvp, jvp, type Tensor, tensor, tidy } from "../../src";
 
 /** What an entry is about; FEATURES.md has a table for each. */
 export type Kind = "op" | "layer" | "loss" | "optimizer";

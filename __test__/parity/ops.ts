@@ -2,7 +2,7 @@
  * How each entry of ops.json is computed here. Names are those of the generator; most are methods of a tensor.
  */
 
-import { concatenate, einsum, eye, kron, linalg, stack, type Tensor, tensordot, where } from "raphson";
+import { concatenate, einsum, eye, kron, linalg, stack, type Tensor, tensordot, where } from "../../src";
 import type { Runner } from "./format";
 
 type Args = Record<string, number>;
