@@ -14,7 +14,7 @@ import {
   type Runner,
   readParity,
 } from "./format";
-import { OPS } from "./ops";
+import { OPS } from "./opTable";
 
 /** A parity file and the table that computes its entries. */
 export interface Source {
