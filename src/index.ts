@@ -17,6 +17,7 @@ export type { DataOf, DType, FloatDType, IntegerDType, NumericDType, TypedArray 
 export { RaphsonError, type RaphsonErrorCode } from "./errors";
 export { HostRandom, type HostRandomState, hostRandom } from "./hostRandom";
 export * as io from "./io";
+export * as linalg from "./linalg";
 export * as loss from "./loss";
 export * from "./newton";
 export * as nn from "./nn";
@@ -35,6 +36,7 @@ export {
   Tensor,
   type VarianceOptions,
 } from "./tensor";
+export { broadcast, type MeshgridOptions, meshgrid, type PadMode, type PadWidth } from "./tensor/arrange";
 export { where } from "./tensor/composed";
 export {
   arange,
@@ -52,8 +54,14 @@ export {
   zeros,
   zerosLike,
 } from "./tensor/creation";
+export { einsum } from "./tensor/einsum";
 export type { Index, Indices, Range } from "./tensor/indexing";
+export type { CloseOptions, NanToNumOptions } from "./tensor/mathematics";
+export { kron, type TriangleOptions, tensordot, triangle } from "./tensor/matrix";
 export { concatenate, stack } from "./tensor/movement";
+export type { ScanOptions } from "./tensor/scan";
+export type { IndexTensor, PutOptions } from "./tensor/scatter";
+export type { Interpolation, Ordered, QuantileOptions, SortOptions, TopKOptions } from "./tensor/sort";
 export { dispose, keep, type Stats, stats, synchronize, tidy, untracked } from "./tidy";
 export * from "./train";
 export {

@@ -40,6 +40,7 @@ const NAMES = [
   "concatenate",
   "reduce",
   "argmax",
+  "argsort",
   "dot",
   "gather",
   "scatterAdd",

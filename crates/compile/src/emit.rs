@@ -4,7 +4,8 @@
 use crate::group::{Group, Groups};
 use crate::lower::{Access, Kind, Lowered, Node, contiguous};
 use crate::program::{
-    BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel, ScatterAddKernel, Step, View,
+    ArgsortKernel, BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel,
+    ScatterAddKernel, Step, View,
 };
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::NodeIndex;
@@ -163,6 +164,7 @@ impl Emitter<'_> {
             Kind::Dot => self.dot(&node, out),
             Kind::Gather { axis } => self.gather(&node, *axis, out),
             Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
+            Kind::Argsort { descending } => self.argsort(&node, *descending, out),
             Kind::Pad { low, interior } => {
                 let strides = contiguous(&node.shape);
                 let zero = Scalar::of(0.0, node.dtype);
@@ -253,6 +255,14 @@ impl Emitter<'_> {
         };
         self.kernels.push(Kernel::ScatterAdd(kernel));
     }
+
+    fn argsort(&mut self, node: &Node, descending: bool, out: BufferId) {
+        let base = node.operands[0].base;
+        let length = node.shape[node.shape.len() - 1];
+        let rows = node.elements() / length;
+        let (dtype, data) = (self.node(base).dtype, self.buffer(base));
+        self.kernels.push(Kernel::Argsort(ArgsortKernel { dtype, rows, length, descending, data, out }));
+    }
 }
 
 /// Strides over the index space, divided into those of the kept and of the reduced axes.
@@ -313,6 +323,7 @@ impl Body {
             | Kind::Dot
             | Kind::Gather { .. }
             | Kind::ScatterAdd { .. }
+            | Kind::Argsort { .. }
             | Kind::Pad { .. }
             | Kind::Concatenate { .. } => self.at_level(operands[0], at),
         }

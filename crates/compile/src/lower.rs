@@ -40,6 +40,9 @@ pub enum Kind {
     ScatterAdd {
         axis: usize,
     },
+    Argsort {
+        descending: bool,
+    },
     Pad {
         low: Vec<usize>,
         interior: Vec<usize>,
@@ -211,6 +214,10 @@ impl Lowering<'_> {
             Op::ScatterAdd { axis } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
                 self.own(opaque(Kind::ScatterAdd { axis: *axis }, operands), &node.shape)
+            }
+            Op::Argsort { descending } => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
+                self.own(opaque(Kind::Argsort { descending: *descending }, operands), &node.shape)
             }
             Op::Pad { low, interior, .. } => {
                 let kind = Kind::Pad { low: low.clone(), interior: interior.clone() };

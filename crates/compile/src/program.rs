@@ -168,6 +168,18 @@ pub struct ScatterAddKernel {
     pub out: BufferId,
 }
 
+/// `out[r, ..]` are the positions (i32) of `data[r, ..]` in the order of its elements: stable, rising or `descending`, NaN
+/// last either way. Both buffers are contiguous, of shape [rows, length].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ArgsortKernel {
+    pub dtype: DType,
+    pub rows: usize,
+    pub length: usize,
+    pub descending: bool,
+    pub data: BufferId,
+    pub out: BufferId,
+}
+
 /// One entry of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
@@ -175,6 +187,7 @@ pub enum Kernel {
     Dot(DotKernel),
     Gather(GatherKernel),
     ScatterAdd(ScatterAddKernel),
+    Argsort(ArgsortKernel),
     /// Set every element of a buffer.
     Fill {
         buffer: BufferId,
@@ -207,6 +220,10 @@ impl Kernel {
             Kernel::ScatterAdd(scatter) => {
                 read.extend([scatter.updates, scatter.indices]);
                 written.push(scatter.out);
+            }
+            Kernel::Argsort(sort) => {
+                read.push(sort.data);
+                written.push(sort.out);
             }
             Kernel::Fill { buffer, .. } => written.push(*buffer),
         }

@@ -101,6 +101,7 @@ fn compute(node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {
         Op::Dot => dot(node, of, x),
         Op::Gather { axis } => gather(*axis, node, of, x)?,
         Op::ScatterAdd { axis } => scatter_add(*axis, node, of, x)?,
+        Op::Argsort { descending } => argsort(*descending, node, x[0]),
     })
 }
 
@@ -183,6 +184,16 @@ fn positions(op: &str, indices: &[f64], size: usize) -> Result<Vec<usize>> {
         Err(Error::new(Code::Index, op, format!("index {index} at position {at} is outside an axis of size {size}")))
     };
     indices.iter().enumerate().map(check).collect()
+}
+
+fn argsort(descending: bool, node: &Node, x: &[f64]) -> Vec<f64> {
+    let length = node.shape[node.shape.rank() - 1];
+    let row = |row: &[f64]| {
+        let mut positions: Vec<usize> = (0..length).collect();
+        positions.sort_by(|&a, &b| crate::op::argsort::order(row[a], row[b], descending));
+        positions.into_iter().map(|position| position as f64).collect::<Vec<f64>>()
+    };
+    x.chunks(length.max(1)).flat_map(row).collect()
 }
 
 fn gather(axis: usize, node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {

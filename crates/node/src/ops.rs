@@ -216,6 +216,12 @@ pub fn argmax(a: f64, axis: f64) -> napi::Result<f64> {
     })
 }
 
+/// Positions along an axis in the order of their elements.
+#[napi]
+pub fn argsort(a: f64, axis: f64, descending: bool) -> napi::Result<f64> {
+    call_value("argsort", |handles| handles.get("argsort", a)?.argsort(count("argsort", "the axis", axis)?, descending))
+}
+
 /// Batched matrix product.
 #[napi]
 pub fn dot(a: f64, b: f64) -> napi::Result<f64> {

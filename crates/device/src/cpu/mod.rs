@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod accuracy;
+mod argsort;
 mod dot;
 mod erf;
 mod gather;
@@ -162,6 +163,7 @@ fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared>
         Kernel::Dot(kernel) => Ok(Prepared::Dot(dot::lower(kernel, buffers)?)),
         Kernel::Gather(kernel) => gather::check_gather(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::ScatterAdd(kernel) => gather::check_scatter_add(kernel, buffers).map(|()| Prepared::Plain),
+        Kernel::Argsort(kernel) => argsort::check(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::Fill { buffer, .. } => gather::check_fill(*buffer, buffers).map(|()| Prepared::Plain),
     }
 }
@@ -295,6 +297,7 @@ impl CpuProgram {
                     (Prepared::Dot(plan), _) => dot::run(plan, bases, crew),
                     (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, crew)?,
                     (Prepared::Plain, Kernel::ScatterAdd(kernel)) => gather::run_scatter_add(kernel, bases, crew)?,
+                    (Prepared::Plain, Kernel::Argsort(kernel)) => argsort::run(kernel, bases, crew),
                     (Prepared::Plain, Kernel::Fill { buffer, value }) => {
                         let index = buffer.0 as usize;
                         gather::run_fill(&self.program.buffers[index], bases.0[index], *value);

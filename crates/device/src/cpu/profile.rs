@@ -82,6 +82,7 @@ fn describe(kernel: &Kernel, program: &Program) -> String {
         }
         Kernel::Gather(gather) => format!("gather {} of {}", gather.count, gather.axis),
         Kernel::ScatterAdd(scatter) => format!("scatter-add {} to {}", scatter.count, scatter.axis),
+        Kernel::Argsort(sort) => format!("argsort {} × {}", sort.rows, sort.length),
         Kernel::Fill { .. } => "fill".to_string(),
     }
 }

@@ -33,6 +33,10 @@ pub fn check_bounds(program: &Program) -> Result<()> {
                     return Err(bug("a scatter of bools"));
                 }
             }
+            Kernel::Argsort(s) => {
+                holds(program, s.data, s.dtype, s.rows * s.length)?;
+                holds(program, s.out, DType::I32, s.rows * s.length)?;
+            }
             Kernel::Fill { buffer, .. } => definition(program, *buffer).map(drop)?,
         }
     }

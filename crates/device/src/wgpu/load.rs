@@ -1,6 +1,7 @@
 //! Preparing a program: placing its buffers, printing its kernels, making (or finding) their pipelines.
 
 use super::Shared;
+use super::argsort::argsort_text;
 use super::bounds::check_bounds;
 use super::dot::dot_text;
 use super::gather::{gather_text, pack_text, scatter_text};
@@ -101,7 +102,7 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
         Kernel::ScatterAdd(scatter) => {
             Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
         }
-        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Fill { .. } => None,
+        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
     }
 }
 
@@ -123,6 +124,7 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
             Kernel::Dot(dot) => dot_text(dot, &slots, abilities),
             Kernel::Gather(gather) => gather_text(gather, &slots, abilities),
             Kernel::ScatterAdd(scatter) => scatter_text(scatter, &slots, abilities),
+            Kernel::Argsort(sort) => argsort_text(sort, &slots, abilities),
             Kernel::Fill { .. } => Err(Error::internal("wgpu", "a fill that was not lowered")),
         };
         printed.push(Printed { text: text?, slots });

@@ -35,7 +35,7 @@ pub fn lowered(program: &Program) -> Program {
                 let pieces = cut(&mut result, row);
                 result.kernels.extend(pieces.into_iter().map(Kernel::Row));
             }
-            Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.kernels.push(kernel.clone()),
+            Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Argsort(_) => result.kernels.push(kernel.clone()),
         }
     }
     result
@@ -48,6 +48,7 @@ fn writes(kernel: &Kernel) -> bool {
         Kernel::Dot(dot) => !dot.batch.contains(&0) && dot.m * dot.n > 0,
         Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
         Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
+        Kernel::Argsort(sort) => sort.rows * sort.length > 0,
         Kernel::Fill { .. } => true,
     }
 }

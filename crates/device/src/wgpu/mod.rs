@@ -2,6 +2,7 @@
 //! kernel (`row`, `dot`, `gather` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
+mod argsort;
 mod bounds;
 mod combine;
 mod cut;

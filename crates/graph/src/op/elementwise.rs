@@ -2,10 +2,12 @@
 //! stand in `unary`, `binary` and `ternary`: one `Row` states everything about one op.
 
 mod binary;
+mod inverse;
 mod ternary;
 mod unary;
 
 pub use binary::*;
+pub use inverse::*;
 pub use ternary::*;
 pub use unary::*;
 
@@ -148,6 +150,13 @@ pub static ROWS: &[&Row] = &[
     &SHIFT_RIGHT,
     &SELECT,
     &THREEFRY,
+    &ATAN,
+    &ASIN,
+    &ACOS,
+    &ASINH,
+    &CBRT,
+    &ERFC,
+    &ATAN2,
 ];
 
 impl PartialEq for Row {
@@ -281,6 +290,7 @@ methods! {
     less_equal LESS_EQUAL(other); greater GREATER(other); greater_equal GREATER_EQUAL(other); equal EQUAL(other);
     not_equal NOT_EQUAL(other); and AND(other); or OR(other); xor XOR(other); shift_left SHIFT_LEFT(other);
     shift_right SHIFT_RIGHT(other); select SELECT(a, b); threefry THREEFRY(key1, counter);
+    atan ATAN(); asin ASIN(); acos ACOS(); asinh ASINH(); cbrt CBRT(); erfc ERFC(); atan2 ATAN2(x);
 }
 
 impl Value {

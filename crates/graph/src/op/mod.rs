@@ -1,6 +1,7 @@
 //! The ops. `elementwise` holds the table of rows; each other file states one family: shape rule, builder, reference,
 //! jvp and vjp. This file holds the closed list and dispatches over it, with no catch-all arm.
 
+pub mod argsort;
 pub mod dot;
 pub mod elementwise;
 pub mod gather;
@@ -53,6 +54,8 @@ pub enum Op {
     Gather { axis: usize },
     /// Sum of updates into positions along an axis: the adjoint of gather.
     ScatterAdd { axis: usize },
+    /// Positions along the last axis in the order of their elements.
+    Argsort { descending: bool },
 }
 
 impl Op {
@@ -77,6 +80,7 @@ impl Op {
             Op::Dot => "dot",
             Op::Gather { .. } => "gather",
             Op::ScatterAdd { .. } => "scatterAdd",
+            Op::Argsort { .. } => "argsort",
         }
     }
 
@@ -100,7 +104,8 @@ impl Op {
             | Op::Reduce { .. }
             | Op::Dot
             | Op::Gather { .. }
-            | Op::ScatterAdd { .. } => false,
+            | Op::ScatterAdd { .. }
+            | Op::Argsort { .. } => false,
         }
     }
 }
@@ -116,7 +121,7 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
         return Ok(None);
     }
     match y.op() {
-        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => Ok(None),
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => Ok(None),
         Op::Elementwise(row) => elementwise::jvp(row, y, x, tangents),
         Op::Concatenate { axis } => movement::concatenate_jvp(*axis, x, tangents),
         Op::Reduce { op, axes } => reduce::jvp(*op, axes, y, x, tangents),
@@ -144,7 +149,7 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
 pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
     let only_first = moves.iter().skip(1).all(|moves| !moves);
     match y.op() {
-        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => false,
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => false,
         // A conversion may round coarsely.
         Op::Cast => false,
         Op::Elementwise(row) => elementwise::is_affine(row, moves),
@@ -166,7 +171,7 @@ pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
 pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result<Vec<Option<Value>>> {
     let none = || Ok(vec![None; x.len()]);
     match y.op() {
-        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => none(),
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => none(),
         Op::Elementwise(row) => elementwise::vjp(row, y, x, cotangent, wanted),
         // x̄ = ȳ in the operand's dtype
         Op::Cast if x[0].dtype().is_float() => Ok(vec![Some(cotangent.cast(x[0].dtype())?)]),

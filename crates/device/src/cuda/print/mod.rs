@@ -3,6 +3,7 @@
 //! companions are arithmetic and functions of floats, `prim` the primitives, `row` and `team` the fused kernels, `dot` and
 //! `indexed` the others. Nothing here runs anything.
 
+mod argsort;
 pub mod dot;
 mod elementary;
 mod indexed;
@@ -120,6 +121,7 @@ pub fn print(kernel: &Kernel, buffers: &[Buffer]) -> Result<Vec<Launch>> {
         Kernel::Dot(dot) => dot::print(dot)?,
         Kernel::Gather(gather) => indexed::gather(gather)?,
         Kernel::ScatterAdd(scatter) => indexed::scatter_add(scatter)?,
+        Kernel::Argsort(sort) => argsort::print(sort)?,
         Kernel::Fill { buffer, value } => fill(*buffer, *value, buffers)?,
     };
     Ok(launch.into_iter().collect())
