@@ -74,6 +74,11 @@ impl OnDevice {
         OnDevice { device, dtypes, one_in: 1 }
     }
 
+    /// The device.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
     /// Run with some inputs donated: an output may take over their memory.
     pub fn run_donating(&self, graph: &Graph, inputs: &[Vec<f64>], donated: &[bool]) -> Result<Vec<Vec<f64>>> {
         let graph = simplify(graph);
