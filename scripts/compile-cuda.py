@@ -133,4 +133,4 @@ def check_drift():
 
 
 if __name__ == "__main__":
-    {(): write, ("--check",): check_drift}[tuple(sys.argv[1:])]()
+    {(): write, ("--check",): check_drift, ("--version",): lambda: print(wheel_file("cuda_nvrtc/lib/libnvrtc.so.12"))}[tuple(sys.argv[1:])]()

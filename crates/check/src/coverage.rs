@@ -93,7 +93,8 @@ impl Coverage {
     }
 
     fn write(&self, folder: &Path, suite: &str) -> Result<()> {
-        let lines = self.best.iter().map(|((op, dtype, kind), fate)| format!("{op}\t{dtype}\t{kind}\t{}\n", fate.word()));
+        let lines =
+            self.best.iter().map(|((op, dtype, kind), fate)| format!("{op}\t{dtype}\t{kind}\t{}\n", fate.word()));
         let path = folder.join(format!("{suite}-{}.tsv", std::process::id()));
         std::fs::create_dir_all(folder)
             .and_then(|()| std::fs::write(&path, lines.collect::<String>()))

@@ -100,7 +100,8 @@ fn every_committed_kernel_runs() {
     let mut ran = std::collections::BTreeSet::new();
     for tf32 in [false, true] {
         for (at, layout) in LAYOUTS.into_iter().enumerate() {
-            let machine = MachineOptions { order: [Order::Mixed(at as u64), Order::Backward][at % 2], ..Default::default() };
+            let machine =
+                MachineOptions { order: [Order::Mixed(at as u64), Order::Backward][at % 2], ..Default::default() };
             let (driver, cuda) = device(Settings { machine, ..hopper() }, Options { tf32, ..OPTIONS });
             for (m, k, n) in [(64, 20, 68), (65, 17, 64)] {
                 let (graph, inputs) = product(m, k, n, layout, F32);

@@ -345,7 +345,8 @@ impl Driver for Interpreted {
     fn load(&self, text: &str) -> Result<Module> {
         let parsed = Parsed::parse(text)?;
         let (major, minor) = self.gpu.capability;
-        let target = text.split_once(".target sm_").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+        let target =
+            text.split_once(".target sm_").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
         match target.and_then(|target| target.parse::<u32>().ok()) {
             Some(target) if target <= 10 * major + minor => {}
             _ => return Err(refuse(format!("compute capability {major}.{minor} cannot load PTX for sm_{target:?}"))),

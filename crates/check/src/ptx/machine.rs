@@ -223,7 +223,8 @@ impl<'a> Block<'a> {
     /// Which lanes go on: their position, who they are, and where others stand that they are to meet.
     fn next_group(&mut self, warp: usize, active: u32) -> (u32, u32, u32) {
         let positions = self.warps[warp].positions;
-        let at = |position: u32| lanes(active).filter(|&lane| positions[lane] == position).fold(0, |m, lane| m | 1 << lane);
+        let at =
+            |position: u32| lanes(active).filter(|&lane| positions[lane] == position).fold(0, |m, lane| m | 1 << lane);
         let lowest = lanes(active).map(|lane| positions[lane]).min().unwrap_or(0);
         let group = at(lowest);
         if group == active {
