@@ -131,14 +131,7 @@ async function repeated(compute: () => Tensor, turns?: number): Promise<number> 
     last?.dispose();
     last = tidy(() => compute().evaluate());
   };
-  const finish = () =>
-    tidy(
-      async () =>
-        void (await last
-          ?.reshape([-1])
-          .slice(0, 1)
-          .data()),
-    );
+  const finish = () => tidy(async () => void (await last?.reshape([-1]).slice(0, 1).data()));
   const ms = await time(turn, finish, turns);
   last?.dispose();
   return ms;
