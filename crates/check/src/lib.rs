@@ -4,6 +4,7 @@
 
 pub mod case;
 pub mod compare;
+pub mod coverage;
 pub mod draw;
 pub mod emulate;
 #[cfg(feature = "gpu")]

@@ -15,10 +15,14 @@ use raphson_graph::reference;
 pub trait Runner {
     /// The name in tables and failures.
     fn name(&self) -> String;
+    /// The kind of device, if it is one: `cpu`, `wgpu`, `cuda`.
+    fn device(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether tensors of this dtype exist there.
     fn supports(&self, dtype: DType) -> bool;
-    /// Of the cases with derivatives, and of those that are many, one in this many is run here. Above 1 where compiling kernels is slow; all of them
-    /// are run where `RAPHSON_TEST=all` is set.
+    /// Of the cases with derivatives, and of those that are many, one in this many is run here, and of derivatives some of
+    /// each op and dtype. Above 1 where compiling kernels is slow; all of them are run where `RAPHSON_TEST=all` is set.
     fn one_in(&self) -> u64 {
         1
     }

@@ -1,10 +1,13 @@
 //! Whole training steps on a device: a small network with an embedding and layer norm, twenty steps of several rules, all
-//! parameters and state donated and carried along, losses and learning rates compared with the cpu's.
+//! parameters and state donated and carried along, losses and learning rates compared with the cpu's. Where a device has no
+//! f64, the rule's scalars are f32, on the cpu that it is compared with too.
 #![cfg(feature = "gpu")]
 
+use raphson_check::coverage::say;
 use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};
-use raphson_check::runner::device::{from_bytes, to_bytes};
+use raphson_check::runner::Runner;
+use raphson_check::runner::device::{from_bytes, to_bytes, wgpu};
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::cuda::{Cuda, Options as CudaOptions};
@@ -12,7 +15,7 @@ use raphson_device::{Device, Memory};
 use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType::{self, F32, F64, I32};
 use raphson_graph::error::Result;
-use raphson_graph::flat::{flatten, simplify};
+use raphson_graph::flat::{Graph, flatten, simplify};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
 use raphson_optim::alpha::{self, Finish, Rule, Spec};
@@ -67,8 +70,15 @@ fn placeholders(like: &[Value]) -> Vec<Value> {
     like.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
 }
 
-/// Losses and learning rates of the steps, and the parameters after them.
-fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
+/// The graph of these ends, with `scalars` in place of f64.
+fn traced(inputs: &[Value], outputs: &[Value], scalars: DType) -> Result<Graph> {
+    let mut graph = flatten(inputs, outputs)?.graph;
+    graph.nodes.iter_mut().filter(|node| node.dtype == F64).for_each(|node| node.dtype = scalars);
+    Ok(simplify(&graph))
+}
+
+/// Losses and learning rates of the steps, and the parameters after them. `scalars`: the dtype of what the rule computes.
+fn train(device: &dyn Device, rule: Rule, scalars: DType) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
     let params: Vec<Value> = PARAMETERS.iter().map(|&shape| Value::input(shape.into(), F32)).collect();
     let words = Value::input([BATCH].into(), I32);
     let targets = Value::input([BATCH, CLASSES].into(), F32);
@@ -98,7 +108,7 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
     let done = alpha::finish(&spec, finish)?;
     let inputs = [&params[..], &old, &state, &[words, targets, scale]].concat();
     let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
-    let graph = simplify(&flatten(&inputs, &outputs)?.graph);
+    let graph = traced(&inputs, &outputs, scalars)?;
     let n_carried = params.len() + old.len() + state.len();
     let donated: Vec<bool> = (0..inputs.len()).map(|i| i < n_carried).collect();
     let mut step = device.load(Arc::new(compile(&graph, &donated)?))?;
@@ -109,7 +119,7 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
         let start: Vec<f64> = numbers(param.shape().elements(), i).iter().map(|x| x * 0.4).collect();
         carried.push(upload(&start, F32)?);
     }
-    carried.extend(start_of(device, &[&direction_start[..], &state_start].concat())?);
+    carried.extend(start_of(device, &[&direction_start[..], &state_start].concat(), scalars)?);
     let mut trace = Vec::new();
     for i in 0..STEPS {
         let words: Vec<f64> = (0..BATCH).map(|b| ((b * 3 + i * 2 + b * i) % WORDS) as f64).collect();
@@ -117,10 +127,10 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
         let class = |b: usize| if b.is_multiple_of(2) { words[b] as usize % CLASSES } else { (b + i) % CLASSES };
         let one_hot = |b: usize| (0..CLASSES).map(move |c| f64::from(u8::from(class(b) == c)));
         let targets: Vec<f64> = (0..BATCH).flat_map(one_hot).collect();
-        carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], F64)?]);
+        carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], scalars)?]);
         carried = step.run(carried)?;
         if let Some(report) = carried.pop() {
-            let report = read(device, &report, F64)?;
+            let report = read(device, &report, scalars)?;
             trace.push([report[0], report[2]]);
         }
     }
@@ -132,8 +142,8 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
 }
 
 /// The values of a start that depends on no input.
-fn start_of(device: &dyn Device, start: &[Value]) -> Result<Vec<Memory>> {
-    let graph = simplify(&flatten(&[], start)?.graph);
+fn start_of(device: &dyn Device, start: &[Value], scalars: DType) -> Result<Vec<Memory>> {
+    let graph = traced(&[], start, scalars)?;
     device.load(Arc::new(compile(&graph, &[])?))?.run(Vec::new())
 }
 
@@ -143,9 +153,10 @@ fn read(device: &dyn Device, memory: &Memory, dtype: DType) -> Result<Vec<f64>> 
     Ok(from_bytes(&bytes, dtype))
 }
 
-fn compare(device: &dyn Device, rule: Rule) {
-    let (want, want_parameters) = train(&Cpu::new(Some(1)).expect("a cpu"), rule).expect("training on the cpu");
-    let (got, got_parameters) = train(device, rule).expect("training on the device");
+fn compare(device: &dyn Device, rule: Rule, scalars: DType) {
+    let cpu = Cpu::new(Some(1)).expect("a cpu");
+    let (want, want_parameters) = train(&cpu, rule, scalars).expect("training on the cpu");
+    let (got, got_parameters) = train(device, rule, scalars).expect("training on the device");
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
         assert!(close(got[0], want[0]) && close(got[1], want[1]), "{rule:?}, step {i}: {got:?}, the cpu's {want:?}");
@@ -164,9 +175,20 @@ fn cuda_interpreted_trains_like_the_cpu() {
             let driver = Arc::new(Interpreted::new(Settings { library, machine, ..Settings::default() }));
             let options = CudaOptions { tf32: false, library: true, pool: false, graphs: true };
             let cuda = Cuda::with_driver(driver.clone(), options);
-            compare(&cuda, rule);
+            compare(&cuda, rule, F64);
             let counts = driver.counts();
             assert!(counts.replays >= STEPS - 3, "steps are replayed: {counts:?}");
         }
     }
+    say(&format!("training on cuda (interpreted): next and exact, {STEPS} steps each, like the cpu"));
+}
+
+#[test]
+fn wgpu_trains_like_the_cpu() {
+    // Where there is no adapter, that has been said.
+    let Some(device) = wgpu() else { return };
+    for rule in [Rule::Next, Rule::Exact] {
+        compare(device.device(), rule, F32);
+    }
+    say(&format!("training on {}: next and exact, {STEPS} steps each, like the cpu", device.name()));
 }

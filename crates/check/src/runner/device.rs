@@ -2,6 +2,8 @@
 
 use super::Runner;
 #[cfg(feature = "gpu")]
+use crate::coverage::say;
+#[cfg(feature = "gpu")]
 use crate::ptx::driver::{Interpreted, Settings};
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
@@ -48,7 +50,7 @@ pub fn wgpu() -> Option<OnDevice> {
     let device = DEVICE.get_or_init(|| match Wgpu::new() {
         Ok(device) => Some(Arc::new(device)),
         Err(error) => {
-            println!("wgpu is missing, so nothing is tested on it: {error}");
+            say(&format!("wgpu is skipped: no adapter was found ({error})"));
             None
         }
     });
@@ -70,6 +72,11 @@ impl OnDevice {
     /// A runner on `device`, which has these dtypes.
     pub fn new(device: Arc<dyn Device>, dtypes: &'static [DType]) -> OnDevice {
         OnDevice { device, dtypes, one_in: 1 }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
     }
 
     /// Run with some inputs donated: an output may take over their memory.
@@ -95,6 +102,10 @@ impl OnDevice {
 impl Runner for OnDevice {
     fn name(&self) -> String {
         self.device.describe().name
+    }
+
+    fn device(&self) -> Option<&'static str> {
+        Some(self.device.describe().kind)
     }
 
     fn supports(&self, dtype: DType) -> bool {

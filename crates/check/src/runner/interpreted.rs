@@ -27,6 +27,10 @@ impl Runner for Interpreted {
         "cuda (interpreted)".to_string()
     }
 
+    fn device(&self) -> Option<&'static str> {
+        Some("cuda")
+    }
+
     fn supports(&self, _: DType) -> bool {
         true
     }

@@ -31,7 +31,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Round the operands of f32 products to TF32 (10 bits of mantissa): several times faster, and about as exact as f16.
-    /// Off unless `RAPHSON_TF32=1`: curvature is a difference of close numbers.
+    /// Off unless `RAPHSON_TF32=1`, as PyTorch has it for products ("highest"): curvature is a difference of close numbers.
+    /// Without it tensor cores are still used where that pays, with operands split in two, at the accuracy of f32.
     pub tf32: bool,
     /// Use cuBLAS where it can be loaded. On unless `RAPHSON_CUBLAS=0`.
     pub library: bool,
@@ -79,7 +80,11 @@ pub struct Cuda {
 impl Cuda {
     /// The GPU of this number, in the driver's order. An error where there is no driver, no such GPU, or one too old.
     pub fn open(ordinal: usize) -> Result<Cuda> {
-        let options = Options::by_environment()?;
+        Cuda::open_with(ordinal, Options::by_environment()?)
+    }
+
+    /// The same with these options.
+    pub fn open_with(ordinal: usize, options: Options) -> Result<Cuda> {
         Ok(Cuda::with_driver(Arc::new(nvidia::Nvidia::open(ordinal, options.library)?), options))
     }
 

@@ -58,7 +58,7 @@ pub fn gather(kernel: &GatherKernel) -> Result<Option<Launch>> {
     let out = parameters.pointer(text, kernel.out);
     let words = parameters.error_words(text);
     let walk = Walk::new(&[kernel.outer, kernel.count, kernel.inner], 1);
-    let threads = (elements.next_multiple_of(32) as u32).clamp(32, BLOCK);
+    let threads = elements.next_multiple_of(32).clamp(32, BLOCK as usize) as u32;
     let blocks = elements.div_ceil(threads as usize).min(MOST_BLOCKS);
     let thread = text.word("mov.u32", &[&"%tid.x"]);
     let block = text.word("mov.u32", &[&"%ctaid.x"]);
