@@ -12,6 +12,9 @@ pub struct Args {
     pub a: *const u8,
     pub b: *const u8,
     pub c: *const u8,
+    pub d: *const u8,
+    /// Bit `i`: the operand number `i` is one value for the whole tile. Only fused loops look at it.
+    pub single: u32,
     /// Position along the reduced axes of the first element.
     pub position: usize,
 }

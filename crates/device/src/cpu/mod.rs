@@ -5,6 +5,7 @@
 mod accuracy;
 mod dot;
 mod erf;
+mod fused;
 mod gather;
 mod isa;
 mod lower;
