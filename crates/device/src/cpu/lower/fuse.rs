@@ -36,7 +36,8 @@ impl Lowering<'_> {
         let own = |ops: &[Option<Op>], value: Value| {
             let found = ops[..at].iter().position(|op| op.is_some_and(|op| op.out == value && value != NONE))?;
             let (prim, of) = self.made(value)?;
-            let made_here = ops[found].filter(|made| made.level == op.level && matches!(made.action, Action::Map(_)))?;
+            let made_here =
+                ops[found].filter(|made| made.level == op.level && matches!(made.action, Action::Map(_)))?;
             (of == dtype && readers[value as usize] == 1).then_some((found, prim, made_here.args))
         };
         let binary = |value: Value| own(ops, value).filter(|&(_, prim, _)| is_arithmetic(prim));

@@ -187,7 +187,7 @@ impl Lowering<'_> {
         let value = ops[at].args[0];
         let holds = |op: &Op| {
             let writes = self.target_of(op).is_some_and(|other| may_overlap(self.buffers, other, target));
-            op.out == value || writes || reads_lying(op, lying, &[value])
+            op.out == value || writes || self.reads_lying(op, lying, &[value])
         };
         ops[..at].iter().rposition(holds).map_or(0, |last| last + 1)
     }
@@ -211,16 +211,26 @@ impl Lowering<'_> {
             let op = &ops[from];
             let computes = match op.action {
                 Action::Fused(..) => true,
-                Action::Map(_) => !reads_lying(op, lying, &[]),
+                Action::Map(_) => !self.reads_lying(op, lying, &[]),
                 _ => false,
             };
-            let between = ops[from + 1..at].iter().any(|op| reads_lying(op, lying, &[value, candidate]));
+            let between = ops[from + 1..at].iter().any(|op| self.reads_lying(op, lying, &[value, candidate]));
             let free = op.target == NONE && op.level == self.accesses[access as usize].level;
             if computes && free && !between {
                 ops[from].target = access;
                 ops[from].only_if = only_if;
                 self.needs_slot[candidate as usize] &= only_if.is_some() || !self.accesses[access as usize].dense;
             }
+        }
+    }
+
+    /// Whether an operation looks at elements of a value that may lie in some memory, other than these values.
+    fn reads_lying(&self, op: &Op, lying: &[bool], except: &[Value]) -> bool {
+        match op.action {
+            Action::Load(access) => lying[op.out as usize] && !self.accesses[access as usize].dense,
+            // As a dense load, it only passes an address on.
+            Action::Choose => false,
+            _ => op.args.iter().any(|&arg| arg != NONE && lying[arg as usize] && !except.contains(&arg)),
         }
     }
 
@@ -235,16 +245,6 @@ impl Lowering<'_> {
             let same_start = load.buffer == store.buffer || !in_arena(load.buffer);
             apart || (same_start && load.level == store.level && load.walk == store.walk && load.size == store.size)
         })
-    }
-}
-
-/// Whether an operation looks at elements of a value that may lie in some memory, other than these values.
-fn reads_lying(op: &Op, lying: &[bool], except: &[Value]) -> bool {
-    match op.action {
-        Action::Load(_) => lying[op.out as usize],
-        // Only passes an address on.
-        Action::Choose => false,
-        _ => op.args.iter().any(|&arg| arg != NONE && lying[arg as usize] && !except.contains(&arg)),
     }
 }
 
