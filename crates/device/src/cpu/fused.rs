@@ -218,3 +218,69 @@ where
         Form::Root => Some(I::call::<Run<Root, T, L>>),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N: usize = 53;
+
+    fn plain(prim: Prim, a: f32, b: f32) -> f32 {
+        match prim {
+            Prim::Add => a + b,
+            Prim::Sub => a - b,
+            Prim::Mul => a * b,
+            _ => a / b,
+        }
+    }
+
+    fn expected(form: Form, [a, b, c, d]: [f32; 4]) -> f32 {
+        match form {
+            Form::One(f) => plain(f, a, b),
+            Form::Then(f, g) => plain(g, plain(f, a, b), c),
+            Form::After(f, g) => plain(g, c, plain(f, a, b)),
+            Form::Products(f) => plain(f, a * b, c * d),
+            Form::Root => (a * b).sqrt() + c,
+        }
+    }
+
+    fn forms() -> Vec<Form> {
+        let prims = [Prim::Add, Prim::Sub, Prim::Mul, Prim::Div];
+        let mut forms = vec![Form::Products(Prim::Add), Form::Products(Prim::Sub), Form::Root];
+        for f in prims {
+            forms.push(Form::One(f));
+            forms.extend(prims.map(|g| Form::Then(f, g)));
+            forms.extend([Prim::Sub, Prim::Div].map(|g| Form::After(f, g)));
+        }
+        forms
+    }
+
+    /// Every form on every instruction set, every choice of single operands, the output apart or over any full operand.
+    #[test]
+    fn fused_loops_give_the_bits_of_separate_ones() {
+        let operand = |k: usize| -> Vec<f32> { (0..N).map(|i| ((i * 37 + k * 11) % 97) as f32 / 7.0 + 0.3).collect() };
+        let operands: [Vec<f32>; 4] = std::array::from_fn(operand);
+        let cases = (0..16u32).flat_map(|single| (0..5).map(move |over| (single, over)));
+        for level in Level::available() {
+            for form in forms() {
+                let run = find(level, form, DType::F32).expect("a loop for every form");
+                for (single, over) in cases.clone().filter(|&(single, over)| single >> over & 1 == 0) {
+                    let mut memory = operands.clone();
+                    let mut apart = vec![0f32; N];
+                    let out = memory.get_mut(over).unwrap_or(&mut apart).as_mut_ptr();
+                    let [a, b, c, d] = [0, 1, 2, 3]
+                        .map(|k| if k == over { out.cast_const().cast() } else { memory[k].as_ptr().cast::<u8>() });
+                    let args = Args { n: N, m: 0, out: out.cast(), a, b, c, d, single, position: 0 };
+                    // SAFETY: all operands have `N` elements and the loop was found for this machine.
+                    unsafe { run(&args) };
+                    let got = if over < 4 { &memory[over] } else { &apart };
+                    for (i, got) in got.iter().enumerate() {
+                        let at = |k: usize| operands[k][if single >> k & 1 == 1 { 0 } else { i }];
+                        let want = expected(form, [0, 1, 2, 3].map(at));
+                        assert_eq!(got.to_bits(), want.to_bits(), "{form:?} at {i}, single {single:b}, over {over}");
+                    }
+                }
+            }
+        }
+    }
+}

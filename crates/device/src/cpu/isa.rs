@@ -1,5 +1,5 @@
 //! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
-//! themselves live in `map.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
+//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
 
 /// Operands of a loop over one tile; each loop says what it expects.
 #[derive(Clone, Copy)]
