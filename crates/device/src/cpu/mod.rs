@@ -6,6 +6,7 @@ mod accuracy;
 mod argsort;
 mod dot;
 mod erf;
+mod fused;
 mod gather;
 mod isa;
 mod lower;
