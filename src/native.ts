@@ -39,6 +39,7 @@ const NAMES = [
   "reduce",
   "argmax",
   "dot",
+  "conv",
   "gather",
   "scatterAdd",
   "stopGradient",
