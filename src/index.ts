@@ -29,6 +29,16 @@ export {
 } from "./tensor";
 export { where } from "./tensor/composed";
 export {
+  type ConvOptions,
+  type ConvTransposeOptions,
+  conv1d,
+  conv2d,
+  convTranspose1d,
+  convTranspose2d,
+  type PerAxis,
+  type Sides,
+} from "./tensor/convolution";
+export {
   arange,
   type DTypeOption,
   eye,
@@ -46,6 +56,16 @@ export {
 } from "./tensor/creation";
 export type { Index, Indices, Range } from "./tensor/indexing";
 export { concatenate, stack } from "./tensor/movement";
+export {
+  type AvgPoolOptions,
+  adaptiveAvgPool2d,
+  adaptiveMaxPool2d,
+  avgPool1d,
+  avgPool2d,
+  maxPool1d,
+  maxPool2d,
+  type PoolOptions,
+} from "./tensor/pooling";
 export { dispose, keep, type Stats, stats, synchronize, tidy, untracked } from "./tidy";
 export * from "./train";
 export {
