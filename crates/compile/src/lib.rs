@@ -5,6 +5,7 @@
 //! their buffers. No device is named here.
 
 mod conv;
+pub mod direct;
 mod emit;
 mod group;
 mod lower;

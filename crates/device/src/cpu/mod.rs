@@ -136,7 +136,7 @@ impl Device for Cpu {
         });
         let scratches = Scratches::new(plans, self.crew.n_threads(), &self.pool)?;
         let convolutions = kernels.iter().filter_map(|kernel| match kernel {
-            Prepared::Conv(plan) => Some(plan),
+            Prepared::Conv(plan) => Some(&**plan),
             _ => None,
         });
         let workspace = conv::Workspace::new(convolutions, self.crew.n_threads(), &self.pool)?;
@@ -155,7 +155,7 @@ impl Device for Cpu {
 enum Prepared {
     Row(plan::RowPlan),
     Dot(dot::DotPlan),
-    Conv(conv::ConvPlan),
+    Conv(Box<conv::ConvPlan>),
     /// Run as the program has it.
     Plain,
 }
@@ -165,7 +165,7 @@ fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared>
     match kernel {
         Kernel::Row(kernel) => Ok(Prepared::Row(lower::lower(kernel, buffers, level)?)),
         Kernel::Dot(kernel) => Ok(Prepared::Dot(dot::lower(kernel, buffers)?)),
-        Kernel::Conv(kernel) => Ok(Prepared::Conv(conv::lower(kernel, buffers, level)?)),
+        Kernel::Conv(kernel) => Ok(Prepared::Conv(Box::new(conv::lower(kernel, buffers, level)?))),
         Kernel::Gather(kernel) => gather::check_gather(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::ScatterAdd(kernel) => gather::check_scatter_add(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::Fill { buffer, .. } => gather::check_fill(*buffer, buffers).map(|()| Prepared::Plain),
