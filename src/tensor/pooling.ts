@@ -94,6 +94,9 @@ export function adaptiveMaxPool2d<D extends NumericDType>(x: Tensor<D>, size: Pe
 
 type Kind = "max" | "sum";
 
+/** Elements from which a window is reduced as an axis; of smaller ones the taps combine, which makes longer loops. */
+const LARGE = 16;
+
 /** What no maximum picks. */
 const LEAST = {
   f32: Number.NEGATIVE_INFINITY,
@@ -144,7 +147,8 @@ function pool<D extends NumericDType>(
   options: PoolOptions = {},
 ): Tensor<D> {
   const axes = axesOf(op, n, x, window, options);
-  if (axes.every((a) => a.window === a.stride && a.before + a.after === 0 && a.size % a.window === 0)) {
+  const sideBySide = axes.every((a) => a.window === a.stride && a.before + a.after === 0 && a.size % a.window === 0);
+  if (sideBySide && axes.reduce((product, a) => product * a.window, 1) >= LARGE) {
     return blocks(kind, x, axes);
   }
   const widths = x.shape.map((_, i): [number, number] => {
