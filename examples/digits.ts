@@ -2,12 +2,10 @@
  * Learns to read digits, with no learning rate to choose: a perceptron 784-256-10 on digits that this example draws
  * itself, or on MNIST-style files (`--data DIR`). Prints a summary and writes a picture of loss and α.
  */
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { ALPHA_RULES, data, loss, metrics, newton, nn, optim, type Run, train } from "../src";
-import { choiceOf, countOf, numberOf, runExample, UsageError } from "./arguments";
-import { drawDigits } from "./drawnDigits";
+import { ALPHA_RULES, loss, metrics, newton, nn, optim, type Run, train } from "../src";
+import { choiceOf, countOf, numberOf, runExample } from "./arguments";
+import { makeDigits, readDigits } from "./digitFiles";
 import { writePicture } from "./picture";
 
 const USAGE = `Usage: npm run demo -- [options]
@@ -56,30 +54,6 @@ function readArguments() {
     size: countOf("size", values.size, 10),
     seed: countOf("seed", values.seed, 0),
   };
-}
-
-/** The IDX pair in the folder whose names begin with `part`. */
-function findPair(folder: string, part: string): { images: string; labels: string } | undefined {
-  const names = readdirSync(folder).sort();
-  const find = (kind: string) => names.find((name) => name.startsWith(part) && name.includes(kind));
-  const [images, labels] = [find("images"), find("labels")];
-  return images && labels ? { images: join(folder, images), labels: join(folder, labels) } : undefined;
-}
-
-/** Training and held-out digits from a folder: both pairs of files, or the first 80 % and the last 20 % of the only one. */
-async function readDigits(folder: string) {
-  const [fitted, test] = [findPair(folder, "train"), findPair(folder, "t10k") ?? findPair(folder, "test")];
-  if (fitted && test) return [await data.idx(fitted), await data.idx(test)] as const;
-  const only = fitted ?? test ?? findPair(folder, "");
-  if (only === undefined) throw new UsageError(`${folder} has no files whose names contain "images" and "labels"`);
-  return (await data.idx(only)).split(0.8, { shuffle: false });
-}
-
-function makeDigits(size: number, seed: number) {
-  const held = Math.ceil(size / 4);
-  const drawn = ({ images, labels }: ReturnType<typeof drawDigits>) =>
-    data.arrays({ images: { data: images, shape: [labels.length, 28, 28] }, labels });
-  return [drawn(drawDigits(size, 2 * seed + 1)), drawn(drawDigits(held, 2 * seed + 2))] as const;
 }
 
 function draw(run: Run, path: string): string {

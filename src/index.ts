@@ -39,6 +39,16 @@ export {
 export { broadcast, type MeshgridOptions, meshgrid, type PadMode, type PadWidth } from "./tensor/arrange";
 export { where } from "./tensor/composed";
 export {
+  type ConvOptions,
+  type ConvTransposeOptions,
+  conv1d,
+  conv2d,
+  convTranspose1d,
+  convTranspose2d,
+  type PerAxis,
+  type Sides,
+} from "./tensor/convolution";
+export {
   arange,
   type DTypeOption,
   eye,
@@ -62,6 +72,16 @@ export { concatenate, stack } from "./tensor/movement";
 export type { ScanOptions } from "./tensor/scan";
 export type { IndexTensor, PutOptions } from "./tensor/scatter";
 export type { Interpolation, Ordered, QuantileOptions, SortOptions, TopKOptions } from "./tensor/sort";
+export {
+  type AvgPoolOptions,
+  adaptiveAvgPool2d,
+  adaptiveMaxPool2d,
+  avgPool1d,
+  avgPool2d,
+  maxPool1d,
+  maxPool2d,
+  type PoolOptions,
+} from "./tensor/pooling";
 export { dispose, keep, type Stats, stats, synchronize, tidy, untracked } from "./tidy";
 export * from "./train";
 export {

@@ -1,6 +1,7 @@
 //! Writing the kernels: each group becomes one kernel (a pad or a concatenation becomes a few), each node that another
 //! kernel or the caller reads gets a buffer.
 
+use crate::conv;
 use crate::group::{Group, Groups};
 use crate::lower::{Access, Kind, Lowered, Node, contiguous};
 use crate::program::{
@@ -10,6 +11,7 @@ use crate::program::{
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
+use raphson_graph::op::conv::Window;
 use std::collections::HashMap;
 
 /// A buffer before it has a place.
@@ -162,6 +164,7 @@ impl Emitter<'_> {
         }
         match &node.kind {
             Kind::Dot => self.dot(&node, out),
+            Kind::Conv { windows } => self.conv(&node, windows, out),
             Kind::Gather { axis } => self.gather(&node, *axis, out),
             Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
             Kind::Argsort { descending } => self.argsort(&node, *descending, out),
@@ -221,6 +224,28 @@ impl Emitter<'_> {
         let (m, n) = (node.shape[rank - 2], node.shape[rank - 1]);
         let (batch, dtype) = (node.shape[..rank - 2].to_vec(), node.dtype);
         self.kernels.push(Kernel::Dot(DotKernel { dtype, batch, m, k, n, left, right, out }));
+    }
+
+    fn conv(&mut self, node: &Node, windows: &[Window], out: BufferId) {
+        let mut view = |operand: usize| {
+            let access = &node.operands[operand];
+            conv::view(self.buffer(access.base), access.offset, &access.strides)
+        };
+        let (data, kernel) = (view(0), view(1));
+        let whole = conv::Whole {
+            dtype: node.dtype,
+            data_shape: &node.operand_shapes[0],
+            kernel_shape: &node.operand_shapes[1],
+            out_shape: &node.shape,
+            data,
+            kernel,
+            out: conv::view(out, 0, &contiguous(&node.shape)),
+        };
+        let parts = conv::parts(&whole, windows);
+        if conv::covered(&parts) < node.elements() {
+            self.kernels.push(Kernel::Fill { buffer: out, value: Scalar::of(0.0, node.dtype) });
+        }
+        self.kernels.extend(parts.into_iter().map(Kernel::Conv));
     }
 
     fn gather(&mut self, node: &Node, axis: usize, out: BufferId) {
@@ -321,6 +346,7 @@ impl Body {
             | Kind::Constant(_)
             | Kind::Iota
             | Kind::Dot
+            | Kind::Conv { .. }
             | Kind::Gather { .. }
             | Kind::ScatterAdd { .. }
             | Kind::Argsort { .. }

@@ -5,6 +5,7 @@
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node as FlatNode, NodeIndex};
 use raphson_graph::op::Op;
+use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::Row;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
@@ -34,6 +35,9 @@ pub enum Kind {
         axes: Vec<usize>,
     },
     Dot,
+    Conv {
+        windows: Vec<Window>,
+    },
     Gather {
         axis: usize,
     },
@@ -206,6 +210,10 @@ impl Lowering<'_> {
             Op::Dot => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
                 self.own(opaque(Kind::Dot, operands), &node.shape)
+            }
+            Op::Conv { windows } => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
+                self.own(opaque(Kind::Conv { windows: windows.clone() }, operands), &node.shape)
             }
             Op::Gather { axis } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();

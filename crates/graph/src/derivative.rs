@@ -142,7 +142,7 @@ pub fn along(outputs: &[Value], inputs: &[Value], directions: &[Value], s: &Valu
         let affine = op::is_affine(node, &moves) && of_inputs.iter().map(Option::is_some).eq(moves.iter().copied());
         let tangent = if affine { op::jvp(node, &x, &of_inputs)? } else { None };
         let moved = match (node.op(), &tangent) {
-            (Op::Dot, Some(tangent)) => point(node, tangent)?,
+            (Op::Dot | Op::Conv { .. }, Some(tangent)) => point(node, tangent)?,
             _ => replaced(node, &new),
         };
         tangent.and_then(|tangent| tangents.insert(node.id(), tangent));

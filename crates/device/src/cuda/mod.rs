@@ -20,6 +20,7 @@ use driver::Driver;
 use memory::Pool;
 use module::Modules;
 pub use nvidia::{is_driver_present, list, shortcoming};
+use raphson_compile::direct::without_convolutions;
 use raphson_compile::program::Program;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
@@ -141,6 +142,7 @@ impl Device for Cuda {
     }
 
     fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>> {
+        let program = Arc::new(without_convolutions(&program));
         Ok(Box::new(CudaProgram::new(self.core.clone(), program)?))
     }
 

@@ -18,6 +18,7 @@ pub fn check_bounds(program: &Program) -> Result<()> {
         match kernel {
             Kernel::Row(row) => check_row(program, row)?,
             Kernel::Dot(dot) => check_dot(program, dot)?,
+            Kernel::Conv(_) => return Err(bug("a convolution that was not replaced")),
             Kernel::Gather(g) => {
                 holds(program, g.data, g.dtype, g.outer * g.axis * g.inner)?;
                 holds(program, g.indices, g.index_dtype, g.count)?;

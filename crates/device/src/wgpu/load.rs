@@ -11,6 +11,7 @@ use super::place::{Layout, Outer};
 use super::row::row_text;
 use super::slots::{Copy, FLAG_WORDS, Slots};
 use super::text::Text;
+use raphson_compile::direct::without_convolutions;
 use raphson_compile::program::{Buffer, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
@@ -70,9 +71,10 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
         let message = "f64 is not available on wgpu; use f32 or device: \"cpu\"";
         return Err(Error::new(Code::Device, "device", message));
     }
-    check_bounds(program)?;
-    let (inputs, outputs) = ends(program);
-    let program = lowered(program);
+    let program = without_convolutions(program);
+    check_bounds(&program)?;
+    let (inputs, outputs) = ends(&program);
+    let program = lowered(&program);
     let checked: Vec<Checked> = program.kernels.iter().filter_map(checks).collect();
     let layout = Layout::new(&program, FLAG_WORDS * checked.len());
     let printed = print(shared, &program, &layout)?;
@@ -102,7 +104,7 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
         Kernel::ScatterAdd(scatter) => {
             Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
         }
-        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
+        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
     }
 }
 
@@ -122,6 +124,7 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
         let text = match kernel {
             Kernel::Row(row) => row_text(row, &slots, abilities),
             Kernel::Dot(dot) => dot_text(dot, &slots, abilities),
+            Kernel::Conv(_) => Err(Error::internal("wgpu", "a convolution that was not replaced")),
             Kernel::Gather(gather) => gather_text(gather, &slots, abilities),
             Kernel::ScatterAdd(scatter) => scatter_text(scatter, &slots, abilities),
             Kernel::Argsort(sort) => argsort_text(sort, &slots, abilities),

@@ -2,6 +2,7 @@
 //! jvp and vjp. This file holds the closed list and dispatches over it, with no catch-all arm.
 
 pub mod argsort;
+pub mod conv;
 pub mod dot;
 pub mod elementwise;
 pub mod gather;
@@ -12,6 +13,7 @@ pub mod reduce;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::value::Value;
+use conv::Window;
 use elementwise::Row;
 use reduce::ReduceOp;
 
@@ -50,6 +52,9 @@ pub enum Op {
     Reduce { op: ReduceOp, axes: Vec<usize> },
     /// Batched matrix product [b…, m, k] · [b…, k, n].
     Dot,
+    /// Convolution of data [batch, groups, in, size…] with a kernel [groups, out, in, taps…]; the node's shape says how
+    /// many outputs there are.
+    Conv { windows: Vec<Window> },
     /// Rows of `data` along an axis, chosen by integer indices.
     Gather { axis: usize },
     /// Sum of updates into positions along an axis: the adjoint of gather.
@@ -78,6 +83,7 @@ impl Op {
             Op::Concatenate { .. } => "concatenate",
             Op::Reduce { op, .. } => op.name(),
             Op::Dot => "dot",
+            Op::Conv { .. } => "conv",
             Op::Gather { .. } => "gather",
             Op::ScatterAdd { .. } => "scatterAdd",
             Op::Argsort { .. } => "argsort",
@@ -103,6 +109,7 @@ impl Op {
             | Op::Concatenate { .. }
             | Op::Reduce { .. }
             | Op::Dot
+            | Op::Conv { .. }
             | Op::Gather { .. }
             | Op::ScatterAdd { .. }
             | Op::Argsort { .. } => false,
@@ -126,6 +133,7 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
         Op::Concatenate { axis } => movement::concatenate_jvp(*axis, x, tangents),
         Op::Reduce { op, axes } => reduce::jvp(*op, axes, y, x, tangents),
         Op::Dot => dot::jvp(x, tangents),
+        Op::Conv { windows } => conv::jvp(windows, y, x, tangents),
         // The rest are linear in their first operand: y′ = op(x′).
         Op::Alias
         | Op::Cast
@@ -154,7 +162,7 @@ pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
         Op::Cast => false,
         Op::Elementwise(row) => elementwise::is_affine(row, moves),
         Op::Reduce { op, .. } => *op == ReduceOp::Sum,
-        Op::Dot => !(moves[0] && moves[1]),
+        Op::Dot | Op::Conv { .. } => !(moves[0] && moves[1]),
         Op::Gather { .. } | Op::ScatterAdd { .. } => only_first,
         Op::Alias
         | Op::Reshape
@@ -186,6 +194,7 @@ pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result
         Op::Concatenate { axis } => movement::concatenate_vjp(*axis, x, cotangent, wanted),
         Op::Reduce { op, axes } => Ok(vec![reduce::vjp(*op, axes, y, &x[0], cotangent)?]),
         Op::Dot => dot::vjp(x, cotangent, wanted),
+        Op::Conv { windows } => conv::vjp(windows, x, cotangent, wanted),
         Op::Gather { axis } => Ok(vec![Some(gather::gather_vjp(*axis, &x[0], &x[1], cotangent)?), None]),
         Op::ScatterAdd { axis } => Ok(vec![Some(cotangent.gather(&x[1], *axis)?), None]),
     }

@@ -119,6 +119,7 @@ pub fn print(kernel: &Kernel, buffers: &[Buffer]) -> Result<Vec<Launch>> {
     let launch = match kernel {
         Kernel::Row(row) => team::print(row, buffers)?,
         Kernel::Dot(dot) => dot::print(dot)?,
+        Kernel::Conv(_) => return Err(Error::internal("cuda", "a convolution that was not replaced")),
         Kernel::Gather(gather) => indexed::gather(gather)?,
         Kernel::ScatterAdd(scatter) => indexed::scatter_add(scatter)?,
         Kernel::Argsort(sort) => argsort::print(sort)?,
