@@ -23,7 +23,8 @@ fn direction_of(name: &str, options: HashMap<String, f64>, scalar: DType) -> Res
 #[napi]
 pub fn direction_options(name: String, options: HashMap<String, f64>) -> napi::Result<HashMap<String, f64>> {
     call("direction", |_| {
-        let (_, options) = direction_of(&name, options)?;
+        // The dtype of the scalars is no option.
+        let (_, options) = direction_of(&name, options, DType::F64)?;
         Ok(options.values().iter().map(|(name, value)| (name.to_string(), *value)).collect())
     })
 }
