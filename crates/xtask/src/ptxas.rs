@@ -52,14 +52,12 @@ pub fn run(root: &Path, check: bool) -> Result<String, String> {
         "--quiet",
         "-p",
         "raphson-check",
-        "--features",
-        "gpu",
         "--example",
         "print_ptx",
         "--",
     ];
     cargo(root, &example, &samples, None)?;
-    let mut tests = vec!["test", "--quiet", "-p", "raphson-check", "--features", "gpu"];
+    let mut tests = vec!["test", "--quiet", "-p", "raphson-check"];
     SUITE.iter().for_each(|test| tests.extend(["--test", test]));
     cargo(root, &tests, &suite, Some("RAPHSON_PTX_DUMP"))?;
 
