@@ -11,6 +11,7 @@ import {
   nn,
   ones,
   optim,
+  probeDevices,
   RaphsonError,
   setDevice,
   type Tensor,
@@ -124,6 +125,7 @@ function inWorker(...args: string[]): Promise<unknown> {
 const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
   curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
   lose: (spec = "") => lose(spec),
+  probe: async () => probeDevices(),
 };
 
 const [task = "", ...args] = process.argv.slice(2);
