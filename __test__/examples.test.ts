@@ -74,6 +74,9 @@ describe("digits", () => {
       ["--lr", "1"],
       ["--rule", "guess"],
       ["--epochs", "0"],
+      ["--hidden", "0"],
+      ["--device", "gpu"],
+      ["--device", "cuda:99"],
       ["--alpha", "-1"],
     ]) {
       const { code, err } = await run("examples/digits.ts", ...wrong);
