@@ -70,13 +70,9 @@ describe("digits", () => {
   });
 
   it("refuses unknown options and values, with the usage", async () => {
-    for (const wrong of [
-      ["--lr", "1"],
-      ["--rule", "guess"],
-      ["--epochs", "0"],
-      ["--alpha", "-1"],
-    ]) {
-      const { code, err } = await run("examples/digits.ts", ...wrong);
+    const mistakes = ["--lr 1", "--rule guess", "--epochs 0", "--alpha -1", "--device gpu", "--device cuda:99"];
+    const outcomes = mistakes.map((wrong) => run("examples/digits.ts", ...wrong.split(" ")));
+    for (const { code, err } of await Promise.all(outcomes)) {
       expect(code).toBe(2);
       expect(err).toContain("Usage:");
     }

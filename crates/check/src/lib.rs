@@ -7,7 +7,6 @@ pub mod compare;
 pub mod coverage;
 pub mod draw;
 pub mod emulate;
-#[cfg(feature = "gpu")]
 pub mod ptx;
 pub mod report;
 pub mod runner;

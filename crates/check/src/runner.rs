@@ -2,7 +2,6 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
-#[cfg(feature = "gpu")]
 pub mod interpreted;
 
 use crate::emulate::Emulated;
@@ -34,7 +33,6 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
-    #[cfg(feature = "gpu")]
     runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }

@@ -1,6 +1,5 @@
 //! The race detector at work on printed and on committed kernels: with any one barrier left out, some order of warps must
 //! fault. A barrier that could go unnoticed is one that is not needed, or one that the detector does not understand.
-#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::{Machine, Module, Options, Order, Size};
 use raphson_compile::compile;

@@ -1,6 +1,5 @@
 //! The CUDA device's own code, on the interpreter: products by every compiled kernel and by the library, donation, faults,
 //! graphs, memory. What kernels print is tested elsewhere.
-#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};

@@ -1,6 +1,5 @@
 //! The interpreter itself: lanes that part and meet, what lanes do together, matrix fragments, asynchronous copies; and that
 //! it notices what it is there to notice. Every committed kernel decodes.
-#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::{Machine, Module, Options, Order, Size};
 

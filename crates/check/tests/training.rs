@@ -1,7 +1,6 @@
 //! Whole training steps on a device: a small network with an embedding and layer norm, twenty steps of several rules, all
 //! parameters and state donated and carried along, losses and learning rates compared with the cpu's. Where a device has no
 //! f64, the rule's scalars are f32, on the cpu that it is compared with too.
-#![cfg(feature = "gpu")]
 
 use raphson_check::coverage::say;
 use raphson_check::ptx::driver::{Interpreted, Settings};

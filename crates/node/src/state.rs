@@ -92,11 +92,14 @@ impl State {
     fn move_to(&mut self, spec: &str) -> Result<()> {
         let (now, live) = (&self.session.chosen().spec, self.handles.live());
         if live > 0 || self.session.has_programs() {
-            let what = if live > 0 { format!("{live} tensors") } else { "compiled functions".to_owned() };
+            let what = match live {
+                0 => "compiled functions are".to_owned(),
+                1 => "one tensor is".to_owned(),
+                _ => format!("{live} tensors are"),
+            };
             let message = format!(
-                "it is too late for {spec}: {what} of this thread are alive on {now}, and a thread has one device. Call \
-                 setDevice before the first tensor, set RAPHSON_DEVICE={spec}, dispose of everything first, or use a worker \
-                 thread"
+                "it is too late for {spec}: on {now}, {what} alive in this thread, and a thread has one device. Call setDevice \
+                 before the first tensor, set RAPHSON_DEVICE={spec}, dispose of everything first, or use a worker thread"
             );
             return Err(Error::new(Code::Device, "device", message));
         }

@@ -47,7 +47,7 @@ fn run_suites(root: &Path) -> Result<PathBuf, String> {
     }
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env(FOLDER, &folder);
-    command.args(["test", "--quiet", "-p", "raphson-check", "--features", "gpu"]);
+    command.args(["test", "--quiet", "-p", "raphson-check"]);
     TESTS.iter().for_each(|test| {
         command.args(["--test", test]);
     });

@@ -45,21 +45,9 @@ pub fn run(root: &Path, check: bool) -> Result<String, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let (samples, suite) = (fresh(&target.join("ptx/samples"))?, fresh(&target.join("ptx/suite"))?);
     // The profile of the tests, whose dependencies are built already.
-    let example = [
-        "run",
-        "--profile",
-        "test",
-        "--quiet",
-        "-p",
-        "raphson-check",
-        "--features",
-        "gpu",
-        "--example",
-        "print_ptx",
-        "--",
-    ];
+    let example = ["run", "--profile", "test", "--quiet", "-p", "raphson-check", "--example", "print_ptx", "--"];
     cargo(root, &example, &samples, None)?;
-    let mut tests = vec!["test", "--quiet", "-p", "raphson-check", "--features", "gpu"];
+    let mut tests = vec!["test", "--quiet", "-p", "raphson-check"];
     SUITE.iter().for_each(|test| tests.extend(["--test", test]));
     cargo(root, &tests, &suite, Some("RAPHSON_PTX_DUMP"))?;
 
