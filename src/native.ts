@@ -56,6 +56,7 @@ const NAMES = [
   "runProgram",
   "programStats",
   "disposeProgram",
+  "directionOptions",
   "directionInit",
   "directionApply",
   "alphaDefaults",

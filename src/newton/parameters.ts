@@ -41,6 +41,11 @@ export class ParameterValues {
     );
   }
 
+  /** Where each parameter stands: names and positions joined by dots, without a leading one. */
+  get paths(): readonly string[] {
+    return this.#flat.paths.map((path) => path.replace(/^\./, ""));
+  }
+
   /** The current values. */
   tensors(): AnyTensor[] {
     return this.#places.map((place) => (place instanceof Parameter ? place.value : place));

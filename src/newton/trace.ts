@@ -14,6 +14,7 @@ import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
+import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
@@ -27,6 +28,11 @@ export interface Kind {
 /** What is traced: a loss of the batch, where `inside` puts the traced parameters in their places meanwhile. */
 export interface Subject {
   readonly params: readonly Kind[];
+  /** Where the parameters stand, for the optimizer's groups. */
+  readonly paths: readonly string[];
+  readonly clip: Clip | undefined;
+  /** Micro-batches of a step. */
+  readonly accumulate: number;
   readonly direction: Flat;
   /** The rule's state and, behind it, the state of a rule from TypeScript. */
   readonly rule: readonly Kind[];
@@ -115,8 +121,27 @@ function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[]): AnyTensor[]
 const entry = (value: AnyTensor): Tensor<"f64"> => value.cast("f64").reshape([1]);
 
 /**
- * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then batch, key,
- * counter, scale. Outputs: the first four anew, and the report.
+ * A micro-batch that is not its step's last. Inputs: the sums of gradients so far (given away; none at the step's first),
+ * then params, batch, key, counter. Outputs: the sums with this one's gradients, and its loss.
+ */
+export function compileMicroBatch(subject: Subject, first: boolean): number {
+  return tracing(() => {
+    const inputs = commonInputs(subject);
+    const sums = first ? [] : placeholders(subject.params);
+    const loss = tracedLoss(subject, inputs);
+    const gradients = gradientsOf(loss, inputs.params);
+    const results = [...(first ? gradients : summed(sums, gradients)), entry(loss)];
+    const outputs = handlesOf(owned(handlesOf(results).map(native.alias)));
+    const kept = [...inputs.params, ...inputs.batch, inputs.key, inputs.counter];
+    const donate = [...sums.map(() => true), ...kept.map(() => false)];
+    return native.compileProgram(handlesOf([...sums, ...kept]), outputs, donate);
+  });
+}
+
+/**
+ * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then the sums of
+ * gradients of the micro-batches before this one, batch, key, counter, scale. Outputs: the first four anew, and the
+ * report.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -126,14 +151,16 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const ownRule = placeholders(subject.ownRule.tensors);
     const scale = placeholder(F64_SCALAR) as Tensor<"f64">;
     const loss = tracedLoss(subject, inputs);
-    const gradients = gradientsOf(loss, inputs.params);
+    const own = gradientsOf(loss, inputs.params);
+    const sums = subject.accumulate === 1 ? [] : placeholders(subject.params);
+    const gradients = subject.accumulate === 1 ? own : meanOf(sums, own, subject.accumulate);
 
-    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients };
+    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, own, gradients };
     // Every output is a value of its own, also where a state passes through unchanged.
     const outputs = owned(handlesOf(measures ? measuringOutputs(given) : restingOutputs(given)).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
-    const kept = [...inputs.batch, inputs.key, inputs.counter, scale];
+    const kept = [...sums, ...inputs.batch, inputs.key, inputs.counter, scale];
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
   });
@@ -148,6 +175,9 @@ interface Given {
   readonly ownRule: readonly AnyTensor[];
   readonly scale: Tensor<"f64">;
   readonly loss: AnyTensor;
+  /** The gradients of this very batch, which is the step's last micro-batch. */
+  readonly own: readonly AnyTensor[];
+  /** Their mean over the step's micro-batches. */
   readonly gradients: readonly AnyTensor[];
 }
 
@@ -155,7 +185,12 @@ interface Given {
 function directionOf({ subject, newton, inputs, direction, gradients }: Given) {
   const optimizer: Optimizer = newton.optimizer;
   const state = subject.direction.rebuild(direction, "records");
-  const result = optimizer.direction({ params: inputs.params, gradients, state });
+  const result = optimizer.direction({
+    params: inputs.params,
+    gradients: clipped(gradients, subject.clip),
+    state,
+    paths: subject.paths,
+  });
   const after = flatten(result.state, optimizer.name);
   sameKinds(optimizer.name, after, subject.direction);
   return { omega: result.omega, after: after.tensors };
@@ -171,15 +206,22 @@ function sameKinds(name: string, after: Flat, before: Flat): void {
 
 /** Numbers along the step's line with the rate `applied`: `loss0`, `slope0` and those named. */
 function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<"f64">) {
-  const { loss, inputs, gradients } = given;
-  const [params, slopes, lines] = [inputs.params, gradients, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
+  const { loss, inputs, own } = given;
+  const [params, slopes, lines] = [inputs.params, own, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
   const found = native.alphaMeasure([...needs], loss.handle, params, slopes, lines, applied.handle);
   return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle(handle, "f64", [])]));
 }
 
+/**
+ * What a rule's inner products are made of. `next` compares directions with gradients only, so it has the mean ones;
+ * whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
+ */
+const ruleGradients = ({ newton, own, gradients }: Given) => (newton.spec.rule === "next" ? gradients : own);
+
 function measuringOutputs(given: Given): AnyTensor[] {
-  const { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients } = given;
+  const { subject, newton, inputs, direction, rule, ownRule, scale, loss } = given;
   const { spec, rule: chosen, telemetry } = newton;
+  const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
   const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state));
   const { omega, after } = directionOf(given);
@@ -235,6 +277,14 @@ function withTelemetry(
   return concatenate([report, ...telemetry.map((name) => entry(numbers[name] as AnyTensor))]);
 }
 
+/** Whether the loss is finite, and with micro-batches the mean gradients too, which the last loss says nothing about. */
+function finite({ subject, loss, gradients }: Given): Tensor<"bool"> {
+  const sums = subject.accumulate === 1 ? [] : gradients.map((gradient) => entry((gradient as Tensor).abs().sum()));
+  return concatenate([entry(loss), ...sums])
+    .sum()
+    .isFinite();
+}
+
 /** A step between two measurements: α stays, θ′ = θ − scale · α · ω. A guarded rule refuses a loss that is not finite. */
 function restingOutputs(given: Given): AnyTensor[] {
   const { inputs, direction, rule, ownRule, scale, loss, newton } = given;
@@ -246,7 +296,7 @@ function restingOutputs(given: Given): AnyTensor[] {
     const [theta, line] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
     return theta.sub(line.mul(applied.cast(theta.dtype)));
   });
-  const accepted = newton.spec.guard ? entry(loss).isFinite().reshape([]) : ones([], { dtype: "bool" });
+  const accepted = newton.spec.guard ? finite(given) : ones([], { dtype: "bool" });
   const kept = (fresh: readonly AnyTensor[], old: readonly AnyTensor[]) =>
     newton.spec.guard ? fresh.map((tensor, index) => where(accepted, tensor, old[index] as AnyTensor)) : fresh;
   const nothing = full([4], Number.NaN, { dtype: "f64" });

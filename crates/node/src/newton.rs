@@ -17,6 +17,15 @@ fn direction_of(name: &str, options: HashMap<String, f64>) -> Result<(&'static d
     Ok((direction, options))
 }
 
+/// All of a direction's options: those given, checked, and the defaults of the others.
+#[napi]
+pub fn direction_options(name: String, options: HashMap<String, f64>) -> napi::Result<HashMap<String, f64>> {
+    call("direction", |_| {
+        let (_, options) = direction_of(&name, options)?;
+        Ok(options.values().iter().map(|(name, value)| (name.to_string(), *value)).collect())
+    })
+}
+
 /// A direction's state before the first step.
 #[napi]
 pub fn direction_init(name: String, options: HashMap<String, f64>, params: Vec<f64>) -> napi::Result<Vec<f64>> {
