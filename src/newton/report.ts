@@ -25,6 +25,9 @@ export interface StepReport {
   readonly measured: Readonly<Partial<Record<Measure, number>>>;
 }
 
+/** Where the report says whether the step before was kept. */
+export const ACCEPTED = 7;
+
 /** The first eight numbers of a report are the addon's; those that `telemetry` names follow. */
 export function readReport(step: number, bytes: Uint8Array, telemetry: readonly Measure[]): StepReport {
   const numbers = new Float64Array(bytes.slice().buffer);
@@ -38,7 +41,7 @@ export function readReport(step: number, bytes: Uint8Array, telemetry: readonly 
     nextSlope: at(4),
     curvature: at(5),
     nextLoss: at(6),
-    accepted: at(7) !== 0,
+    accepted: at(ACCEPTED) !== 0,
     measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
   };
 }

@@ -185,9 +185,9 @@ export class Sequential<In extends readonly unknown[], Out> extends Module<In, O
     return value as Out;
   }
 
-  override namedParameters(): [name: string, parameter: Parameter][] {
+  override members(): [name: string, value: unknown][] {
     // the position alone: "0.weight", as everyone has it
-    return super.namedParameters().map(([name, parameter]) => [name.replace(/^layers\./, ""), parameter]);
+    return Object.entries(this.layers);
   }
 
   override describe(): string {

@@ -40,7 +40,7 @@ export class Evaluator<B extends Batch, M> {
       signal?.throwIfAborted();
       const flat = flatten(batch, "evaluate");
       const program = untracked(() => this.#programFor(flat));
-      const inputs = [...handlesOf(this.#values.tensors()), ...handlesOf(flat.tensors)];
+      const inputs = handlesOf([...this.#values.tensors(), ...this.#values.states(), ...flat.tensors]);
       const [result = 0] = native.runProgram(program, inputs);
       const weight = flat.tensors[0]?.shape[0] ?? 1;
       release(batch);
@@ -69,13 +69,14 @@ export class Evaluator<B extends Batch, M> {
     if (known !== undefined) return known;
     const program = tracing(() => {
       const params = placeholders(this.#values.tensors());
+      const states = placeholders(this.#values.states());
       const inputs = placeholders(batch.tensors);
       // The placeholders have the dtypes and names of the batch they stand for.
       const traced = batch.rebuild(inputs, "themselves") as B;
-      const results = this.#values.bound(params, undefined, (model) =>
+      const { result: results } = this.#values.bound(params, states, undefined, (model) =>
         this.#functions.map(([name, of]) => scalarOf(name, of(traced, model as M))),
       );
-      const all = [...params, ...inputs];
+      const all = [...params, ...states, ...inputs];
       return native.compileProgram(
         handlesOf(all),
         [concatenate(results).handle],
