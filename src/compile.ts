@@ -160,11 +160,10 @@ function trace<A extends readonly unknown[], R>(
         // every output is a value of its own, also where the function hands back an argument or the same tensor twice
         const outputs = result.tensors.map((t) => fromHandle(native.alias(t.handle), t.dtype, t.shape));
         const donate = args.flatMap((flat, i) => flat.tensors.map(() => donated.has(i)));
-        const program = native.compileProgram(
-          [...inputs.flat(), ...stateInputs].map(handleOf),
-          outputs.map(handleOf),
-          [...donate, ...states.map(() => false)],
-        );
+        const program = native.compileProgram([...inputs.flat(), ...stateInputs].map(handleOf), outputs.map(handleOf), [
+          ...donate,
+          ...states.map(() => false),
+        ]);
         // kinds only: tensors in what a scope returns would outlive it
         const kinds = outputs.map(({ dtype, shape }) => ({ dtype, shape }));
         return { program, kinds, rebuild: (tensors: readonly AnyTensor[]) => result.rebuild(tensors, "records") };

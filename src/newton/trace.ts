@@ -16,8 +16,8 @@ import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
-import type { AlphaProposal, Measure } from "./rule";
 import { ACCEPTED } from "./report";
+import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
 
 /** A placeholder's dtype and shape. */

@@ -10,6 +10,7 @@ import { triangle } from "../tensor/matrix";
 import { concatenate } from "../tensor/movement";
 import { count, sameShape, showShape } from "../tensor/validate";
 import { gelu } from "./activations";
+import type { Initializer } from "./initializers";
 import { type Dropout, dropout, type Linear, linear } from "./layers";
 import { Module } from "./module";
 import { type LayerNorm, layerNorm, type RmsNorm, rmsNorm } from "./norm";
@@ -86,7 +87,9 @@ export function rotary(x: Tensor, options: RotaryOptions = {}): Tensor {
   const frequencies = arange(0, half, 1, option)
     .mul((-2 * Math.log(base)) / width)
     .exp();
-  const angles = arange(start, start + positions, 1, option).unsqueeze(1).mul(frequencies);
+  const angles = arange(start, start + positions, 1, option)
+    .unsqueeze(1)
+    .mul(frequencies);
   const [cos, sin] = [angles.cos(), angles.sin()];
   const [first, second] = [x.slice(0, half, -1), x.slice(half, width, -1)];
   return concatenate([first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))], -1);
@@ -102,6 +105,10 @@ export interface MultiHeadAttentionOptions {
   readonly rotary?: boolean | RotaryOptions;
   /** Rate at which weights are dropped in training (0 unless given). */
   readonly dropout?: number;
+  /** How the weights begin: `kaimingUniform` unless given. */
+  readonly weight?: Initializer;
+  /** How the last weight, the one whose product is added to a residual stream, begins: as `weight` unless given. */
+  readonly outputWeight?: Initializer;
 }
 
 /** What a call of attention takes beside its input. */
@@ -136,8 +143,9 @@ export class MultiHeadAttention extends Module<[x: Tensor, options?: AttendOptio
     const { bias = true, causal = false, rotary: turned = false } = options;
     this.causal = causal;
     this.rotary = turned === true ? {} : turned === false ? undefined : turned;
-    this.inputs = linear(width, 3 * width, { bias });
-    this.output = linear(width, width, { bias });
+    const { weight = "kaimingUniform", outputWeight = weight } = options;
+    this.inputs = linear(width, 3 * width, { bias, weight });
+    this.output = linear(width, width, { bias, weight: outputWeight });
     this.dropout = dropout(options.dropout ?? 0);
   }
 
@@ -247,9 +255,10 @@ export class TransformerBlock extends Module<[x: Tensor, options?: AttendOptions
     this.norm1 = normal();
     this.attention = new MultiHeadAttention(width, heads, options);
     this.norm2 = normal();
-    this.expand = linear(width, hidden, { bias });
+    const { weight = "kaimingUniform", outputWeight = weight } = options;
+    this.expand = linear(width, hidden, { bias, weight });
     this.activation = options.activation ?? gelu();
-    this.contract = linear(hidden, width, { bias });
+    this.contract = linear(hidden, width, { bias, weight: outputWeight });
     this.dropout = dropout(options.dropout ?? 0);
   }
 

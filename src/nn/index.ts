@@ -2,9 +2,9 @@
  * Modules and layers, as the namespace `nn`.
  */
 
-export { type ApplyOptions, type ApplyWithStatesOptions, apply, currentRandom, isTraining } from "./context";
 export * from "./activations";
 export * from "./attention";
+export { type ApplyOptions, type ApplyWithStatesOptions, apply, currentRandom, isTraining } from "./context";
 export type { Initializer } from "./initializers";
 export * from "./layers";
 export { Module, Parameter, type Parameters } from "./module";
