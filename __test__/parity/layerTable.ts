@@ -3,7 +3,7 @@
  * that the case gives.
  */
 
-import { concatenate, loss, nn, type Tensor, tensor } from "../../src";
+import { concatenate, loss, mapTree, nn, type Tensor, tensor } from "../../src";
 import type { Runner } from "./format";
 
 // biome-ignore lint/suspicious/noExplicitAny: arguments are whatever the generator wrote
@@ -40,12 +40,15 @@ const LAYERS: Readonly<Record<string, Runner>> = {
   batchNorm1d: layer((a) => nn.batchNorm1d(a.channels)),
   batchNorm2d: layer((a) => nn.batchNorm2d(a.channels)),
   batchNormRunning: (x, _indices, { channels, momentum }) => {
-    const made = nn.batchNorm1d(channels, { momentum });
-    for (const part of x) nn.apply(made, {}, { training: true }, () => made(part));
-    const { runningMean, runningVariance } = made;
-    const dtype = first(x).dtype;
-    const [mean, variance] = [runningMean, runningVariance].map((state) => state.value.cast(dtype)) as [Tensor, Tensor];
-    return concatenate([mean, variance, made(first(x)).flatten()]);
+    const made = nn.batchNorm1d(channels, { momentum, affine: false });
+    let states = mapTree(made.states(), (state) => state.cast(first(x).dtype)) as nn.Parameters;
+    const onStates = (after: nn.Parameters) => {
+      states = after;
+    };
+    for (const part of x) nn.apply(made, states, { training: true, onStates }, () => made(part));
+    const { runningMean, runningVariance } = states;
+    const y = nn.apply(made, states, {}, () => made(first(x)));
+    return concatenate([runningMean as Tensor, runningVariance as Tensor, y.flatten()]);
   },
   prelu: ([x, slope], _indices, { channels }) => {
     const made = nn.prelu(channels);

@@ -191,8 +191,9 @@ export class BatchNorm extends Module {
     const variance = centred.square().mean(others, { keepDims: true });
     // running ← (1 − m) · running + m · batch, with the unbiased variance, as PyTorch has it
     const move = (state: State, batch: Tensor) => {
-      const fresh = batch.reshape([this.channels]).stopGradient().cast("f32");
-      state.update(state.value.mul(1 - this.momentum).add(fresh.mul(this.momentum)));
+      const before = state.value;
+      const fresh = batch.reshape([this.channels]).stopGradient().cast(before.dtype);
+      state.update(before.mul(1 - this.momentum).add(fresh.mul(this.momentum)));
     };
     move(this.runningMean, mean);
     move(this.runningVariance, variance.mul(n / (n - 1)));

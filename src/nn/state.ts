@@ -55,9 +55,11 @@ export class State implements ParameterLike {
    * value yet: there it is forgotten.
    */
   update(value: Tensor): void {
-    const fresh = value.dtype === "f32" ? value : value.cast("f32");
-    this.#check(fresh);
+    const { dtype } = this.value; // f32, unless nn.apply was given another
+    const fresh = value.dtype === dtype ? value : value.cast(dtype);
+    this.#checkShape(fresh);
     if (recordUpdate(this, fresh) || isTracing()) return;
+    this.#check(fresh);
     const old = this.#value;
     this.#value = untracked(() => fresh.clone()).evaluate();
     old?.dispose();
@@ -67,6 +69,10 @@ export class State implements ParameterLike {
     if (!(value instanceof Tensor) || value.dtype !== "f32") {
       throw argumentError("state", `a state holds an f32 tensor, got ${describe(value)}`);
     }
+    this.#checkShape(value);
+  }
+
+  #checkShape(value: Tensor): void {
     if (value.shape.join() === this.shape.join()) return;
     const both = `${showShape(value.shape)} for a state of ${showShape(this.shape)}`;
     throw shapeError("state", `${both}; the shapes must be equal`, value.shape, this.shape);
