@@ -22,7 +22,9 @@ function layer<M extends nn.Layer>(
     const params = Object.fromEntries(names.map((name, i) => [name, x[i + 1] as Tensor]));
     // every parameter is given: none is left at its own value
     if (names.length !== made.namedParameters().length) throw new Error(`${names} are not all parameters`);
-    return nn.apply(made, params, { training: true, onStates: () => undefined }, () => call(made, first(x), indices, args));
+    return nn.apply(made, params, { training: true, onStates: () => undefined }, () =>
+      call(made, first(x), indices, args),
+    );
   };
 }
 
