@@ -87,6 +87,14 @@ describe("the others", () => {
     expect(outcome.out).toMatch(/held-out loss \d/);
   });
 
+  it("gpt learns the sentences that it makes up", async () => {
+    const small = "--steps 30 --layers 2 --heads 2 --width 32 --context 16 --samples 1 --length 20 --json".split(" ");
+    const outcome = await run("examples/gpt.ts", ...small);
+    const { heldLoss, steps } = lastJson(outcome);
+    expect(steps).toBe(30);
+    expect(heldLoss).toBeLessThan(3.2); // guessing evenly: 3.37
+  });
+
   it("rosenbrock compares rules and draws their paths", async () => {
     const picture = join(folder, "rosenbrock.svg");
     const result = lastJson(

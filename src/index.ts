@@ -69,9 +69,6 @@ export type { Index, Indices, Range } from "./tensor/indexing";
 export type { CloseOptions, NanToNumOptions } from "./tensor/mathematics";
 export { kron, type TriangleOptions, tensordot, triangle } from "./tensor/matrix";
 export { concatenate, stack } from "./tensor/movement";
-export type { ScanOptions } from "./tensor/scan";
-export type { IndexTensor, PutOptions } from "./tensor/scatter";
-export type { Interpolation, Ordered, QuantileOptions, SortOptions, TopKOptions } from "./tensor/sort";
 export {
   type AvgPoolOptions,
   adaptiveAvgPool2d,
@@ -82,6 +79,9 @@ export {
   maxPool2d,
   type PoolOptions,
 } from "./tensor/pooling";
+export type { ScanOptions } from "./tensor/scan";
+export type { IndexTensor, PutOptions } from "./tensor/scatter";
+export type { Interpolation, Ordered, QuantileOptions, SortOptions, TopKOptions } from "./tensor/sort";
 export { dispose, keep, type Stats, stats, synchronize, tidy, untracked } from "./tidy";
 export * from "./train";
 export {

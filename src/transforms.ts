@@ -298,8 +298,8 @@ function callWith(
 /** The tensors that belong to the parameters of the modules in a tree. */
 export function moduleValues(flat: Flat, tensors: readonly AnyTensor[]): Map<ParameterLike, Tensor> {
   const values = new Map<ParameterLike, Tensor>();
-  for (const { module, first } of flat.modules) {
-    module.namedParameters().forEach(([, parameter], i) => {
+  for (const { parameters, first } of flat.modules) {
+    parameters.forEach((parameter, i) => {
       values.set(parameter, tensors[first + i] as Tensor);
     });
   }

@@ -14,6 +14,7 @@ import {
   type Runner,
   readParity,
 } from "./format";
+import { LAYERS_AND_LOSSES } from "./layerTable";
 import { OPS } from "./opTable";
 
 /** A parity file and the table that computes its entries. */
@@ -23,7 +24,10 @@ export interface Source {
 }
 
 /** Every parity file: a new one is a line here. */
-export const SOURCES: readonly Source[] = [{ file: "ops", runners: OPS }];
+export const SOURCES: readonly Source[] = [
+  { file: "ops", runners: OPS },
+  { file: "layers", runners: LAYERS_AND_LOSSES },
+];
 
 export const FEATURES_PATH = join(__dirname, "..", "..", "FEATURES.md");
 

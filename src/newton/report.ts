@@ -26,6 +26,9 @@ export interface StepReport {
   readonly measured: Readonly<Partial<Record<Measure, number>>>;
 }
 
+/** Where the report says whether the step before was kept. */
+export const ACCEPTED = 7;
+
 /** The first eight numbers of a report are the addon's; those that `telemetry` names follow. */
 export function readReport(
   step: number,
@@ -44,7 +47,7 @@ export function readReport(
     nextSlope: at(4),
     curvature: at(5),
     nextLoss: at(6),
-    accepted: at(7) !== 0,
+    accepted: at(ACCEPTED) !== 0,
     measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
   };
 }

@@ -223,14 +223,16 @@ export class TrainingStep<P, B> {
     const flat = flatten(batch, "trainingStep");
     const programs = untracked(() => this.#programsFor(flat));
     const counter = native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
-    const common = [...handlesOf(flat.tensors), this.#key, counter];
+    const states = this.#micro.states ?? handlesOf(this.#values.states());
+    const common = [...states, ...handlesOf(flat.tensors), this.#key, counter];
     try {
       if (this.#micro.gathered < this.#micro.perStep - 1) {
         this.#gather(programs, common);
       } else {
-        const report = this.#launch(programs, index, common);
+        const { report, states } = this.#launch(programs, index, common);
         const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
         const factor = probes ? await this.#probe(programs, report, common) : 1;
+        this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
         this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
       }
     } finally {
@@ -244,12 +246,12 @@ export class TrainingStep<P, B> {
   #gather(programs: Programs, common: readonly Handle[]): void {
     const first = this.#micro.gathered === 0;
     const program = programOf(programs, `micro-batch ${first}`, () => compileMicroBatch(programs.subject, first));
-    this.#micro.gather(program, [...handlesOf(this.#values.tensors()), ...common]);
+    this.#micro.gather(program, [...handlesOf(this.#values.tensors()), ...common], programs.subject.states.length);
     this.#counter += 1;
   }
 
-  /** Queues the step's program and takes over its results; returns the report's handle. */
-  #launch(programs: Programs, index: number, common: readonly Handle[]): Handle {
+  /** Queues the step's program and takes over its results, but for the report and the modules' new states. */
+  #launch(programs: Programs, index: number, common: readonly Handle[]): { report: Handle; states: Handle[] } {
     const measures = index % this.#newton.spec.every === 0;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
@@ -258,7 +260,8 @@ export class TrainingStep<P, B> {
     const params = handlesOf(this.#values.tensors());
     const scale = this.#scaleAt(index);
     const donated = [...params, ...direction, ...rule, ...ownRule];
-    const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...common, scale]);
+    const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
+    const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
     this.#counter += 1;
     native.dispose([...direction, ...rule, ...ownRule]);
     const take = taker(results);
@@ -266,7 +269,7 @@ export class TrainingStep<P, B> {
     this.#state.direction = take(direction.length);
     this.#state.rule = take(rule.length);
     this.#state.ownRule = take(ownRule.length);
-    return take(1)[0] ?? 0;
+    return { report: take(1)[0] ?? 0, states: take(programs.subject.states.length) };
   }
 
   #scalarOf(value: number): Handle {
@@ -404,7 +407,9 @@ export class TrainingStep<P, B> {
       ownRule: ownRuleTree,
       rule: ruleKinds,
       batch: withoutValues(batch),
-      lossOf: (params, traced, key) => this.#values.bound(params, key, (tree) => this.#loss(traced as B, tree as P)),
+      states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
+      lossOf: (params, states, traced, key) =>
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P)),
     };
     const programs: Programs = { subject, compiled: new Map() };
     this.#signatures.set(signature, programs);

@@ -17,6 +17,7 @@ import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
+import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
 
@@ -39,8 +40,15 @@ export interface Subject {
   readonly rule: readonly Kind[];
   readonly ownRule: Flat;
   readonly batch: Flat;
-  /** The loss for traced parameters and a traced batch; random draws in it come from the key. */
-  lossOf(params: readonly AnyTensor[], batch: unknown, key: Tensor<"u32">): unknown;
+  /** The states of the model's modules. */
+  readonly states: readonly Kind[];
+  /** The loss for traced parameters, states and batch, and the states after it; random draws in it come from the key. */
+  lossOf(
+    params: readonly AnyTensor[],
+    states: readonly AnyTensor[],
+    batch: unknown,
+    key: Tensor<"u32">,
+  ): { readonly result: unknown; readonly states: readonly AnyTensor[] };
 }
 
 const placeholder = ({ dtype, shape }: Kind): AnyTensor => fromHandle(native.input(DTYPE_CODE[dtype], [...shape]));
@@ -62,9 +70,10 @@ export function signatureOf(batch: Flat): string {
   return `${batch.structure} ${kinds.join(" ")} ${others.join(" ")}`;
 }
 
-/** The traced inputs that every program of a step has, in this order: parameters, batch, key, counter. */
+/** The traced inputs that every program of a step has, in this order: parameters, states, batch, key, counter. */
 interface Inputs {
   readonly params: readonly AnyTensor[];
+  readonly states: readonly AnyTensor[];
   readonly batch: readonly AnyTensor[];
   readonly key: Tensor<"u32">;
   readonly counter: Tensor<"u32">;
@@ -73,6 +82,7 @@ interface Inputs {
 function commonInputs(subject: Subject): Inputs {
   return {
     params: placeholders(subject.params),
+    states: placeholders(subject.states),
     batch: placeholders(subject.batch.tensors),
     key: fromHandle(native.input(DTYPE_CODE.u32, [2]), "u32"),
     counter: fromHandle(native.input(DTYPE_CODE.u32, []), "u32"),
@@ -91,10 +101,12 @@ function stepKey({ key, counter }: Inputs): Tensor<"u32"> {
   return fromHandle(native.elementwise3(ROW.threefry, key0.handle, key1.handle, counters.handle), "u32");
 }
 
-/** The loss, checked: one number of a float dtype. Draws made inside come from the step's own key. */
-function tracedLoss(subject: Subject, inputs: Inputs): AnyTensor {
+/**
+ * The loss, checked: one number of a float dtype; and the states after it. Draws made inside come from the step's own key.
+ */
+function tracedLoss(subject: Subject, inputs: Inputs): { loss: AnyTensor; states: readonly AnyTensor[] } {
   const batch = subject.batch.rebuild(inputs.batch, "themselves");
-  const loss = subject.lossOf(inputs.params, batch, stepKey(inputs));
+  const { result: loss, states } = subject.lossOf(inputs.params, inputs.states, batch, stepKey(inputs));
   if (!(loss instanceof Tensor))
     throw argumentError("trainingStep", "the loss function must return a tensor (and not a promise)");
   if (loss.shape.length !== 0) {
@@ -107,7 +119,7 @@ function tracedLoss(subject: Subject, inputs: Inputs): AnyTensor {
   if (loss.dtype !== "f32" && loss.dtype !== "f64") {
     throw argumentError("trainingStep", `the loss must be f32 or f64, not ${loss.dtype}; cast it`);
   }
-  return loss;
+  return { loss, states };
 }
 
 /** ∂loss/∂params. */
@@ -123,17 +135,17 @@ const entry = (value: AnyTensor): Tensor<FloatDType> => value.cast(scalarDType()
 
 /**
  * A micro-batch that is not its step's last. Inputs: the sums of gradients so far (given away; none at the step's first),
- * then params, batch, key, counter. Outputs: the sums with this one's gradients, and its loss.
+ * then params, states, batch, key, counter. Outputs: the sums with this one's gradients, its states and its loss.
  */
 export function compileMicroBatch(subject: Subject, first: boolean): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
     const sums = first ? [] : placeholders(subject.params);
-    const loss = tracedLoss(subject, inputs);
+    const { loss, states } = tracedLoss(subject, inputs);
     const gradients = gradientsOf(loss, inputs.params);
-    const results = [...(first ? gradients : summed(sums, gradients)), entry(loss)];
+    const results = [...(first ? gradients : summed(sums, gradients)), ...states, entry(loss)];
     const outputs = handlesOf(owned(handlesOf(results).map(native.alias)));
-    const kept = [...inputs.params, ...inputs.batch, inputs.key, inputs.counter];
+    const kept = [...inputs.params, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter];
     const donate = [...sums.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...sums, ...kept]), outputs, donate);
   });
@@ -141,8 +153,9 @@ export function compileMicroBatch(subject: Subject, first: boolean): number {
 
 /**
  * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then the sums of
- * gradients of the micro-batches before this one, batch, key, counter, scale. Outputs: the first four anew, and the
- * report.
+ * gradients of the micro-batches before this one and the states before them (neither without micro-batches), states,
+ * batch, key, counter, scale. Outputs: the first four anew, the report, and the states: those after this batch, or where
+ * the step before is taken back, those from before.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -151,20 +164,32 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const rule = placeholders(subject.rule);
     const ownRule = placeholders(subject.ownRule.tensors);
     const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
-    const loss = tracedLoss(subject, inputs);
+    const { loss, states } = tracedLoss(subject, inputs);
     const own = gradientsOf(loss, inputs.params);
     const sums = subject.accumulate === 1 ? [] : placeholders(subject.params);
+    const before = subject.accumulate === 1 ? [] : placeholders(subject.states);
     const gradients = subject.accumulate === 1 ? own : meanOf(sums, own, subject.accumulate);
 
     const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, own, gradients };
+    const results = measures ? measuringOutputs(given) : restingOutputs(given);
+    const moved = ifAccepted(results.at(-1) as Tensor<FloatDType>, states, before.length > 0 ? before : inputs.states);
     // Every output is a value of its own, also where a state passes through unchanged.
-    const outputs = owned(handlesOf(measures ? measuringOutputs(given) : restingOutputs(given)).map(native.alias));
+    const outputs = owned(handlesOf([...results, ...moved]).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
-    const kept = [...sums, ...inputs.batch, inputs.key, inputs.counter, scale];
+    const kept = [...sums, ...before, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, scale];
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
   });
+}
+
+/** The states after the step: its forward pass moves them only if the report says that it was not taken back. */
+function ifAccepted(report: Tensor<FloatDType>, fresh: readonly AnyTensor[], old: readonly AnyTensor[]): AnyTensor[] {
+  const accepted = report
+    .slice(ACCEPTED, ACCEPTED + 1)
+    .notEqual(0)
+    .reshape([]);
+  return fresh.map((state, index) => where(accepted, state, old[index] as AnyTensor));
 }
 
 interface Given {
@@ -311,16 +336,16 @@ function restingOutputs(given: Given): AnyTensor[] {
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
-/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, batch, key, counter, factor. */
+/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, states, batch, key, counter, factor. */
 export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: number): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
     const rule = placeholders(subject.rule);
     const factor = placeholder(scalarKind());
-    const loss = tracedLoss(subject, inputs);
+    const { loss } = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
     const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
-    const all = [...inputs.params, ...rule, ...inputs.batch, inputs.key, inputs.counter, factor];
+    const all = [...inputs.params, ...rule, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, factor];
     return native.compileProgram(
       handlesOf(all),
       handlesOf(accept),
