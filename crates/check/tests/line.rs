@@ -22,11 +22,12 @@ fn draw(n: usize, seed: f64) -> Vec<f64> {
 fn graph() -> Result<(Vec<Value>, Vec<Value>)> {
     let input = |shape: &[usize]| Value::input(shape.into(), DType::F32);
     let (x, theta, omega) = (input(&[ROWS, INNER]), input(&[INNER, COLUMNS]), input(&[INNER, COLUMNS]));
-    let s = Value::input([][..].into(), DType::F64);
+    // In the dtype that every device has.
+    let s = input(&[]);
     let product = [x.dot(&theta)?];
     let (from, by) = (std::slice::from_ref(&theta), std::slice::from_ref(&omega));
     let there = along(&product, from, by, &s)?.remove(0);
-    let moved = theta.sub(&omega.mul(&s.cast(DType::F32)?)?)?;
+    let moved = theta.sub(&omega.mul(&s)?)?;
     let plain = substitute(&product, from, &[moved])?.remove(0);
     let [product] = product;
     Ok((vec![x, theta, omega, s], vec![product, there, plain]))
