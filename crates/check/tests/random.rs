@@ -96,7 +96,7 @@ impl Grower {
 
     fn unary(&mut self) -> Result<Option<Known>> {
         let Some(mut x) = self.float() else { return Ok(None) };
-        let (list, smooth): (&[&str], bool) = match self.generator.below(7) {
+        let (list, smooth): (&[&str], bool) = match self.generator.below(8) {
             0 | 1 => (&BOUNDED, true),
             2 | 3 | 6 => {
                 if x.bound > 1.4 {
