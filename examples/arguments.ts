@@ -19,6 +19,11 @@ export function countOf(name: string, text: string, low = 1): number {
   throw new UsageError(`--${name} must be a whole number, not "${text}"`);
 }
 
+/** The learning rate to start from; not given, the rule's own. */
+export function alphaOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : numberOf("alpha", text, Number.MIN_VALUE, 1e6);
+}
+
 /** One of several words. */
 export function choiceOf<T extends string>(name: string, text: string, choices: readonly T[]): T {
   const choice = choices.find((word) => word === text);

@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { loss, metrics, newton, nn, optim, type Tensor, train } from "../src";
-import { countOf, numberOf, runExample } from "./arguments";
+import { alphaOf, countOf, runExample } from "./arguments";
 import { makeDigits, readDigits } from "./digitFiles";
 
 const USAGE = `Usage: npx ts-node examples/cnn.ts [options]
@@ -32,7 +32,7 @@ function readArguments() {
   });
   return {
     ...values,
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     epochs: countOf("epochs", values.epochs),
     batch: countOf("batch", values.batch),
     size: countOf("size", values.size, 10),

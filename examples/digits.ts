@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { ALPHA_RULES, loss, metrics, newton, nn, optim, type Run, train } from "../src";
-import { choiceOf, countOf, numberOf, runExample, useDevice } from "./arguments";
+import { alphaOf, choiceOf, countOf, runExample, useDevice } from "./arguments";
 import { makeDigits, readDigits } from "./digitFiles";
 import { writePicture } from "./picture";
 
@@ -52,7 +52,7 @@ function readArguments() {
     ...values,
     optimizer: choiceOf("optimizer", values.optimizer, ["sgd", "momentum", "adam", "adamw"]),
     rule: choiceOf("rule", values.rule, ALPHA_RULES),
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     epochs: countOf("epochs", values.epochs),
     batch: countOf("batch", values.batch),
     size: countOf("size", values.size, 10),

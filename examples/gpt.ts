@@ -5,7 +5,7 @@
  */
 import { parseArgs } from "node:util";
 import { data, fromTypedArray, hostRandom, loss, newton, nn, optim, type Tensor, tidy, train } from "../src";
-import { countOf, numberOf, runExample } from "./arguments";
+import { alphaOf, countOf, runExample } from "./arguments";
 
 const USAGE = `Usage: npx ts-node --transpile-only examples/gpt.ts [options]
   --data FILE         a text file (else: sentences made up here)
@@ -51,7 +51,7 @@ function readArguments() {
     layers: countOf("layers", values.layers),
     heads: countOf("heads", values.heads),
     width: countOf("width", values.width),
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     samples: countOf("samples", values.samples, 0),
     length: countOf("length", values.length, 0),
     seed: countOf("seed", values.seed, 0),

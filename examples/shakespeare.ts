@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { data, fromTypedArray, loss, newton, nn, optim, tidy, train } from "../src";
-import { countOf, numberOf, runExample, useDevice } from "./arguments";
+import { alphaOf, countOf, runExample, useDevice } from "./arguments";
 import { uniformFrom } from "./drawnDigits";
 import { SONNETS } from "./sonnets";
 
@@ -43,7 +43,7 @@ function readArguments() {
     steps: countOf("steps", values.steps),
     batch: countOf("batch", values.batch),
     hidden: countOf("hidden", values.hidden),
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     length: countOf("length", values.length, 0),
     seed: countOf("seed", values.seed, 0),
   };

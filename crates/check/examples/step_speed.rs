@@ -2,17 +2,15 @@
 //! machine slows all alike. `cargo run --release -p raphson-check --example step_speed -- next exact`; with
 //! `RAPHSON_PROFILE=1` each program's kernels are listed. The benchmark of the package itself is `bench/overhead.ts`.
 
+use raphson_check::step::adam_step;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Loaded, Memory};
-use raphson_graph::derivative::vjp;
-use raphson_graph::dtype::DType::{F32, F64};
+use raphson_graph::dtype::DType::F32;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
-use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
-use raphson_optim::alpha::{self, Finish, Rule, Spec};
-use raphson_optim::direction::{Options, named};
+use raphson_optim::alpha::{Rule, Spec};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,10 +36,6 @@ fn loss(params: &[Value], images: &Value, targets: &Value) -> Result<Value> {
     likelihood.mul(targets)?.sum_all()?.scale(-1.0 / BATCH as f64)
 }
 
-fn placeholders(like: &[Value]) -> Vec<Value> {
-    like.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
-}
-
 /// One rule's step, with what it carries along.
 struct Runner {
     rule: Rule,
@@ -55,36 +49,12 @@ impl Runner {
     fn new(device: &dyn Device, rule: Rule) -> Result<Runner> {
         let params: Vec<Value> = SHAPES.iter().map(|&shape| Value::input(shape.into(), F32)).collect();
         let (images, targets) = (Value::input([BATCH, 784].into(), F32), Value::input([BATCH, 10].into(), F32));
-        let scale = Value::input(Shape::scalar(), F64);
         let loss = loss(&params, &images, &targets)?;
-        let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, F32)])?;
-        let direction = named("adam")?;
-        let options = Options::new(direction, &[])?;
         let spec = Spec { initial: 1e-3, min: 1e-8, max: 1e-2, ..Spec::defaults(rule) };
-        let direction_start = direction.init(&options, &params)?;
-        let state_start = alpha::init(&spec, &params, &direction_start)?;
-        let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
-        let carry = alpha::begin(&spec, &loss, &params, &gradients, &state)?;
-        let applied = direction.direction(&options, &params, &gradients, &old)?;
-        let finish = Finish {
-            loss: &loss,
-            params: &params,
-            gradients: &gradients,
-            omega: &applied.omega,
-            direction_old: &old,
-            direction_new: &applied.state,
-            state: &state,
-            carry: &carry,
-            scale: &scale,
-            proposal: &[],
-        };
-        let done = alpha::finish(&spec, finish)?;
-        let inputs = [&params[..], &old, &state, &[images, targets, scale]].concat();
-        let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
-        let outputs: Vec<Value> = outputs.iter().map(Value::alias).collect();
-        let graph = simplify(&flatten(&inputs, &outputs)?.graph);
-        let donated: Vec<bool> = (0..inputs.len()).map(|i| i + 3 < inputs.len()).collect();
-        let step = device.load(Arc::new(compile(&graph, &donated)?))?;
+        let traced = adam_step(&spec, &loss, &params, &[images, targets])?;
+        let outputs: Vec<Value> = traced.outputs.iter().map(Value::alias).collect();
+        let graph = simplify(&flatten(&traced.inputs, &outputs)?.graph);
+        let step = device.load(Arc::new(compile(&graph, &traced.donated())?))?;
 
         let floats = |n: usize, scale: f32| -> Vec<u8> {
             (0..n).flat_map(|i| (((i * 7919 % 1009) as f32 / 504.5 - 1.0) * scale).to_ne_bytes()).collect()
@@ -93,7 +63,7 @@ impl Runner {
         for shape in SHAPES {
             carried.push(device.upload(&floats(shape.iter().product(), 0.04))?);
         }
-        let start = simplify(&flatten(&[], &[&direction_start[..], &state_start].concat())?.graph);
+        let start = simplify(&flatten(&[], &traced.start)?.graph);
         carried.extend(device.load(Arc::new(compile(&start, &[])?))?.run(Vec::new())?);
         let one_hot = (0..BATCH * 10).flat_map(|i| f32::from(u8::from(i / 10 * 7 % 10 == i % 10)).to_ne_bytes());
         let batch = vec![

@@ -10,4 +10,5 @@ pub mod emulate;
 pub mod ptx;
 pub mod report;
 pub mod runner;
+pub mod step;
 pub mod suite;

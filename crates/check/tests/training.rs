@@ -7,18 +7,17 @@ use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};
 use raphson_check::runner::Runner;
 use raphson_check::runner::device::{from_bytes, to_bytes, wgpu};
+use raphson_check::step::adam_step;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::cuda::{Cuda, Options as CudaOptions};
 use raphson_device::{Device, Memory};
-use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType::{self, F32, F64, I32};
 use raphson_graph::error::Result;
-use raphson_graph::flat::{Graph, flatten, simplify};
+use raphson_graph::flat::{flatten, simplify};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
-use raphson_optim::alpha::{self, Finish, Rule, Spec};
-use raphson_optim::direction::{Options, named};
+use raphson_optim::alpha::{Rule, Spec};
 use std::sync::Arc;
 
 const BATCH: usize = 6;
@@ -64,53 +63,16 @@ fn loss(parameters: &[Value], words: &Value, targets: &Value) -> Result<Value> {
     likelihood.mul(targets)?.sum_all()?.scale(-1.0 / BATCH as f64)
 }
 
-/// Placeholders like the values.
-fn placeholders(like: &[Value]) -> Vec<Value> {
-    like.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
-}
-
-/// The graph of these ends, with `scalars` in place of f64.
-fn traced(inputs: &[Value], outputs: &[Value], scalars: DType) -> Result<Graph> {
-    let mut graph = flatten(inputs, outputs)?.graph;
-    graph.nodes.iter_mut().filter(|node| node.dtype == F64).for_each(|node| node.dtype = scalars);
-    Ok(simplify(&graph))
-}
-
 /// Losses and learning rates of the steps, and the parameters after them. `scalars`: the dtype of what the rule computes.
 fn train(device: &dyn Device, rule: Rule, scalars: DType) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
     let params: Vec<Value> = PARAMETERS.iter().map(|&shape| Value::input(shape.into(), F32)).collect();
     let words = Value::input([BATCH].into(), I32);
     let targets = Value::input([BATCH, CLASSES].into(), F32);
-    let scale = Value::input(Shape::scalar(), F64);
     let loss = loss(&params, &words, &targets)?;
-    let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, F32)])?;
-    let direction = named("adam")?;
-    let options = Options::new(direction, &[])?;
-    let spec = Spec::defaults(rule);
-    let direction_start = direction.init(&options, &params)?;
-    let state_start = alpha::init(&spec, &params, &direction_start)?;
-    let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
-    let carry = alpha::begin(&spec, &loss, &params, &gradients, &state)?;
-    let applied = direction.direction(&options, &params, &gradients, &old)?;
-    let finish = Finish {
-        loss: &loss,
-        params: &params,
-        gradients: &gradients,
-        omega: &applied.omega,
-        direction_old: &old,
-        direction_new: &applied.state,
-        state: &state,
-        carry: &carry,
-        scale: &scale,
-        proposal: &[],
-    };
-    let done = alpha::finish(&spec, finish)?;
-    let inputs = [&params[..], &old, &state, &[words, targets, scale]].concat();
-    let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
-    let graph = traced(&inputs, &outputs, scalars)?;
-    let n_carried = params.len() + old.len() + state.len();
-    let donated: Vec<bool> = (0..inputs.len()).map(|i| i < n_carried).collect();
-    let mut step = device.load(Arc::new(compile(&graph, &donated)?))?;
+    let spec = Spec { scalar: scalars, ..Spec::defaults(rule) };
+    let traced = adam_step(&spec, &loss, &params, &[words, targets])?;
+    let graph = simplify(&flatten(&traced.inputs, &traced.outputs)?.graph);
+    let mut step = device.load(Arc::new(compile(&graph, &traced.donated())?))?;
 
     let upload = |values: &[f64], dtype: DType| device.upload(&to_bytes(values, dtype));
     let mut carried = Vec::new();
@@ -118,7 +80,7 @@ fn train(device: &dyn Device, rule: Rule, scalars: DType) -> Result<(Vec<[f64; 2
         let start: Vec<f64> = numbers(param.shape().elements(), i).iter().map(|x| x * 0.4).collect();
         carried.push(upload(&start, F32)?);
     }
-    carried.extend(start_of(device, &[&direction_start[..], &state_start].concat(), scalars)?);
+    carried.extend(start_of(device, &traced.start)?);
     let mut trace = Vec::new();
     for i in 0..STEPS {
         let words: Vec<f64> = (0..BATCH).map(|b| ((b * 3 + i * 2 + b * i) % WORDS) as f64).collect();
@@ -141,8 +103,8 @@ fn train(device: &dyn Device, rule: Rule, scalars: DType) -> Result<(Vec<[f64; 2
 }
 
 /// The values of a start that depends on no input.
-fn start_of(device: &dyn Device, start: &[Value], scalars: DType) -> Result<Vec<Memory>> {
-    let graph = traced(&[], start, scalars)?;
+fn start_of(device: &dyn Device, start: &[Value]) -> Result<Vec<Memory>> {
+    let graph = simplify(&flatten(&[], start)?.graph);
     device.load(Arc::new(compile(&graph, &[])?))?.run(Vec::new())
 }
 

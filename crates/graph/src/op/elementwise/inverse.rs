@@ -1,25 +1,12 @@
 //! Rows that undo others or complete them: inverse trigonometric and hyperbolic functions, the cube root, and the complement of
 //! the error function. No device has primitives for these; their kernels are made of those there are.
-#![allow(clippy::excessive_precision, reason = "coefficients are given as published")]
 
 use super::unary::erf;
-use super::{Accept, Gives, Row, no_partial};
+use super::{FLOAT, Row};
+use crate::fdlibm::{FAR_P, FAR_Q, MIDDLE_P, MIDDLE_Q};
 use crate::kernel::{Emit, Prim, Reg};
 use crate::value::Value;
 use std::f64::consts::{FRAC_2_SQRT_PI, FRAC_PI_2, LN_2, PI};
-
-/// A smooth function of floats; the fields that most rows share.
-const FLOAT: Row = Row {
-    name: "",
-    doc: "",
-    arity: 1,
-    accept: Accept::Float,
-    gives: Gives::Same,
-    reference: |_, _| f64::NAN,
-    kernel: |_, x| x[0],
-    partial: no_partial,
-    domain: &[(-0.9, 0.9)],
-};
 
 /// c₀ + x·(c₁ + x·(c₂ + …))
 fn polynomial(e: &mut dyn Emit, coefficients: &[f64], x: Reg) -> Reg {
@@ -101,6 +88,7 @@ pub static ASIN: Row = Row {
     },
     // 1/√((1 − x)(1 + x))
     partial: |x, _, _| one_less_square(&x[0])?.rsqrt().map(Some),
+    domain: &[(-0.9, 0.9)],
     ..FLOAT
 };
 
@@ -120,6 +108,7 @@ pub static ACOS: Row = Row {
     },
     // −1/√((1 − x)(1 + x))
     partial: |x, _, _| one_less_square(&x[0])?.rsqrt()?.neg().map(Some),
+    domain: &[(-0.9, 0.9)],
     ..FLOAT
 };
 
@@ -174,46 +163,6 @@ pub static CBRT: Row = Row {
 const ERFC_NEAR: f64 = 1.25;
 /// Where one rational approximation of fdlibm (`s_erf.c`, Sun Microsystems 1993) gives way to another.
 const ERFC_FAR: f64 = 1.0 / 0.35;
-const MIDDLE_P: [f64; 8] = [
-    -9.864_944_034_847_148_227_05e-3,
-    -6.938_585_727_071_817_643_72e-1,
-    -1.055_862_622_532_329_098_14e1,
-    -6.237_533_245_032_600_603_96e1,
-    -1.623_966_694_625_734_703_55e2,
-    -1.846_050_929_067_110_359_94e2,
-    -8.128_743_550_630_659_342_46e1,
-    -9.814_329_344_169_145_485_92,
-];
-const MIDDLE_Q: [f64; 9] = [
-    1.0,
-    1.965_127_166_743_925_712_92e1,
-    1.376_577_541_435_190_426_00e2,
-    4.345_658_774_752_292_288_21e2,
-    6.453_872_717_332_678_803_36e2,
-    4.290_081_400_275_678_333_86e2,
-    1.086_350_055_417_794_351_34e2,
-    6.570_249_770_319_281_701_35,
-    -6.042_441_521_485_809_874_38e-2,
-];
-const FAR_P: [f64; 7] = [
-    -9.864_942_924_700_099_285_97e-3,
-    -7.992_832_376_805_230_065_74e-1,
-    -1.775_795_491_775_475_198_89e1,
-    -1.606_363_848_558_219_160_62e2,
-    -6.375_664_433_683_896_277_22e2,
-    -1.025_095_131_611_077_249_54e3,
-    -4.835_191_916_086_513_970_19e2,
-];
-const FAR_Q: [f64; 8] = [
-    1.0,
-    3.033_806_074_348_245_829_24e1,
-    3.257_925_129_965_739_188_26e2,
-    1.536_729_586_084_436_959_94e3,
-    3.199_858_219_508_595_539_08e3,
-    2.553_050_406_433_164_425_83e3,
-    4.745_285_412_069_553_672_15e2,
-    -2.244_095_244_658_581_833_62e1,
-];
 
 /// 1 − erf x
 pub static ERFC: Row = Row {
