@@ -8,25 +8,15 @@ import {
   ones,
   optim,
   probeDevices,
-  RaphsonError,
   setDevice,
   type Tensor,
   tidy,
   train,
 } from "raphson";
 import { describe, expect, it } from "vitest";
+import { thrown } from "./thrown";
 
 type Batch = { readonly x: Tensor; readonly y: Tensor<"i32"> };
-
-function thrown(run: () => unknown): RaphsonError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof RaphsonError) return error;
-    throw error;
-  }
-  throw new Error("nothing thrown");
-}
 
 describe("setDevice", () => {
   it("opens a device, and says what it is", () => {

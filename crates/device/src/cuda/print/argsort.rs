@@ -2,6 +2,7 @@
 //! place. The work grows with the square of a row's length; all threads of a warp read the same elements of a row.
 
 use super::Launch;
+use super::grid::each_point;
 use super::parameters::Parameters;
 use super::prim::compare;
 use super::row::load;
@@ -11,13 +12,11 @@ use raphson_compile::program::ArgsortKernel;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::Prim;
 
-const BLOCK: u32 = 256;
 const MOST_BLOCKS: usize = 1 << 16;
 
 /// out[r, #{j before i}] = i
 pub fn print(sort: &ArgsortKernel) -> Result<Option<Launch>> {
-    let elements = sort.rows * sort.length;
-    if elements == 0 {
+    if sort.rows * sort.length == 0 {
         return Ok(None);
     }
     let too_long = || Error::internal("argsort", format!("a row of {} elements", sort.length));
@@ -28,35 +27,16 @@ pub fn print(sort: &ArgsortKernel) -> Result<Option<Launch>> {
     let data = parameters.pointer(text, sort.data);
     let out = parameters.pointer(text, sort.out);
     let walk = Walk::new(&[sort.rows, sort.length], 1);
-    let threads = (elements.next_multiple_of(32) as u32).clamp(32, BLOCK);
-    let blocks = elements.div_ceil(threads as usize).min(MOST_BLOCKS);
-    let thread = text.word("mov.u32", &[&"%tid.x"]);
-    let block = text.word("mov.u32", &[&"%ctaid.x"]);
-    let start = text.word("mad.lo.u32", &[&block, &threads, &thread]);
-    let wide = walk.class() == Class::Long;
-    let position = if wide { text.long("cvt.u64.u32", &[&start]) } else { text.copy(start) };
-    let kind = if wide { "u64" } else { "u32" };
-    let (again, done) = (text.label(), text.label());
-    let beyond = text.predicate(&format!("setp.ge.{kind}"), &[&position, &elements]);
-    text.branch_if(beyond, done);
-    text.place(again);
-
-    let mut point = Point::new(position);
-    let row = walk.coordinate(text, &mut point, 0);
-    let own = walk.coordinate(text, &mut point, 1);
-    let own = if own.class == Class::Long { text.word("cvt.u32.u64", &[&own]) } else { own };
-    let place = count_earlier(text, sort, length, data, row, own);
-    let to = text.scaled(out, row, 4 * i64::from(length));
-    let to = text.scaled(to, place, 4);
-    text.act("st.global.b32", &[&format!("[{to}]"), &own]);
-
-    let stride = blocks * threads as usize;
-    if stride < elements {
-        text.set(position, &format!("add.{kind}"), &[&position, &stride]);
-        let more = text.predicate(&format!("setp.lt.{kind}"), &[&position, &elements]);
-        text.branch_if(more, again);
-    }
-    text.place(done);
+    let (blocks, threads) = each_point(text, &walk, MOST_BLOCKS, |text, position| {
+        let mut point = Point::new(position);
+        let row = walk.coordinate(text, &mut point, 0);
+        let own = walk.coordinate(text, &mut point, 1);
+        let own = if own.class == Class::Long { text.word("cvt.u32.u64", &[&own]) } else { own };
+        let place = count_earlier(text, sort, length, data, row, own);
+        let to = text.scaled(out, row, 4 * i64::from(length));
+        let to = text.scaled(to, place, 4);
+        text.act("st.global.b32", &[&format!("[{to}]"), &own]);
+    });
     Launch::new("argsort", text, parameters.finish(), blocks, threads).map(Some)
 }
 

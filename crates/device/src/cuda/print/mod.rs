@@ -6,6 +6,7 @@
 mod argsort;
 pub mod dot;
 mod elementary;
+mod grid;
 mod indexed;
 mod parameters;
 mod power;
