@@ -9,8 +9,6 @@ const TABLE: &str = "docs/devices.md";
 const FOLDER: &str = "RAPHSON_COVERAGE";
 const KINDS: [&str; 3] = ["cpu", "wgpu", "cuda"];
 const DTYPES: [&str; 5] = ["f32", "f64", "i32", "u32", "bool"];
-/// The tests that go through all ops.
-const TESTS: [&str; 4] = ["rows", "structural", "composite", "kinks"];
 
 /// The words of the files, worst first.
 const FATES: [&str; 4] = ["unsupported", "left out", "values", "derivatives"];
@@ -18,7 +16,7 @@ const FATES: [&str; 4] = ["unsupported", "left out", "values", "derivatives"];
 /// By op, dtype and kind: the position in `FATES`.
 type Found = BTreeMap<(String, String, String), usize>;
 
-/// Run the suites (unless the folder has their notes already) and write the table, or compare it.
+/// Run all suites, as `npm test` does (unless the folder has their notes already), and write the table, or compare it.
 pub fn run(root: &Path, check: bool) -> Result<String, String> {
     let given = std::env::var_os(FOLDER).map(PathBuf::from).filter(|folder| folder.is_dir());
     let folder = match given {
@@ -47,10 +45,7 @@ fn run_suites(root: &Path) -> Result<PathBuf, String> {
     }
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env(FOLDER, &folder);
-    command.args(["test", "--quiet", "-p", "raphson-check"]);
-    TESTS.iter().for_each(|test| {
-        command.args(["--test", test]);
-    });
+    command.args(["test", "--quiet", "-p", "raphson-check", "--tests"]);
     let output = command.output().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
         return Err(format!("the suites failed:\n{}", String::from_utf8_lossy(&output.stdout)));
