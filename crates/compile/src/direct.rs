@@ -29,6 +29,7 @@ pub fn without_convolutions(program: &Program) -> Program {
             | Kernel::Gather(_)
             | Kernel::ScatterAdd(_)
             | Kernel::Argsort(_)
+            | Kernel::Attention(_)
             | Kernel::Fill { .. } => result.kernels.push(kernel.clone()),
         }
     }

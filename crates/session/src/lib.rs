@@ -87,7 +87,7 @@ impl Session {
         Ok(Session {
             queue: Queue::new(device.clone())?,
             device,
-            cache: Cache::new(description.clone()),
+            cache: Cache::new(description.clone(), device.fused()),
             description,
             chosen,
             programs: Programs::default(),

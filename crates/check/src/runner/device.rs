@@ -3,7 +3,7 @@
 use super::Runner;
 use crate::coverage::say;
 use crate::ptx::driver::{Interpreted, Settings};
-use raphson_compile::compile;
+use raphson_compile::compile_for;
 use raphson_device::cpu::Cpu;
 use raphson_device::cuda::{Cuda, Options};
 use raphson_device::wgpu::Wgpu;
@@ -71,7 +71,7 @@ impl OnDevice {
     /// Run with some inputs donated: an output may take over their memory.
     pub fn run_donating(&self, graph: &Graph, inputs: &[Vec<f64>], donated: &[bool]) -> Result<Vec<Vec<f64>>> {
         let graph = simplify(graph);
-        let program = Arc::new(compile(&graph, donated)?);
+        let program = Arc::new(compile_for(&graph, donated, &self.device.fused())?);
         let mut loaded = self.device.load(program)?;
         let node = |index: NodeIndex| -> &Node { &graph.nodes[index as usize] };
         let inputs = inputs.iter().zip(&graph.inputs);

@@ -104,7 +104,12 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
         Kernel::ScatterAdd(scatter) => {
             Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
         }
-        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
+        Kernel::Row(_)
+        | Kernel::Dot(_)
+        | Kernel::Conv(_)
+        | Kernel::Argsort(_)
+        | Kernel::Attention(_)
+        | Kernel::Fill { .. } => None,
     }
 }
 
@@ -128,6 +133,7 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
             Kernel::Gather(gather) => gather_text(gather, &slots, abilities),
             Kernel::ScatterAdd(scatter) => scatter_text(scatter, &slots, abilities),
             Kernel::Argsort(sort) => argsort_text(sort, &slots, abilities),
+            Kernel::Attention(_) => Err(Error::internal("wgpu", "an attention that was not expanded")),
             Kernel::Fill { .. } => Err(Error::internal("wgpu", "a fill that was not lowered")),
         };
         printed.push(Printed { text: text?, slots });

@@ -35,7 +35,7 @@ pub fn lowered(program: &Program) -> Program {
                 let pieces = cut(&mut result, row);
                 result.kernels.extend(pieces.into_iter().map(Kernel::Row));
             }
-            Kernel::Conv(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Argsort(_) => {
+            Kernel::Conv(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Argsort(_) | Kernel::Attention(_) => {
                 result.kernels.push(kernel.clone());
             }
         }
@@ -49,7 +49,7 @@ fn writes(kernel: &Kernel) -> bool {
         Kernel::Row(row) => !row.kept.contains(&0),
         Kernel::Dot(dot) => !dot.batch.contains(&0) && dot.m * dot.n > 0,
         // Replaced before.
-        Kernel::Conv(_) => true,
+        Kernel::Conv(_) | Kernel::Attention(_) => true,
         Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
         Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
         Kernel::Argsort(sort) => sort.rows * sort.length > 0,
