@@ -198,7 +198,8 @@ fn a_query_that_sees_no_key_gets_zeros() {
     let got = evaluate(&graph, &[ones.clone(), ones.clone(), ones, mask]).unwrap();
     let want = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
     assert!(got[0].iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-15), "{:?}", got[0]);
-    assert_eq!(got[1], [0.0; 6]);
+    // Keys are all alike, so that queries make no difference.
+    assert!(got[1].iter().all(|got| got.abs() < 1e-15), "{:?}", got[1]);
 }
 
 #[test]
