@@ -5,6 +5,7 @@ pub mod derivative;
 pub mod dtype;
 pub mod error;
 pub mod flat;
+pub mod half;
 pub mod kernel;
 pub mod op;
 pub mod reference;

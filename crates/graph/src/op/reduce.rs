@@ -9,7 +9,7 @@ use crate::value::Value;
 /// How elements combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// Zero over no elements; f32 accumulates in f64.
+    /// Zero over no elements; f32 accumulates in f64, f16 and bf16 as f32 does.
     Sum,
     /// One over no elements.
     Prod,
