@@ -16,6 +16,7 @@ mod pool;
 mod profile;
 mod reduce;
 mod row;
+mod storage;
 mod tile;
 mod walk;
 
