@@ -1,6 +1,5 @@
 //! Element types and scalar values. Nothing here assumes `f32`: code that needs a float type asks the tensor.
 
-use crate::half;
 use std::fmt;
 
 /// The type of a tensor's elements.
@@ -101,7 +100,7 @@ impl fmt::Display for DType {
 /// One value of some dtype, as a constant in a graph or a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar {
-    /// A float constant; rounded to the tensor's dtype when used.
+    /// A float constant; rounded to the dtype of registers when used, to that of the tensor when stored.
     Float(f64),
     /// An integer constant (every integer dtype fits).
     Int(i64),
@@ -110,12 +109,11 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// The scalar of `dtype` nearest to `value`: integers truncate and saturate, NaN becomes 0, as in a cast. An f16 or
-    /// bf16 is rounded at once, since it is f32 where it is used.
+    /// The scalar of `dtype` nearest to `value`: integers truncate and saturate, NaN becomes 0, as in a cast.
     pub fn of(value: f64, dtype: DType) -> Scalar {
         match dtype {
-            DType::F32 | DType::F64 => Scalar::Float(value),
-            DType::F16 | DType::BF16 => Scalar::Float(half::round(value, dtype)),
+            // An ε of 1e-8 is 0 as an f16: constants keep their digits, since what computes with them has them.
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => Scalar::Float(value),
             DType::I32 => Scalar::Int(i64::from(value as i32)),
             DType::U32 => Scalar::Int(i64::from(value as u32)),
             DType::I64 => Scalar::Int(value as i64),

@@ -13,6 +13,7 @@ use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
+use raphson_graph::half;
 use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use std::sync::OnceLock;
@@ -40,6 +41,10 @@ fn interpreted_cuda() -> Cuda {
     Cuda::with_driver(Arc::new(driver), Options { tf32: false, library: false, pool: false, graphs: true })
 }
 
+/// There are no 64-bit numbers in WGSL.
+#[cfg(feature = "gpu")]
+const WGPU_DTYPES: [DType; 7] = [DType::F32, DType::I32, DType::U32, DType::Bool, DType::F16, DType::BF16, DType::U8];
+
 /// The wgpu device, opened once for all tests of a process so that they share pipelines; where there is none, that is
 /// printed.
 #[cfg(feature = "gpu")]
@@ -56,7 +61,7 @@ pub fn wgpu() -> Option<OnDevice> {
     let everything = std::env::var("RAPHSON_TEST").is_ok_and(|which| which == "all");
     // A software renderer takes tens of milliseconds to compile a kernel.
     let one_in = if device.is_software() && !everything { 8 } else { 1 };
-    Some(OnDevice { device, dtypes: &[DType::F32, DType::I32, DType::U32, DType::Bool], one_in })
+    Some(OnDevice { device, dtypes: &WGPU_DTYPES, one_in })
 }
 
 /// Runs graphs on a device.
@@ -118,6 +123,10 @@ pub fn to_bytes(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F64 => each.flat_map(|&v| v.to_le_bytes()).collect(),
         DType::I32 => each.flat_map(|&v| (v as i32).to_le_bytes()).collect(),
         DType::U32 => each.flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        DType::F16 => each.flat_map(|&v| half::f32_to_f16(v as f32).to_le_bytes()).collect(),
+        DType::BF16 => each.flat_map(|&v| half::f32_to_bf16(v as f32).to_le_bytes()).collect(),
+        DType::I64 => each.flat_map(|&v| (v as i64).to_le_bytes()).collect(),
+        DType::U8 => each.map(|&v| v as u8).collect(),
         DType::Bool => each.map(|&v| u8::from(v != 0.0)).collect(),
     }
 }
@@ -132,7 +141,10 @@ pub fn from_bytes(bytes: &[u8], dtype: DType) -> Vec<f64> {
         DType::F64 => each(bytes, f64::from_le_bytes),
         DType::I32 => each(bytes, |b| f64::from(i32::from_le_bytes(b))),
         DType::U32 => each(bytes, |b| f64::from(u32::from_le_bytes(b))),
+        DType::F16 => each(bytes, |b| f64::from(half::f16_to_f32(u16::from_le_bytes(b)))),
+        DType::BF16 => each(bytes, |b| f64::from(half::bf16_to_f32(u16::from_le_bytes(b)))),
+        DType::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
         // A bool is 0 or 1; any other byte is a fault that the comparison must see.
-        DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
+        DType::U8 | DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
     }
 }
