@@ -13,6 +13,7 @@ mod real;
 mod reduce;
 mod row;
 mod space;
+mod storage;
 mod team;
 mod text;
 mod trigonometric;
