@@ -122,7 +122,9 @@ impl Suite {
                 let (error, at) = largest_error(got, want, dtype, &scale);
                 worst = worst.max(error);
                 let precision = coarsest.filter(|_| dtype.is_float()).unwrap_or(dtype);
-                if error > case.allowed(precision) {
+                // A derivative of a product or a sum passes memory up to four times.
+                let passes = if i >= traced.n_outputs && precision.is_storage() { 2.0 } else { 1.0 };
+                if error > passes * case.allowed(precision) {
                     let part = format!("{name} {}", traced.part(i));
                     let message = mismatch(got, want, at, error, &traced.data[..traced.n_inputs]);
                     self.fail(case, &part, &message);

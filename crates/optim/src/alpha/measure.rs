@@ -118,7 +118,7 @@ pub fn measure(
     alpha: &Value,
 ) -> Result<Measured> {
     super::check_f64("alpha", alpha)?;
-    let epsilon = if loss.dtype() == DType::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    let epsilon = loss.dtype().epsilon();
     let mut measured = Measured {
         alpha: alpha.clone(),
         loss0: loss_scalar("measure", loss)?,
