@@ -3,7 +3,16 @@
  * generated base class; what needs more than a line of TypeScript lives in `tensor/`, one subject a file.
  */
 
-import { type DataOf, type DType, dtypeCode, dtypeOfCode, type FloatDType, type NumericDType, view } from "./dtype";
+import {
+  type DataOf,
+  type DType,
+  decode,
+  dtypeCode,
+  dtypeOfCode,
+  type FloatDType,
+  type NumericDType,
+  view,
+} from "./dtype";
 import { disposedError, dtypeError, shapeError } from "./errors";
 import { ElementwiseMethods } from "./generated/ops";
 import { type Handle, native } from "./native";
@@ -29,7 +38,7 @@ export type Operand<D extends DType> = Tensor<D> | number;
 export type Axes = number | readonly number[];
 
 /** The JavaScript value of one element. */
-export type ElementOf<D extends DType> = D extends "bool" ? boolean : number;
+export type ElementOf<D extends DType> = D extends "bool" ? boolean : D extends "i64" ? bigint : number;
 
 /** Nested arrays of elements, as deep as the tensor has axes. */
 export type NestedArray<E> = E | NestedArray<E>[];
@@ -145,7 +154,7 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
 
   // ---- its values
 
-  /** The elements, row-major, as a typed array of your own. Does not block. */
+  /** The elements, row-major, as a typed array of your own (f16 and bf16: their bits). Does not block. */
   async data(): Promise<DataOf[D]> {
     const dtype = this.dtype;
     return view(dtype, await native.read(this.handle));
@@ -164,7 +173,7 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
     return element(this, this.dataSync()[0] ?? Number.NaN);
   }
 
-  /** The elements as nested arrays (a number or boolean for a scalar). */
+  /** The elements as nested arrays (a number, boolean or, of i64, bigint for a scalar). */
   toArray(): NestedArray<ElementOf<D>> {
     const data = this.dataSync();
     const shape = this.shape;
@@ -426,8 +435,8 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
   }
 }
 
-function element<D extends DType>(tensor: Tensor<D>, value: number): ElementOf<D> {
-  return (tensor.dtype === "bool" ? value !== 0 : value) as ElementOf<D>;
+function element<D extends DType>(tensor: Tensor<D>, stored: number | bigint): ElementOf<D> {
+  return (tensor.dtype === "bool" ? stored !== 0 : decode(stored, tensor.dtype)) as ElementOf<D>;
 }
 
 /** Whether `value` is a tensor. */

@@ -2,7 +2,7 @@
  * From a loss function and an optimizer to programs: forward, backward, direction ω, learning-rate rule and update are
  * traced once and compiled together. Running the programs, step after step, is `step.ts`'s subject.
  */
-import type { DType, FloatDType } from "../dtype";
+import { DTYPES, type DType, type FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { ROW } from "../generated/ops";
 import { type Handle, native } from "../native";
@@ -41,7 +41,7 @@ const placeholder = ({ dtype, shape }: Kind): AnyTensor => fromHandle(native.inp
 export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(placeholder);
 /** The addon's results as tensors, which the surrounding `tidy` frees. */
 const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
-const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
+const DTYPE_CODE = Object.fromEntries(DTYPES.map((dtype, code) => [dtype, code])) as Readonly<Record<DType, number>>;
 const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
 
 /** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
