@@ -12,7 +12,7 @@ use raphson_device::wgpu::Wgpu;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
-use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
+use raphson_graph::flat::{Graph, NodeIndex, simplify};
 use raphson_graph::half;
 use std::sync::Arc;
 #[cfg(feature = "gpu")]
@@ -79,21 +79,28 @@ impl OnDevice {
 
     /// Run with some inputs donated: an output may take over their memory.
     pub fn run_donating(&self, graph: &Graph, inputs: &[Vec<f64>], donated: &[bool]) -> Result<Vec<Vec<f64>>> {
-        let graph = simplify(graph);
-        let program = Arc::new(compile(&graph, donated)?);
+        let dtype = |&index: &NodeIndex| graph.nodes[index as usize].dtype;
+        let inputs: Vec<Vec<u8>> =
+            inputs.iter().zip(&graph.inputs).map(|(values, index)| to_bytes(values, dtype(index))).collect();
+        let outputs = self.run_bytes_donating(graph, &inputs, donated)?;
+        Ok(outputs.iter().zip(&graph.outputs).map(|(bytes, index)| from_bytes(bytes, dtype(index))).collect())
+    }
+
+    /// Run on elements as they are stored, where f64 cannot hold them.
+    pub fn run_bytes(&self, graph: &Graph, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        self.run_bytes_donating(graph, inputs, &vec![false; inputs.len()])
+    }
+
+    fn run_bytes_donating(&self, graph: &Graph, inputs: &[Vec<u8>], donated: &[bool]) -> Result<Vec<Vec<u8>>> {
+        let program = Arc::new(compile(&simplify(graph), donated)?);
         let mut loaded = self.device.load(program)?;
-        let node = |index: NodeIndex| -> &Node { &graph.nodes[index as usize] };
-        let inputs = inputs.iter().zip(&graph.inputs);
-        let memories = inputs
-            .map(|(values, &index)| self.device.upload(&to_bytes(values, node(index).dtype)))
-            .collect::<Result<Vec<Memory>>>()?;
-        let outputs = loaded.run(memories)?;
-        let download = |(memory, &index): (&Memory, &NodeIndex)| {
+        let memories = inputs.iter().map(|bytes| self.device.upload(bytes)).collect::<Result<Vec<Memory>>>()?;
+        let download = |memory: &Memory| {
             let mut bytes = vec![0; memory.bytes];
             self.device.download(memory, &mut bytes)?;
-            Ok(from_bytes(&bytes, node(index).dtype))
+            Ok(bytes)
         };
-        outputs.iter().zip(&graph.outputs).map(download).collect()
+        loaded.run(memories)?.iter().map(download).collect()
     }
 }
 
