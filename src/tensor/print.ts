@@ -55,9 +55,11 @@ function shownPositions(shape: readonly number[], edge: number): (data: readonly
 /** One format for all elements, so that columns line up. */
 function cellFormat(values: readonly Element[], dtype: string): (value: Element) => string {
   const ofNumber = numberFormat(values.filter((value): value is number => typeof value === "number"));
-  const shown = (value: Element) => (typeof value === "bigint" ? String(value) : ofNumber(value));
-  const text: (value: Element) => string = dtype === "bool" ? (value) => (value !== 0 ? "true" : "false") : shown;
-  const width = values.reduce((widest, value) => Math.max(widest, text(value).length), 0);
+  const text = (value: Element): string => {
+    if (dtype === "bool") return value !== 0 ? "true" : "false";
+    return typeof value === "bigint" ? String(value) : ofNumber(value);
+  };
+  const width = values.reduce<number>((widest, value) => Math.max(widest, text(value).length), 0);
   return (value) => text(value).padStart(width);
 }
 
