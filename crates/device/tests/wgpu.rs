@@ -43,9 +43,10 @@ fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
 /// Any value of a dtype.
 fn drawn(dtype: DType, random: &mut Random) -> f64 {
     match dtype {
-        DType::F32 | DType::F64 => random.unit(),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => random.unit(),
         DType::Bool => (random.below(9) > 0).into(),
-        DType::I32 | DType::U32 => random.below(1000) as f64,
+        DType::I32 | DType::U32 | DType::I64 => random.below(1000) as f64,
+        DType::U8 => random.below(256) as f64,
     }
 }
 

@@ -6,6 +6,7 @@ use raphson_compile::program::*;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Result;
+use raphson_graph::half;
 use raphson_graph::kernel::{Prim, Reg};
 use std::sync::Arc;
 
