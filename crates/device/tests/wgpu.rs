@@ -477,9 +477,12 @@ fn what_cannot_be_is_an_error() {
     let Some(device) = open(Settings::default()) else { return };
     let load = |program: Program| device.load(Arc::new(program)).err().unwrap();
     let fill = |id: u32| Kernel::Fill { buffer: BufferId(id), value: Scalar::Int(1) };
-    let wide = load(program(&[buffer(DType::F64, 3, Place::Output(0))], vec![fill(0)], 0));
-    assert_eq!(wide.code, Code::Device);
-    assert_eq!(wide.message, "f64 is not available on wgpu; use f32 or device: \"cpu\"");
+    for (dtype, narrow) in [(DType::F64, "f32"), (DType::I64, "i32")] {
+        let wide = load(program(&[buffer(dtype, 3, Place::Output(0))], vec![fill(0)], 0));
+        assert_eq!(wide.code, Code::Device);
+        let message = format!("{dtype} is not available on wgpu; cast to {narrow}, or use device: \"cpu\"");
+        assert_eq!(wide.message, message);
+    }
     let large = load(program(&[buffer(F32, 1 << 38, Place::Arena(0))], vec![fill(0)], 1 << 40));
     assert_eq!(large.code, Code::Device);
     let mut outside = Build::new(&[8], &[], Order::Row);
