@@ -197,6 +197,14 @@ describe("data.text", () => {
     expect(() => text.encode("x")).toThrow(/no character "x"/);
   });
 
+  it("has a target for every character if asked", async () => {
+    const text = await data.text("abcabcabcabcabcabcabcabcabcabc\n", { context: 3, held: 0.2, targets: "every" });
+    const [batch] = await all(text.train.batches(2));
+    expect(batch?.targets.shape).toEqual([2, 3]);
+    expect(text.decode([...(batch?.targets.dataSync() ?? [])])).toBe("bcacab");
+    expect((await failure(data.text("ab\n", { context: 1, targets: "all" as never }))).message).toMatch(/"every"/);
+  });
+
   it("reads files and says which one is missing", async () => {
     const path = await file("words.txt", Buffer.from("to be or not to be, that is the question"));
     expect((await data.text(path, { context: 2 })).length).toBe(40);

@@ -2,20 +2,11 @@
  * Errors: typed, named after the call, with shapes and a way out; validation of what JavaScript lets through.
  */
 
-import { arange, compile, concatenate, ones, RaphsonError, scalar, type Tensor, tensor, zeros } from "raphson";
+import { arange, compile, concatenate, ones, scalar, type Tensor, tensor, zeros } from "raphson";
 import { describe, expect, it } from "vitest";
 import { translateError } from "../src/errors";
 import { native } from "../src/native";
-
-function thrown(run: () => unknown): RaphsonError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof RaphsonError) return error;
-    throw error;
-  }
-  throw new Error("nothing thrown");
-}
+import { thrown } from "./thrown";
 
 describe("the addon's errors", () => {
   it("come with code, op, shapes and dtypes", () => {

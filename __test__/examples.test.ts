@@ -70,13 +70,9 @@ describe("digits", () => {
   });
 
   it("refuses unknown options and values, with the usage", async () => {
-    for (const wrong of [
-      ["--lr", "1"],
-      ["--rule", "guess"],
-      ["--epochs", "0"],
-      ["--alpha", "-1"],
-    ]) {
-      const { code, err } = await run("examples/digits.ts", ...wrong);
+    const mistakes = ["--lr 1", "--rule guess", "--epochs 0", "--alpha -1", "--device gpu", "--device cuda:99"];
+    const outcomes = mistakes.map((wrong) => run("examples/digits.ts", ...wrong.split(" ")));
+    for (const { code, err } of await Promise.all(outcomes)) {
       expect(code).toBe(2);
       expect(err).toContain("Usage:");
     }
@@ -89,6 +85,14 @@ describe("the others", () => {
     const { heldLoss } = lastJson(outcome);
     expect(heldLoss).toBeLessThan(3.6);
     expect(outcome.out).toMatch(/held-out loss \d/);
+  });
+
+  it("gpt learns the sentences that it makes up", async () => {
+    const small = "--steps 30 --layers 2 --heads 2 --width 32 --context 16 --samples 1 --length 20 --json".split(" ");
+    const outcome = await run("examples/gpt.ts", ...small);
+    const { heldLoss, steps } = lastJson(outcome);
+    expect(steps).toBe(30);
+    expect(heldLoss).toBeLessThan(3.2); // guessing evenly: 3.37
   });
 
   it("rosenbrock compares rules and draws their paths", async () => {

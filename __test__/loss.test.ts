@@ -109,3 +109,56 @@ describe("mse and bce", () => {
     expect(() => loss.mse(tensor([1, 2]), tensor([[1], [2]]))).toThrow(/must not broadcast/);
   });
 });
+
+describe("the other losses", () => {
+  const x = tensor([0, 1, 3]);
+  const y = tensor([0, 2, 0]);
+  const mask = tensor([true, true, false]);
+
+  it("count only what the mask leaves, and mean over it", () => {
+    for (const of of [loss.mse, loss.l1, loss.huber, loss.smoothL1, loss.poissonNll, loss.hinge]) {
+      const each = of(x, y, { reduction: "none" });
+      const [a, b] = each.dataSync();
+      expect(of(x, y, { mask }).item(), of.name).toBeCloseTo(((a ?? 0) + (b ?? 0)) / 2, 6);
+      expect(of(x, y, { mask, reduction: "none" }).at(2).item()).toBe(0);
+      expect(() => of(x, y, { mask: mask.slice(0, 2) })).toThrow(/mask/);
+      expect(() => of(x, y.unsqueeze(0))).toThrow(RaphsonError);
+      expect(() => of(x, y, { reduction: "all" as never })).toThrow(/"mean", "sum" or "none"/);
+    }
+  });
+
+  it("nll of logSoftmax is crossEntropy", () => {
+    const weights = { classWeights: tensor([1, 2, 3]), ignore: 9 };
+    expect(loss.nll(logits.logSoftmax(), [0, 2], weights).item()).toBeCloseTo(
+      loss.crossEntropy(logits, [0, 2], weights).item(),
+      6,
+    );
+    expect(() => loss.nll(logits, [0, 3])).toThrow(/label 3 at position 1/);
+    expect(() => loss.crossEntropy(logits, [0, 2], { classWeights: tensor([1, 2]) })).toThrow(/classWeights/);
+    expect(loss.crossEntropy(logits, [9, 9], weights).item()).toBe(0);
+  });
+
+  it("kl is 0 for equal distributions, and 0 log 0 is 0", () => {
+    const t = tensor([[0, 0.5, 0.5]]);
+    expect(loss.kl(logits.logSoftmax(), logits.softmax()).item()).toBeCloseTo(0, 6);
+    expect(loss.kl(tensor([[-9, Math.log(0.5), Math.log(0.5)]]), t).item()).toBeCloseTo(0, 6);
+    const g = grad((target: Tensor) => loss.kl(logits.slice(0, 1), target))(t);
+    expect([...g.dataSync()].every(Number.isFinite)).toBe(true);
+  });
+
+  it("cosineEmbedding and tripletMargin know near from far", () => {
+    const [a, b] = [tensor([[1, 0]]), tensor([[0, 1]])];
+    expect(loss.cosineEmbedding(a, a, [1]).item()).toBeCloseTo(0, 5);
+    expect(loss.cosineEmbedding(a, b, [1]).item()).toBeCloseTo(1, 5);
+    expect(loss.cosineEmbedding(a, b, [-1]).item()).toBeCloseTo(0, 5);
+    expect(() => loss.cosineEmbedding(a, b, [0])).toThrow(/neither 1 nor −1/);
+    expect(() => loss.cosineEmbedding(a, b, [1], { margin: 2 })).toThrow(RaphsonError);
+    expect(loss.tripletMargin(a, a, b).item()).toBeCloseTo(0, 5);
+    expect(loss.tripletMargin(a, b, a).item()).toBeCloseTo(1 + Math.SQRT2, 4);
+  });
+
+  it("refuse bad bends", () => {
+    expect(() => loss.huber(x, y, { delta: 0 })).toThrow(/delta/);
+    expect(() => loss.smoothL1(x, y, { beta: -1 })).toThrow(/beta/);
+  });
+});

@@ -1,13 +1,11 @@
 /**
- * Learns to read digits, with no learning rate to choose: a perceptron 784-256-10 on digits that this example draws
+ * Learns to read digits, with no learning rate to choose: a perceptron 784-256-10 (`--hidden`) on digits that this example draws
  * itself, or on MNIST-style files (`--data DIR`). Prints a summary and writes a picture of loss and α.
  */
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { ALPHA_RULES, data, loss, metrics, newton, nn, optim, type Run, train } from "../src";
-import { choiceOf, countOf, numberOf, runExample, UsageError } from "./arguments";
-import { drawDigits } from "./drawnDigits";
+import { ALPHA_RULES, loss, metrics, newton, nn, optim, type Run, train } from "../src";
+import { alphaOf, choiceOf, countOf, runExample, useDevice } from "./arguments";
+import { makeDigits, readDigits } from "./digitFiles";
 import { writePicture } from "./picture";
 
 const USAGE = `Usage: npm run demo -- [options]
@@ -17,6 +15,8 @@ const USAGE = `Usage: npm run demo -- [options]
   --alpha A           the learning rate to start from (default: the rule's own)
   --epochs N          default 5
   --batch N           default 64
+  --hidden N          width of the hidden layer (default 256)
+  --device SPEC       auto, cpu, cuda, wgpu, cuda:1, … (default auto)
   --size N            digits to draw to learn from; a quarter as many are held out (default 4000)
   --seed N            default 0
   --out FILE          where the picture goes (default runs/digits.svg)
@@ -40,6 +40,8 @@ function readArguments() {
       epochs: { type: "string", default: "5" },
       batch: { type: "string", default: "64" },
       size: { type: "string", default: "4000" },
+      hidden: { type: "string", default: "256" },
+      device: { type: "string", default: "auto" },
       seed: { type: "string", default: "0" },
       out: { type: "string", default: "runs/digits.svg" },
       json: { type: "boolean", default: false },
@@ -50,36 +52,13 @@ function readArguments() {
     ...values,
     optimizer: choiceOf("optimizer", values.optimizer, ["sgd", "momentum", "adam", "adamw"]),
     rule: choiceOf("rule", values.rule, ALPHA_RULES),
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     epochs: countOf("epochs", values.epochs),
     batch: countOf("batch", values.batch),
     size: countOf("size", values.size, 10),
+    hidden: countOf("hidden", values.hidden),
     seed: countOf("seed", values.seed, 0),
   };
-}
-
-/** The IDX pair in the folder whose names begin with `part`. */
-function findPair(folder: string, part: string): { images: string; labels: string } | undefined {
-  const names = readdirSync(folder).sort();
-  const find = (kind: string) => names.find((name) => name.startsWith(part) && name.includes(kind));
-  const [images, labels] = [find("images"), find("labels")];
-  return images && labels ? { images: join(folder, images), labels: join(folder, labels) } : undefined;
-}
-
-/** Training and held-out digits from a folder: both pairs of files, or the first 80 % and the last 20 % of the only one. */
-async function readDigits(folder: string) {
-  const [fitted, test] = [findPair(folder, "train"), findPair(folder, "t10k") ?? findPair(folder, "test")];
-  if (fitted && test) return [await data.idx(fitted), await data.idx(test)] as const;
-  const only = fitted ?? test ?? findPair(folder, "");
-  if (only === undefined) throw new UsageError(`${folder} has no files whose names contain "images" and "labels"`);
-  return (await data.idx(only)).split(0.8, { shuffle: false });
-}
-
-function makeDigits(size: number, seed: number) {
-  const held = Math.ceil(size / 4);
-  const drawn = ({ images, labels }: ReturnType<typeof drawDigits>) =>
-    data.arrays({ images: { data: images, shape: [labels.length, 28, 28] }, labels });
-  return [drawn(drawDigits(size, 2 * seed + 1)), drawn(drawDigits(held, 2 * seed + 2))] as const;
 }
 
 function draw(run: Run, path: string): string {
@@ -98,11 +77,12 @@ function draw(run: Run, path: string): string {
 async function main(): Promise<void> {
   const options = readArguments();
   if (options.help) return console.log(USAGE);
-  const { seed, rule, alpha } = options;
+  const { seed, rule, alpha, hidden } = options;
+  const device = useDevice("device", options.device);
   const [fit, held] = options.data === undefined ? makeDigits(options.size, seed) : await readDigits(options.data);
   console.log(`${fit.size} digits to learn from, ${held.size} held out`);
 
-  const model = nn.sequential(nn.flatten(), nn.linear(784, 256), nn.relu(), nn.linear(256, 10));
+  const model = nn.sequential(nn.flatten(), nn.linear(784, hidden), nn.relu(), nn.linear(hidden, 10));
   const run = await train({
     model,
     loss: ({ images, labels }, model) => loss.crossEntropy(model(images), labels),
@@ -130,7 +110,9 @@ async function main(): Promise<void> {
       rejected: run.rejected,
       rule: run.rule,
       optimizer: run.optimizer,
+      device: device.spec,
       batch: options.batch,
+      hidden,
       seed,
     }),
   );

@@ -1,9 +1,9 @@
 /**
  * The rules on Rosenbrock's valley f(x, y) = (1 − x)² + 100 (y − x²)², two parameters and no noise: prints how far each
- * rule gets, and draws its path.
+ * rule gets, and draws its path. Always on the CPU: it is about f64, and two numbers are nothing for a GPU.
  */
 import { parseArgs } from "node:util";
-import { ALPHA_RULES, newton, optim, scalar, type Tensor, trainingStep } from "../src";
+import { ALPHA_RULES, newton, optim, scalar, setDevice, type Tensor, trainingStep } from "../src";
 import { choiceOf, countOf, numberOf, runExample } from "./arguments";
 import { type Line, writePicture } from "./picture";
 
@@ -79,6 +79,7 @@ async function main(): Promise<void> {
   const alpha = numberOf("alpha", values.alpha, Number.MIN_VALUE);
   const rules = values.rules.split(",").map((rule) => choiceOf("rules", rule.trim(), ALPHA_RULES));
 
+  setDevice("cpu");
   const results = [];
   for (const rule of rules) {
     const result = await descend(rule, steps, gamma, alpha);

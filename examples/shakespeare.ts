@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { data, fromTypedArray, loss, newton, nn, optim, tidy, train } from "../src";
-import { countOf, numberOf, runExample } from "./arguments";
+import { alphaOf, countOf, runExample, useDevice } from "./arguments";
 import { uniformFrom } from "./drawnDigits";
 import { SONNETS } from "./sonnets";
 
@@ -14,6 +14,7 @@ const USAGE = `Usage: npx ts-node --transpile-only examples/shakespeare.ts [opti
   --batch N           default 128
   --hidden N          width of the hidden layer (default 256)
   --alpha A           the learning rate to start from (default: the rule's own)
+  --device SPEC       auto, cpu, cuda, wgpu, cuda:1, … (default auto)
   --length N          characters to write at the end (default 300)
   --seed N            default 0
   --json              the last line is one JSON object
@@ -30,6 +31,7 @@ function readArguments() {
       batch: { type: "string", default: "128" },
       hidden: { type: "string", default: "256" },
       alpha: { type: "string" },
+      device: { type: "string", default: "auto" },
       length: { type: "string", default: "300" },
       seed: { type: "string", default: "0" },
       json: { type: "boolean", default: false },
@@ -41,7 +43,7 @@ function readArguments() {
     steps: countOf("steps", values.steps),
     batch: countOf("batch", values.batch),
     hidden: countOf("hidden", values.hidden),
-    alpha: values.alpha === undefined ? undefined : numberOf("alpha", values.alpha, Number.MIN_VALUE, 1e6),
+    alpha: alphaOf(values.alpha),
     length: countOf("length", values.length, 0),
     seed: countOf("seed", values.seed, 0),
   };
@@ -87,6 +89,7 @@ async function main(): Promise<void> {
   const options = readArguments();
   if (options.help) return console.log(USAGE);
   const { seed, alpha } = options;
+  useDevice("device", options.device);
   const text = await data.text(options.data ?? SONNETS, { context: CONTEXT });
   console.log(`${text.length} characters, ${text.vocabulary.length} different ones`);
 

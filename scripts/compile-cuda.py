@@ -18,7 +18,7 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parent.parent / "crates/device/src/cuda/kernels"
 # File, and the oldest compute capability that its kernels run on.
-SOURCES = [("dot.cu", 75), ("dot_tensor.cu", 80)]
+SOURCES = [("dot.cu", 70), ("dot_tensor.cu", 80)]
 # The oldest PTX that has what the kernels use (asynchronous copies, TF32): CUDA 11.0, so every later driver loads it.
 VERSION = "7.0"
 # Capabilities that ptxas must accept.
@@ -133,4 +133,4 @@ def check_drift():
 
 
 if __name__ == "__main__":
-    {(): write, ("--check",): check_drift}[tuple(sys.argv[1:])]()
+    {(): write, ("--check",): check_drift, ("--version",): lambda: print(wheel_file("cuda_nvrtc/lib/libnvrtc.so.12"))}[tuple(sys.argv[1:])]()

@@ -7,11 +7,12 @@ import { type DType, dtypeCode } from "./dtype";
 import { argumentError } from "./errors";
 import { native } from "./native";
 import { withValues } from "./nn/context";
-import { type AnyTensor, fromHandle, type Shape } from "./tensor";
+import type { ParameterLike } from "./nn/moduleLike";
+import { type AnyTensor, fromHandle, type Shape, type Tensor } from "./tensor";
 import { tidy, untracked } from "./tidy";
 import { isTracing, traced } from "./trace";
 import { moduleValues } from "./transforms";
-import { type Flat, flatten } from "./tree";
+import { type Flat, flatten, statesIn } from "./tree";
 
 /** Options of `compile`. */
 export interface CompileOptions {
@@ -55,7 +56,7 @@ const backstop = new FinalizationRegistry<Map<string, Entry>>(clear);
 
 /**
  * A function that does the same as `f`, as one program for each signature: dtypes and shapes of the tensors in its
- * arguments (trees of them; modules count by their parameters) and the values of everything else. `f` itself runs
+ * arguments (trees of them; modules count by their parameters and states) and the values of everything else. `f` itself runs
  * once per signature, so it must not have side effects, and must not read tensors. Tensors that it captures are
  * constants of the program, as they were when it was traced: pass what changes as an argument.
  *
@@ -145,21 +146,24 @@ function trace<A extends readonly unknown[], R>(
   return untracked(() =>
     tidy(() =>
       traced(() => {
-        const inputs = args.map((flat) =>
-          flat.tensors.map((t): AnyTensor => {
-            const handle = native.input(dtypeCode(t.dtype, "compile"), [...t.shape]);
-            return fromHandle(handle, t.dtype, t.shape);
-          }),
-        );
+        const inputs = args.map((flat) => flat.tensors.map(placeholder));
+        const states = statesOf(args);
+        const stateInputs = states.map((state) => placeholder(state.value));
         const replaced = args.map((flat, i) => flat.rebuild(inputs[i] ?? [], "themselves"));
-        const values = new Map(args.flatMap((flat, i) => [...moduleValues(flat, inputs[i] ?? [])]));
+        const values = new Map([
+          ...args.flatMap((flat, i) => [...moduleValues(flat, inputs[i] ?? [])]),
+          ...states.map((state, i) => [state, stateInputs[i] as Tensor] as const),
+        ]);
         const returned: unknown = withValues(values, {}, () => f(...(replaced as readonly unknown[] as A)));
         if (returned instanceof Promise) throw argumentError("compile", "the function must not be async");
         const result = flatten(returned, "compile");
         // every output is a value of its own, also where the function hands back an argument or the same tensor twice
         const outputs = result.tensors.map((t) => fromHandle(native.alias(t.handle), t.dtype, t.shape));
         const donate = args.flatMap((flat, i) => flat.tensors.map(() => donated.has(i)));
-        const program = native.compileProgram(inputs.flat().map(handleOf), outputs.map(handleOf), donate);
+        const program = native.compileProgram([...inputs.flat(), ...stateInputs].map(handleOf), outputs.map(handleOf), [
+          ...donate,
+          ...states.map(() => false),
+        ]);
         // kinds only: tensors in what a scope returns would outlive it
         const kinds = outputs.map(({ dtype, shape }) => ({ dtype, shape }));
         return { program, kinds, rebuild: (tensors: readonly AnyTensor[]) => result.rebuild(tensors, "records") };
@@ -168,8 +172,18 @@ function trace<A extends readonly unknown[], R>(
   );
 }
 
+function placeholder({ dtype, shape }: AnyTensor): AnyTensor {
+  return fromHandle(native.input(dtypeCode(dtype, "compile"), [...shape]), dtype, shape);
+}
+
+/** The states of the modules among the arguments, each once: read anew at every call, like the parameters. */
+function statesOf(args: readonly Flat[]): ParameterLike[] {
+  return [...new Set(args.flatMap(statesIn))];
+}
+
 function run(entry: Entry, args: readonly Flat[], donated: ReadonlySet<number>): unknown {
-  const inputs = args.flatMap((flat) => flat.tensors.map(handleOf));
+  const states = statesOf(args).map((state) => state.value);
+  const inputs = [...args.flatMap((flat) => flat.tensors), ...states].map(handleOf);
   const handles = native.runProgram(entry.program, inputs);
   args.forEach((flat, i) => {
     if (donated.has(i)) for (const t of flat.tensors) giveUp(t);

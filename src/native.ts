@@ -14,6 +14,8 @@ export type { AlphaSpec } from "../native/index.cjs";
 
 const NAMES = [
   "deviceInfo",
+  "setDevice",
+  "probeDevices",
   "stats",
   "synchronize",
   "upload",
@@ -38,7 +40,9 @@ const NAMES = [
   "concatenate",
   "reduce",
   "argmax",
+  "argsort",
   "dot",
+  "conv",
   "gather",
   "scatterAdd",
   "stopGradient",
@@ -55,6 +59,7 @@ const NAMES = [
   "runProgram",
   "programStats",
   "disposeProgram",
+  "directionOptions",
   "directionInit",
   "directionApply",
   "alphaDefaults",
@@ -68,6 +73,7 @@ const NAMES = [
   "saveSafetensors",
   "loadSafetensors",
   "panicForTest",
+  "loseDeviceForTest",
 ] as const satisfies readonly (keyof typeof Addon)[];
 
 /** The addon's functions. */

@@ -128,18 +128,12 @@ export class RandomGenerator {
   }
 
   /**
-   * The numbers 0 … n − 1 in random order. Counts comparisons of all pairs, so time grows with n²: for orders of
-   * thousands of things use `hostRandom(seed).permutation(n)`.
+   * The numbers 0 … n − 1 in random order: the order of n random words. Of two equal words (likely from some 10⁵ on) the
+   * first stays first.
    */
   permutation(n: number): Tensor<"i32"> {
     const size = count("permutation", "n", n);
-    const index = arange(0, size, 1, { dtype: "i32" });
-    const bits = this.bits([size]);
-    const [mine, other] = [bits.unsqueeze(1), bits.unsqueeze(0)];
-    // rank of i: how many j come before it, equal bits in order of j
-    const tie = mine.equal(other).and(index.unsqueeze(0).less(index.unsqueeze(1)));
-    const rank = other.less(mine).or(tie).cast("i32").sum(1);
-    return index.scatterAdd(rank, size);
+    return this.bits([size]).argsort(0);
   }
 
   /** `n` generators independent of each other and of this one. */

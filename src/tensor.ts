@@ -1,6 +1,6 @@
 /**
  * The tensor: a handle on a value that the addon computes when it is read. The elementwise methods come from the
- * generated base class; what needs more than a line of TypeScript lives in `tensor/`, one subject a file.
+ * generated base class, the composed ones from `tensor/methods`; what needs more than a line of TypeScript lives in `tensor/`, one subject a file.
  */
 
 import {
@@ -14,11 +14,11 @@ import {
   view,
 } from "./dtype";
 import { disposedError, dtypeError, shapeError } from "./errors";
-import { ElementwiseMethods } from "./generated/ops";
 import { type Handle, native } from "./native";
 import * as composed from "./tensor/composed";
 import * as indexing from "./tensor/indexing";
 import * as linear from "./tensor/linear";
+import { ComposedMethods } from "./tensor/methods";
 import * as movement from "./tensor/movement";
 import { formatTensor } from "./tensor/print";
 import * as reduction from "./tensor/reduction";
@@ -68,7 +68,7 @@ export interface VarianceOptions extends ReduceOptions {
  * console.log(String(x));
  * ```
  */
-export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
+export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
   #handle: Handle;
   #shape: Shape | undefined;
   #dtype: D | undefined;
@@ -349,7 +349,7 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
     return reduction.variance(this, axis, options);
   }
 
-  /** The standard deviation along `axis`: the square root of `variance`. */
+  /** The standard deviation along `axis`: the square root of `variance`; its derivative is 0 where that is 0. */
   std<F extends FloatDType>(this: Tensor<F>, axis?: Axes, options?: VarianceOptions): Tensor<F> {
     return reduction.std(this, axis, options);
   }
@@ -379,7 +379,10 @@ export class Tensor<D extends DType = "f32"> extends ElementwiseMethods<D> {
     return reduction.logsumexp(this, axis, options);
   }
 
-  /** The p-norm along `axis`: 1, 2 (unless given) or Infinity. */
+  /**
+   * The p-norm along `axis`, (Σ|x|ᵖ)^(1/p) for any p: 2 unless given, ±Infinity for the greatest and the least size, 0 for the number
+   * of elements other than 0. Where all elements are 0 its derivative is 0 for p ≥ 1.
+   */
   norm<F extends FloatDType>(
     this: Tensor<F>,
     axis?: Axes,

@@ -117,8 +117,10 @@ export function dispose(...trees: ReadonlyTensors[]): void {
   if (handles.length > 0) disposeHandles(handles);
 }
 
-/** What the session holds: live tensors and bytes, pooled bytes, cached programs and how often they were found, runs. */
+/** What the session holds, and where: live tensors and bytes, pooled bytes, cached programs and how often they were found, runs. */
 export interface Stats {
+  /** The device, as `deviceInfo().spec` has it. */
+  readonly device: string;
   readonly tensors: number;
   readonly liveBytes: number;
   readonly pooledBytes: number;

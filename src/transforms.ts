@@ -3,13 +3,14 @@
  * on trees of tensors, and nest. The derivatives themselves are the addon's; compiled functions stand in `compile`.
  */
 
-import { type DType, isFloat } from "./dtype";
+import { scalarDType } from "./device";
+import { type DType, type FloatDType, isFloat } from "./dtype";
 import { argumentError, derivativeError, shapeError } from "./errors";
 import { native } from "./native";
 import { withValues } from "./nn/context";
 import type { ParameterLike } from "./nn/moduleLike";
 import { type AnyTensor, fromHandle, isTensor, type Tensor } from "./tensor";
-import { onesLike } from "./tensor/creation";
+import { full, onesLike } from "./tensor/creation";
 import { showShape } from "./tensor/validate";
 import { tidy } from "./tidy";
 import { traced } from "./trace";
@@ -223,8 +224,9 @@ export function secondDerivativeAlong<T, Rest extends readonly unknown[], V exte
   const direction = matching(op, "the direction", flatten(v, op), primal);
   return tidy(() =>
     traced(() => {
-      const alpha = fromHandle<"f64">(native.alias(fromHandle(native.constant(0, F64, []), "f64").handle), "f64", []);
-      const one = fromHandle(native.constant(1, F64, []), "f64", []);
+      const number = (value: number) => full([], value, { dtype: scalarDType() });
+      const alpha = fromHandle<FloatDType>(native.alias(number(0).handle));
+      const one = number(1);
       // x + α·v, with α in each leaf's own dtype
       const inputs = primal.tensors.map((leaf, i) => {
         const along = direction[i] as Tensor<"f64">;
@@ -241,9 +243,6 @@ export function secondDerivativeAlong<T, Rest extends readonly unknown[], V exte
     }),
   );
 }
-
-/** The addon's number of f64. */
-const F64 = 1;
 
 /** What is differentiated with respect to, and which argument it is. */
 interface Primal extends Flat {
@@ -299,8 +298,8 @@ function callWith(
 /** The tensors that belong to the parameters of the modules in a tree. */
 export function moduleValues(flat: Flat, tensors: readonly AnyTensor[]): Map<ParameterLike, Tensor> {
   const values = new Map<ParameterLike, Tensor>();
-  for (const { module, first } of flat.modules) {
-    module.namedParameters().forEach(([, parameter], i) => {
+  for (const { parameters, first } of flat.modules) {
+    parameters.forEach((parameter, i) => {
       values.set(parameter, tensors[first + i] as Tensor);
     });
   }

@@ -5,7 +5,7 @@
 
 import { argumentError } from "./errors";
 import type { Parameters } from "./nn/module";
-import { isModule, type ModuleLike } from "./nn/moduleLike";
+import { isModule, type ModuleLike, type ParameterLike } from "./nn/moduleLike";
 import { type AnyTensor, Tensor } from "./tensor";
 
 /** Anything that may hold tensors for `dispose` and its like. */
@@ -29,12 +29,8 @@ export interface Flat {
   readonly tensors: readonly AnyTensor[];
   /** Where each tensor stands, as text for messages: `.layers[0].weight`. */
   readonly paths: readonly string[];
-  /** The modules met, in order: their parameters are among `tensors`, in the order of `namedParameters()`. */
-  readonly modules: readonly {
-    readonly module: ModuleLike;
-    readonly first: number;
-    readonly names: readonly string[];
-  }[];
+  /** The modules met, in order. */
+  readonly modules: readonly ModuleNode[];
   /** The leaves that are neither tensor nor container. */
   readonly statics: readonly { readonly path: string; readonly value: unknown }[];
   /** The structure without the leaves, for comparing. */
@@ -43,9 +39,17 @@ export interface Flat {
   rebuild(tensors: readonly AnyTensor[], modules: "records" | "themselves"): unknown;
 }
 
+/** A module in a tree: its parameters are among the tensors, from `first` on; those met before are left out. */
+export interface ModuleNode {
+  readonly module: ModuleLike;
+  readonly first: number;
+  readonly names: readonly string[];
+  readonly parameters: readonly ParameterLike[];
+}
+
 type Node =
   | { readonly kind: "tensor"; readonly index: number }
-  | { readonly kind: "module"; readonly module: ModuleLike; readonly first: number; readonly names: readonly string[] }
+  | ({ readonly kind: "module" } & ModuleNode)
   | { readonly kind: "array"; readonly items: readonly Node[] }
   | { readonly kind: "object"; readonly entries: readonly (readonly [string, Node])[] }
   | { readonly kind: "static"; readonly value: unknown };
@@ -54,7 +58,8 @@ type Node =
 export function flatten(tree: unknown, op: string): Flat {
   const tensors: AnyTensor[] = [];
   const paths: string[] = [];
-  const modules: { module: ModuleLike; first: number; names: string[] }[] = [];
+  const modules: ModuleNode[] = [];
+  const met = new Set<ParameterLike>();
   const statics: { path: string; value: unknown }[] = [];
   const shape: string[] = [];
   const above = new Set<unknown>();
@@ -66,9 +71,11 @@ export function flatten(tree: unknown, op: string): Flat {
       return { kind: "tensor", index: tensors.push(value) - 1 };
     }
     if (isModule(value)) {
-      const named = value.namedParameters();
-      const node = { module: value, first: tensors.length, names: named.map(([name]) => name) };
+      const named = value.namedParameters().filter(([, parameter]) => !met.has(parameter));
+      const [names, parameters] = [named.map(([name]) => name), named.map(([, parameter]) => parameter)];
+      const node = { module: value, first: tensors.length, names, parameters };
       for (const [name, parameter] of named) {
+        met.add(parameter);
         tensors.push(parameter.value);
         paths.push(`${path}.${name}`);
       }
@@ -132,6 +139,11 @@ function build(node: Node, leaves: readonly AnyTensor[], modules: "records" | "t
   }
 }
 
+/** The states of the modules in a tree, each once. */
+export function statesIn({ modules }: Flat): ParameterLike[] {
+  return [...new Set(modules.flatMap(({ module }) => module.namedStates().map(([, state]) => state)))];
+}
+
 /** The tensors in a tree, in order, without taking it apart; modules contribute the parameters that exist already. */
 export function tensorsIn(tree: unknown): AnyTensor[] {
   const found: AnyTensor[] = [];
@@ -144,7 +156,7 @@ export function tensorsIn(tree: unknown): AnyTensor[] {
     if ((typeof value !== "object" && typeof value !== "function") || value === null || seen.has(value)) return;
     seen.add(value);
     if (isModule(value)) {
-      for (const [, parameter] of value.namedParameters()) {
+      for (const [, parameter] of [...value.namedParameters(), ...value.namedStates()]) {
         const tensor = parameter.current;
         if (tensor !== undefined) found.push(tensor);
       }

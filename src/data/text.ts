@@ -9,7 +9,10 @@ import type { Tensor } from "../tensor";
 import { type Column, windowColumn } from "./columns";
 import { Dataset } from "./dataset";
 
-/** `inputs` [batch, context]: the characters before; `targets` [batch]: the one that follows; both as places in the vocabulary. */
+/**
+ * `inputs` [batch, context]: the characters before; `targets` [batch]: the one that follows, or [batch, context]: the one that
+ * follows each; all as places in the vocabulary.
+ */
 export type TextBatch = { readonly inputs: Tensor<"i32">; readonly targets: Tensor<"i32"> };
 
 /** A text, cut into windows. */
@@ -34,6 +37,8 @@ export interface TextOptions {
   readonly context: number;
   /** The part of the text, from its end, that is held out; 0.1 if not given. */
   readonly held?: number;
+  /** Targets for the character after the window (`last`), or after each of its characters; `last` if not given. */
+  readonly targets?: "last" | "every";
 }
 
 /** A file's content where `source` names a file, `source` itself otherwise. */
@@ -50,13 +55,19 @@ async function contentOf(source: string | URL): Promise<string> {
 }
 
 /** The windows of `sequence[first, stop)`. */
-function windows(sequence: Int32Array, first: number, stop: number, context: number): Dataset<TextBatch> {
+function windows(
+  sequence: Int32Array,
+  first: number,
+  stop: number,
+  context: number,
+  targets: "last" | "every",
+): Dataset<TextBatch> {
   const size = stop - first - context;
-  const targets = windowColumn(sequence, first + context, size, 1);
+  const last = { ...windowColumn(sequence, first + context, size, 1), shape: [] };
   return new Dataset(
     new Map<string, Column>([
       ["inputs", windowColumn(sequence, first, size, context)],
-      ["targets", { ...targets, shape: [] }],
+      ["targets", targets === "last" ? last : windowColumn(sequence, first + 1, size, context)],
     ]),
   );
 }
@@ -73,9 +84,12 @@ function windows(sequence: Int32Array, first: number, stop: number, context: num
  * ```
  */
 export async function text(source: string | URL, options: TextOptions): Promise<TextData> {
-  const { context, held = 0.1 } = options;
+  const { context, held = 0.1, targets = "last" } = options;
   if (!(Number.isSafeInteger(context) && context >= 1)) {
     throw argumentError("data.text", `context must be a whole number of at least 1, not ${context}`);
+  }
+  if (targets !== "last" && targets !== "every") {
+    throw argumentError("data.text", `targets is "last" or "every", not ${JSON.stringify(targets)}`);
   }
   if (!(held > 0 && held < 1)) throw argumentError("data.text", `held must lie between 0 and 1, not ${held}`);
 
@@ -101,8 +115,8 @@ export async function text(source: string | URL, options: TextOptions): Promise<
     vocabulary,
     context,
     length: characters.length,
-    train: windows(sequence, 0, cut, context),
-    held: windows(sequence, cut, characters.length, context),
+    train: windows(sequence, 0, cut, context, targets),
+    held: windows(sequence, cut, characters.length, context, targets),
     encode,
     decode: (numbers) => Array.from(numbers, (number) => vocabulary[number] ?? "\ufffd").join(""),
   };

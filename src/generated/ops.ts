@@ -56,6 +56,13 @@ export const ROW = {
   shiftRight: 46,
   select: 47,
   threefry: 48,
+  atan: 49,
+  asin: 50,
+  acos: 51,
+  asinh: 52,
+  cbrt: 53,
+  erfc: 54,
+  atan2: 55,
 } as const;
 
 /** The elementwise methods of a tensor. Operands broadcast as in numpy and have one dtype; numbers take it on. */
@@ -296,5 +303,40 @@ export abstract class ElementwiseMethods<D extends DType> {
   /** x shifted right by y modulo the bits of the dtype; i32 and i64 keep their sign. */
   shiftRight(this: Tensor<IntegerDType>, other: Operand<D>): Tensor<D> {
     return this.row2<D>(ROW.shiftRight, "shiftRight", other);
+  }
+
+  /** The angle of (−π/2, π/2) whose tangent is x. */
+  atan(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.atan);
+  }
+
+  /** The angle of [−π/2, π/2] whose sine is x; NaN outside [−1, 1], an infinite derivative at ±1. */
+  asin(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.asin);
+  }
+
+  /** The angle of [0, π] whose cosine is x; NaN outside [−1, 1], an infinite derivative at ±1. */
+  acos(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.acos);
+  }
+
+  /** The number whose hyperbolic sine is x. */
+  asinh(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.asinh);
+  }
+
+  /** The cube root, negative below 0; an infinite derivative at 0. */
+  cbrt(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.cbrt);
+  }
+
+  /** 1 − erf(x), exact for great x. */
+  erfc(this: Tensor<FloatDType>): Tensor<D> {
+    return this.row1<D>(ROW.erfc);
+  }
+
+  /** The angle of (−π, π] of the point with this height, and the other tensor as its width; at the origin it and its derivatives are 0. */
+  atan2(this: Tensor<FloatDType>, other: Operand<D>): Tensor<D> {
+    return this.row2<D>(ROW.atan2, "atan2", other);
   }
 }

@@ -1,4 +1,5 @@
 /** `newton`, its rules, and the compiled training step. */
+export type { Clip } from "./gradients";
 export type { AlphaRuleName, NewtonOptimizer, NewtonOptions } from "./newton";
 export { ALPHA_RULES, newton } from "./newton";
 export type { AlphaMeasures, AlphaProposal, AlphaRule, AlphaRuleDefinition, Measure } from "./rule";

@@ -1,16 +1,17 @@
 /**
  * The parameters that a step changes, wherever they live: in modules (whose stored values are replaced) or loose in a
- * tree (where the step keeps copies of its own).
+ * tree (where the step keeps copies of its own); and the states of the modules, which its forward passes move.
  */
 import { dtypeError } from "../errors";
 import type { Handle } from "../native";
-import { withValues } from "../nn/context";
+import { type Updates, withValues } from "../nn/context";
 import { Parameter } from "../nn/module";
 import type { ParameterLike } from "../nn/moduleLike";
+import { State } from "../nn/state";
 import { fromKey } from "../random";
 import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { untracked } from "../tidy";
-import { type Flat, flatten } from "../tree";
+import { type Flat, flatten, statesIn } from "../tree";
 import { ownCopy } from "./state";
 
 /** The parameters of a tree, in a fixed order. */
@@ -18,6 +19,7 @@ export class ParameterValues {
   readonly #flat: Flat;
   /** For each place in the order: the module's parameter, or our own tensor. */
   readonly #places: (Parameter | AnyTensor)[];
+  readonly #states: readonly State[];
 
   constructor(tree: unknown) {
     this.#flat = untracked(() => flatten(tree, "trainingStep"));
@@ -31,14 +33,20 @@ export class ParameterValues {
       );
     });
     const inModules = new Map<number, Parameter>();
-    for (const { module, first } of this.#flat.modules) {
-      module.namedParameters().forEach(([, parameter], offset) => {
+    for (const { parameters, first } of this.#flat.modules) {
+      parameters.forEach((parameter, offset) => {
         if (parameter instanceof Parameter) inModules.set(first + offset, parameter);
       });
     }
     this.#places = this.#flat.tensors.map(
       (tensor, index) => inModules.get(index) ?? untracked(() => fromHandle(ownCopy(tensor))),
     );
+    this.#states = statesIn(this.#flat).filter((state) => state instanceof State);
+  }
+
+  /** Where each parameter stands: names and positions joined by dots, without a leading one. */
+  get paths(): readonly string[] {
+    return this.#flat.paths.map((path) => path.replace(/^\./, ""));
   }
 
   /** The current values. */
@@ -62,17 +70,41 @@ export class ParameterValues {
     });
   }
 
+  /** The current values of the states. */
+  states(): Tensor[] {
+    return this.#states.map((state) => state.value);
+  }
+
+  /** Puts new values of the states in place and frees the old ones. */
+  replaceStates(handles: readonly Handle[]): void {
+    this.#states.forEach((state, index) => {
+      const old = state.current;
+      state.set(untracked(() => fromHandle(handles[index] ?? 0, "f32", state.shape)));
+      old?.dispose();
+    });
+  }
+
   /**
-   * Calls `use` with a tree of the given values; modules have them in place meanwhile. With a key, modules are in
-   * training mode and draw from it.
+   * Calls `use` with a tree of the given values; modules have them and the given states in place meanwhile. With a key,
+   * modules are in training mode and draw from it. Gives the states as the call leaves them beside its result.
    */
-  bound<R>(values: readonly AnyTensor[], key: Tensor<"u32"> | undefined, use: (tree: unknown) => R): R {
+  bound<R>(
+    values: readonly AnyTensor[],
+    states: readonly AnyTensor[],
+    key: Tensor<"u32"> | undefined,
+    use: (tree: unknown) => R,
+  ): { readonly result: R; readonly states: AnyTensor[] } {
     const given = new Map<ParameterLike, Tensor>();
+    this.#states.forEach((state, index) => {
+      given.set(state, states[index] as Tensor);
+    });
     this.#places.forEach((place, index) => {
       if (place instanceof Parameter) given.set(place, values[index] as Tensor);
     });
     const options = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
-    return withValues(given, options, () => use(this.#flat.rebuild(values, "themselves")));
+    const updates: Updates = new Map();
+    const result = withValues(given, options, () => use(this.#flat.rebuild(values, "themselves")), updates);
+    return { result, states: this.#states.map((state, index) => updates.get(state) ?? (states[index] as AnyTensor)) };
   }
 
   /** Frees the copies; what modules hold stays. */

@@ -1,4 +1,5 @@
 /** The numbers that a step reports, as the compiled program gives them and as users read them. */
+import { type FloatDType, view } from "../dtype";
 import type { Measure } from "./rule";
 
 /** What happened in one training step. NaN where the rule does not measure the number. */
@@ -25,9 +26,17 @@ export interface StepReport {
   readonly measured: Readonly<Partial<Record<Measure, number>>>;
 }
 
+/** Where the report says whether the step before was kept. */
+export const ACCEPTED = 7;
+
 /** The first eight numbers of a report are the addon's; those that `telemetry` names follow. */
-export function readReport(step: number, bytes: Uint8Array, telemetry: readonly Measure[]): StepReport {
-  const numbers = new Float64Array(bytes.slice().buffer);
+export function readReport(
+  step: number,
+  bytes: Uint8Array,
+  dtype: FloatDType,
+  telemetry: readonly Measure[],
+): StepReport {
+  const numbers = view(dtype, bytes);
   const at = (index: number) => numbers[index] ?? Number.NaN;
   return {
     step,
@@ -38,7 +47,7 @@ export function readReport(step: number, bytes: Uint8Array, telemetry: readonly 
     nextSlope: at(4),
     curvature: at(5),
     nextLoss: at(6),
-    accepted: at(7) !== 0,
+    accepted: at(ACCEPTED) !== 0,
     measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
   };
 }

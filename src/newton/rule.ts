@@ -2,6 +2,7 @@
  * α-rules written in TypeScript: what they may ask to be measured, and what they answer. They are traced into the
  * compiled step like the built-in ones.
  */
+import type { FloatDType } from "../dtype";
 import { argumentError } from "../errors";
 import type { Tensor } from "../tensor";
 
@@ -14,22 +15,23 @@ export const MEASURES = ["loss1", "slope1", "curvature", "lossMinus"] as const;
 /** The name of a measured number. */
 export type Measure = (typeof MEASURES)[number];
 
-type F64 = Tensor<"f64">;
+/** f64, or f32 on a device without f64. */
+type Scalar = Tensor<FloatDType>;
 
-/** What a rule is given; all are f64 scalars. */
+/** What a rule is given; all are scalars of one dtype: f64, or f32 on a device without f64 (wgpu). */
 export type AlphaMeasures<M extends Measure> = {
   /** α as the rule keeps it, schedule not included. */
-  readonly alpha: F64;
+  readonly alpha: Scalar;
   /** α as applied, schedule included: what the numbers were measured with. */
-  readonly applied: F64;
+  readonly applied: Scalar;
   /** φ(0) = L(θ). */
-  readonly loss0: F64;
+  readonly loss0: Scalar;
   /** −φ′(0) = ⟨∇L(θ), ω⟩. */
-  readonly slope0: F64;
-} & { readonly [Name in M]: F64 };
+  readonly slope0: Scalar;
+} & { readonly [Name in M]: Scalar };
 
-/** The next α itself, or slope and curvature for a Newton step α + γ · slope / curvature. f64 scalars. */
-export type AlphaProposal = { readonly alpha: F64 } | { readonly slope: F64; readonly curvature: F64 };
+/** The next α itself, or slope and curvature for a Newton step α + γ · slope / curvature. Scalars of the dtype of what was given. */
+export type AlphaProposal = { readonly alpha: Scalar } | { readonly slope: Scalar; readonly curvature: Scalar };
 
 /** What `defineAlphaRule` takes. `S` is the rule's own state, any tree of tensors. */
 export interface AlphaRuleDefinition<M extends Measure, S> {
@@ -46,7 +48,7 @@ export interface AlphaRule {
   readonly needs: readonly Measure[];
   init(): unknown;
   next(
-    measures: Readonly<Record<string, F64>>,
+    measures: Readonly<Record<string, Scalar>>,
     state: unknown,
   ): { readonly proposal: AlphaProposal; readonly state: unknown };
 }

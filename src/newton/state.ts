@@ -23,9 +23,13 @@ export const handlesOf = (tensors: readonly AnyTensor[]): Handle[] => tensors.ma
 const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
 
 /** The state before the first step. Call it inside `tidy`: what the optimizer made on the way is freed there. */
-export function initialState(newton: NewtonOptimizer, params: readonly AnyTensor[]): StepState {
+export function initialState(
+  newton: NewtonOptimizer,
+  params: readonly AnyTensor[],
+  paths: readonly string[],
+): StepState {
   const { optimizer, rule, spec } = newton;
-  const directionTree = flatten(optimizer.init(params), optimizer.name);
+  const directionTree = flatten(optimizer.init(params, paths), optimizer.name);
   const ownRuleTree = flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule");
   const ruleHandles = native.alphaInit(spec, handlesOf(params), handlesOf(directionTree.tensors));
   const ruleState = ruleHandles.map((handle) => fromHandle(handle));

@@ -3,6 +3,8 @@
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
+import { scalarDType } from "../device";
+import { dtypeCode } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
@@ -10,11 +12,21 @@ import { scheduled } from "../optim/schedule";
 import type { AnyTensor } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { type Clip, checkAccumulate, checkClip } from "./gradients";
+import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { readReport, type StepReport } from "./report";
 import { handlesOf, initialState, type StepState } from "./state";
-import { compileProbe, compileRescale, compileStep, placeholders, type Subject, signatureOf } from "./trace";
+import {
+  compileMicroBatch,
+  compileProbe,
+  compileRescale,
+  compileStep,
+  placeholders,
+  type Subject,
+  signatureOf,
+} from "./trace";
 
 export type { StepReport } from "./report";
 
@@ -27,6 +39,13 @@ export interface TrainingStepOptions<P, B> {
   /** The loss of a batch: a float scalar. Traced once for each kind of batch: use tensor methods only. */
   readonly loss: (batch: B, model: P) => AnyTensor;
   readonly optimizer: Optimizer | NewtonOptimizer;
+  /** Bounds the gradients that the optimizer sees; what the rule measures stays as it is. */
+  readonly clip?: Clip;
+  /**
+   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. The rule
+   * `next` sees the mean gradient; rules that measure do so on the last batch.
+   */
+  readonly accumulate?: number;
   /** Fixes the random draws of the loss (dropout); 0 if not given. */
   readonly seed?: number;
   /** Called with each report, in order, a few steps after the step ran. */
@@ -51,9 +70,8 @@ interface Programs {
   readonly compiled: Map<string, number>;
 }
 
-const bytesOf = (values: Float64Array | Uint32Array): Uint8Array =>
+const bytesOf = (values: Float64Array | Float32Array | Uint32Array): Uint8Array =>
   new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-const f64Scalar = (value: number): Handle => native.upload(bytesOf(Float64Array.of(value)), 1, []);
 
 /** A compiled training step: `step` for one step and its report, `run` and `drain` for many. Made by `trainingStep`. */
 export class TrainingStep<P, B> {
@@ -64,8 +82,13 @@ export class TrainingStep<P, B> {
   readonly #key: Handle;
   readonly #signatures = new Map<string, Programs>();
   readonly #state: StepState;
+  readonly #clip: Clip | undefined;
+  readonly #micro: MicroBatches;
 
+  /** What the controller's numbers are kept in. */
+  readonly #scalar = scalarDType();
   #scale = { value: Number.NaN, handle: 0 };
+  /** Batches begun; each has random draws of its own. */
   #counter = 0;
   /** Steps that count for the start-up probe. */
   #started = 0;
@@ -81,7 +104,7 @@ export class TrainingStep<P, B> {
 
   /** @internal Use `trainingStep`. */
   constructor(options: TrainingStepOptions<P, B>) {
-    const { model, params, loss, seed = 0 } = options;
+    const { model, params, loss, seed = 0, clip, accumulate = 1 } = options;
     if ((model === undefined) === (params === undefined)) {
       throw argumentError("trainingStep", "give either a model or params");
     }
@@ -89,12 +112,16 @@ export class TrainingStep<P, B> {
     if (!Number.isSafeInteger(seed) || seed < 0) {
       throw argumentError("trainingStep", `seed must be a whole number of at least 0, not ${seed}`);
     }
+    checkClip("trainingStep", clip);
+    checkAccumulate("trainingStep", accumulate);
+    this.#clip = clip;
+    this.#micro = new MicroBatches(accumulate);
     this.#newton = asNewton(options.optimizer);
     this.#loss = loss;
     this.#onReport = options.onReport;
     this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
-    this.#state = untracked(() => tidy(() => initialState(this.#newton, this.#values.tensors())));
+    this.#state = untracked(() => tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths)));
     this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
 
@@ -108,9 +135,9 @@ export class TrainingStep<P, B> {
     return this.#alpha;
   }
 
-  /** Steps begun. */
+  /** Steps begun (with `accumulate`: those whose last batch has come). */
   get steps(): number {
-    return this.#counter;
+    return Math.floor(this.#counter / this.#micro.perStep);
   }
 
   /** Kinds of batches that programs are kept for. */
@@ -118,21 +145,30 @@ export class TrainingStep<P, B> {
     return this.#signatures.size;
   }
 
-  /** One step; resolves with its report. Rejects like `run`. */
-  async step(batch: B): Promise<StepReport> {
+  /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */
+  async step(...batches: readonly B[]): Promise<StepReport> {
+    const { perStep } = this.#micro;
+    if (batches.length !== perStep) {
+      throw argumentError("trainingStep", `a step takes ${perStep} batches (accumulate), not ${batches.length}`);
+    }
     let own: StepReport | undefined;
-    await this.#serially(() =>
-      this.#advance(batch, (report) => {
-        own = report;
-      }),
-    );
+    await this.#serially(async () => {
+      if (this.#micro.gathered > 0) {
+        throw argumentError("trainingStep", "a step is under way already; go on with run, or begin with step");
+      }
+      for (const batch of batches) {
+        await this.#advance(batch, (report) => {
+          own = report;
+        });
+      }
+    });
     await this.drain();
     if (own === undefined) throw new RaphsonError("INTERNAL", "trainingStep", "internal: the step gave no report");
     return own;
   }
 
   /**
-   * Queues one step; resolves when another may follow, usually before this one is through. Its report goes to
+   * Queues one step (with `accumulate`: one batch of it); resolves when another may follow, usually before this one is through. Its report goes to
    * `onReport`. RaphsonErrors: a loss that is not a scalar (at the first step), `NON_FINITE` where the rule cannot
    * recover, both naming the step.
    */
@@ -153,6 +189,7 @@ export class TrainingStep<P, B> {
     this.#disposed = true;
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
+    this.#micro.clear();
     const { direction, rule, ownRule } = this.#state;
     native.dispose([
       ...direction,
@@ -182,17 +219,22 @@ export class TrainingStep<P, B> {
   async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
     this.#throwFailure();
     if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
-    const index = this.#counter;
+    const index = this.steps;
     const flat = flatten(batch, "trainingStep");
     const programs = untracked(() => this.#programsFor(flat));
-    const counter = native.upload(bytesOf(Uint32Array.of(index)), 3, []);
-    const common = [...handlesOf(flat.tensors), this.#key, counter];
+    const counter = native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
+    const states = this.#micro.states ?? handlesOf(this.#values.states());
+    const common = [...states, ...handlesOf(flat.tensors), this.#key, counter];
     try {
-      const report = this.#launch(programs, index, common);
-      this.#counter = index + 1;
-      const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
-      const factor = probes ? await this.#probe(programs, report, common) : 1;
-      this.#deliver(index, report, factor, onOwn);
+      if (this.#micro.gathered < this.#micro.perStep - 1) {
+        this.#gather(programs, common);
+      } else {
+        const { report, states } = this.#launch(programs, index, common);
+        const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
+        const factor = probes ? await this.#probe(programs, report, common) : 1;
+        this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
+        this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
+      }
     } finally {
       native.dispose([counter]);
     }
@@ -200,8 +242,16 @@ export class TrainingStep<P, B> {
     this.#throwFailure();
   }
 
-  /** Queues the step's program and takes over its results; returns the report's handle. */
-  #launch(programs: Programs, index: number, common: readonly Handle[]): Handle {
+  /** Queues a batch that is not its step's last. */
+  #gather(programs: Programs, common: readonly Handle[]): void {
+    const first = this.#micro.gathered === 0;
+    const program = programOf(programs, `micro-batch ${first}`, () => compileMicroBatch(programs.subject, first));
+    this.#micro.gather(program, [...handlesOf(this.#values.tensors()), ...common], programs.subject.states.length);
+    this.#counter += 1;
+  }
+
+  /** Queues the step's program and takes over its results, but for the report and the modules' new states. */
+  #launch(programs: Programs, index: number, common: readonly Handle[]): { report: Handle; states: Handle[] } {
     const measures = index % this.#newton.spec.every === 0;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
@@ -209,14 +259,22 @@ export class TrainingStep<P, B> {
     const { direction, rule, ownRule } = this.#state;
     const params = handlesOf(this.#values.tensors());
     const scale = this.#scaleAt(index);
-    const results = native.runProgram(program, [...params, ...direction, ...rule, ...ownRule, ...common, scale]);
+    const donated = [...params, ...direction, ...rule, ...ownRule];
+    const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
+    const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
+    this.#counter += 1;
     native.dispose([...direction, ...rule, ...ownRule]);
     const take = taker(results);
     this.#values.replace(take(params.length));
     this.#state.direction = take(direction.length);
     this.#state.rule = take(rule.length);
     this.#state.ownRule = take(ownRule.length);
-    return take(1)[0] ?? 0;
+    return { report: take(1)[0] ?? 0, states: take(programs.subject.states.length) };
+  }
+
+  #scalarOf(value: number): Handle {
+    const values = this.#scalar === "f64" ? Float64Array.of(value) : Float32Array.of(value);
+    return native.upload(bytesOf(values), dtypeCode(this.#scalar, "trainingStep"), []);
   }
 
   /** The schedule's factor as a tensor; made anew only when it changes. */
@@ -225,7 +283,7 @@ export class TrainingStep<P, B> {
     const value = schedule === undefined ? 1 : scheduled(schedule, index);
     if (value !== this.#scale.value) {
       if (this.#scale.handle !== 0) native.dispose([this.#scale.handle]);
-      this.#scale = { value, handle: f64Scalar(value) };
+      this.#scale = { value, handle: this.#scalarOf(value) };
     }
     return this.#scale.handle;
   }
@@ -236,7 +294,7 @@ export class TrainingStep<P, B> {
    */
   async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
     const first = this.#started === 0;
-    if (first && !readReport(0, await native.read(report), []).accepted) return 1;
+    if (first && !readReport(0, await native.read(report), this.#scalar, []).accepted) return 1;
     this.#started += 1;
     const reach = first ? PROBE.firstReach : PROBE.reach;
     const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
@@ -244,7 +302,7 @@ export class TrainingStep<P, B> {
     let factor = 1;
     let reduced = false;
     for (let tries = first ? PROBE.firstTries : PROBE.tries; tries > 0; tries--) {
-      const handle = f64Scalar(factor);
+      const handle = this.#scalarOf(factor);
       const params = handlesOf(this.#values.tensors());
       const [accepted = 0] = native.runProgram(program, [...params, ...rule, ...common, handle]);
       const answer = await native.read(accepted);
@@ -262,7 +320,7 @@ export class TrainingStep<P, B> {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
     const { rule } = this.#state;
     const params = handlesOf(this.#values.tensors());
-    const handle = f64Scalar(factor);
+    const handle = this.#scalarOf(factor);
     const results = native.runProgram(program, [...params, ...rule, handle, this.#scale.handle]);
     native.dispose([handle, ...rule]);
     const take = taker(results);
@@ -270,14 +328,21 @@ export class TrainingStep<P, B> {
     this.#state.rule = take(rule.length);
   }
 
-  /** Reads the report when it is there, after those before it. */
-  #deliver(index: number, report: Handle, factor: number, onOwn?: (report: StepReport) => void): void {
+  /** Reads the report when it is there, after those before it. `losses`: those of the batches before the last. */
+  #deliver(
+    index: number,
+    report: Handle,
+    factor: number,
+    losses: readonly Promise<number>[],
+    onOwn?: (report: StepReport) => void,
+  ): void {
     const bytes = native.read(report).finally(() => native.dispose([report]));
     bytes.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
       .then(async () => {
-        const plain = readReport(index, await bytes, this.#newton.telemetry);
-        const read = { ...plain, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
+        const plain = readReport(index, await bytes, this.#scalar, this.#newton.telemetry);
+        const loss = await meanLoss(losses, plain.loss);
+        const read = { ...plain, loss, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
         this.#alpha = read.nextAlpha;
         this.#checkFinite(read);
         this.#onReport?.(read);
@@ -313,6 +378,7 @@ export class TrainingStep<P, B> {
   async #breathe(): Promise<void> {
     // Waiting for the oldest report, not polling for it: the cores are the computation's.
     while (this.#pending.length >= MAX_IN_FLIGHT) await this.#pending[0];
+    await this.#micro.breathe(MAX_IN_FLIGHT);
     const now = performance.now();
     if (this.#counter % YIELD_STEPS === 0 || now - this.#lastYield > YIELD_MS) {
       await setImmediate();
@@ -334,11 +400,16 @@ export class TrainingStep<P, B> {
     const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
     const subject: Subject = {
       params: kinds,
+      paths: this.#values.paths,
+      clip: this.#clip,
+      accumulate: this.#micro.perStep,
       direction: directionTree,
       ownRule: ownRuleTree,
       rule: ruleKinds,
       batch: withoutValues(batch),
-      lossOf: (params, traced, key) => this.#values.bound(params, key, (tree) => this.#loss(traced as B, tree as P)),
+      states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
+      lossOf: (params, states, traced, key) =>
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P)),
     };
     const programs: Programs = { subject, compiled: new Map() };
     this.#signatures.set(signature, programs);

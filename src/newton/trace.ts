@@ -2,6 +2,7 @@
  * From a loss function and an optimizer to programs: forward, backward, direction ω, learning-rate rule and update are
  * traced once and compiled together. Running the programs, step after step, is `step.ts`'s subject.
  */
+import { scalarDType } from "../device";
 import { DTYPES, type DType, type FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { ROW } from "../generated/ops";
@@ -14,7 +15,9 @@ import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
+import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
+import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
 
@@ -27,13 +30,25 @@ export interface Kind {
 /** What is traced: a loss of the batch, where `inside` puts the traced parameters in their places meanwhile. */
 export interface Subject {
   readonly params: readonly Kind[];
+  /** Where the parameters stand, for the optimizer's groups. */
+  readonly paths: readonly string[];
+  readonly clip: Clip | undefined;
+  /** Micro-batches of a step. */
+  readonly accumulate: number;
   readonly direction: Flat;
   /** The rule's state and, behind it, the state of a rule from TypeScript. */
   readonly rule: readonly Kind[];
   readonly ownRule: Flat;
   readonly batch: Flat;
-  /** The loss for traced parameters and a traced batch; random draws in it come from the key. */
-  lossOf(params: readonly AnyTensor[], batch: unknown, key: Tensor<"u32">): unknown;
+  /** The states of the model's modules. */
+  readonly states: readonly Kind[];
+  /** The loss for traced parameters, states and batch, and the states after it; random draws in it come from the key. */
+  lossOf(
+    params: readonly AnyTensor[],
+    states: readonly AnyTensor[],
+    batch: unknown,
+    key: Tensor<"u32">,
+  ): { readonly result: unknown; readonly states: readonly AnyTensor[] };
 }
 
 const placeholder = ({ dtype, shape }: Kind): AnyTensor => fromHandle(native.input(DTYPE_CODE[dtype], [...shape]));
@@ -42,7 +57,7 @@ export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(p
 /** The addon's results as tensors, which the surrounding `tidy` frees. */
 const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
 const DTYPE_CODE = Object.fromEntries(DTYPES.map((dtype, code) => [dtype, code])) as Readonly<Record<DType, number>>;
-const F64_SCALAR: Kind = { dtype: "f64", shape: [] };
+const scalarKind = (): Kind => ({ dtype: scalarDType(), shape: [] });
 
 /** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
 export function signatureOf(batch: Flat): string {
@@ -55,9 +70,10 @@ export function signatureOf(batch: Flat): string {
   return `${batch.structure} ${kinds.join(" ")} ${others.join(" ")}`;
 }
 
-/** The traced inputs that every program of a step has, in this order: parameters, batch, key, counter. */
+/** The traced inputs that every program of a step has, in this order: parameters, states, batch, key, counter. */
 interface Inputs {
   readonly params: readonly AnyTensor[];
+  readonly states: readonly AnyTensor[];
   readonly batch: readonly AnyTensor[];
   readonly key: Tensor<"u32">;
   readonly counter: Tensor<"u32">;
@@ -66,6 +82,7 @@ interface Inputs {
 function commonInputs(subject: Subject): Inputs {
   return {
     params: placeholders(subject.params),
+    states: placeholders(subject.states),
     batch: placeholders(subject.batch.tensors),
     key: fromHandle(native.input(DTYPE_CODE.u32, [2]), "u32"),
     counter: fromHandle(native.input(DTYPE_CODE.u32, []), "u32"),
@@ -84,10 +101,12 @@ function stepKey({ key, counter }: Inputs): Tensor<"u32"> {
   return fromHandle(native.elementwise3(ROW.threefry, key0.handle, key1.handle, counters.handle), "u32");
 }
 
-/** The loss, checked: one number of a float dtype. Draws made inside come from the step's own key. */
-function tracedLoss(subject: Subject, inputs: Inputs): AnyTensor {
+/**
+ * The loss, checked: one number of a float dtype; and the states after it. Draws made inside come from the step's own key.
+ */
+function tracedLoss(subject: Subject, inputs: Inputs): { loss: AnyTensor; states: readonly AnyTensor[] } {
   const batch = subject.batch.rebuild(inputs.batch, "themselves");
-  const loss = subject.lossOf(inputs.params, batch, stepKey(inputs));
+  const { result: loss, states } = subject.lossOf(inputs.params, inputs.states, batch, stepKey(inputs));
   if (!(loss instanceof Tensor))
     throw argumentError("trainingStep", "the loss function must return a tensor (and not a promise)");
   if (loss.shape.length !== 0) {
@@ -100,7 +119,7 @@ function tracedLoss(subject: Subject, inputs: Inputs): AnyTensor {
   if (loss.dtype !== "f32" && loss.dtype !== "f64") {
     throw argumentError("trainingStep", `the loss must be f32 or f64, not ${loss.dtype}; cast it`);
   }
-  return loss;
+  return { loss, states };
 }
 
 /** ∂loss/∂params. */
@@ -112,11 +131,31 @@ function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[]): AnyTensor[]
 }
 
 /** A number of the addon's report as a row of one. */
-const entry = (value: AnyTensor): Tensor<"f64"> => value.cast("f64").reshape([1]);
+const entry = (value: AnyTensor): Tensor<FloatDType> => value.cast(scalarDType()).reshape([1]);
 
 /**
- * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then batch, key,
- * counter, scale. Outputs: the first four anew, and the report.
+ * A micro-batch that is not its step's last. Inputs: the sums of gradients so far (given away; none at the step's first),
+ * then params, states, batch, key, counter. Outputs: the sums with this one's gradients, its states and its loss.
+ */
+export function compileMicroBatch(subject: Subject, first: boolean): number {
+  return tracing(() => {
+    const inputs = commonInputs(subject);
+    const sums = first ? [] : placeholders(subject.params);
+    const { loss, states } = tracedLoss(subject, inputs);
+    const gradients = gradientsOf(loss, inputs.params);
+    const results = [...(first ? gradients : summed(sums, gradients)), ...states, entry(loss)];
+    const outputs = handlesOf(owned(handlesOf(results).map(native.alias)));
+    const kept = [...inputs.params, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter];
+    const donate = [...sums.map(() => true), ...kept.map(() => false)];
+    return native.compileProgram(handlesOf([...sums, ...kept]), outputs, donate);
+  });
+}
+
+/**
+ * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then the sums of
+ * gradients of the micro-batches before this one and the states before them (neither without micro-batches), states,
+ * batch, key, counter, scale. Outputs: the first four anew, the report, and the states: those after this batch, or where
+ * the step before is taken back, those from before.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -124,19 +163,33 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const ownRule = placeholders(subject.ownRule.tensors);
-    const scale = placeholder(F64_SCALAR) as Tensor<"f64">;
-    const loss = tracedLoss(subject, inputs);
-    const gradients = gradientsOf(loss, inputs.params);
+    const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
+    const { loss, states } = tracedLoss(subject, inputs);
+    const own = gradientsOf(loss, inputs.params);
+    const sums = subject.accumulate === 1 ? [] : placeholders(subject.params);
+    const before = subject.accumulate === 1 ? [] : placeholders(subject.states);
+    const gradients = subject.accumulate === 1 ? own : meanOf(sums, own, subject.accumulate);
 
-    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients };
+    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, own, gradients };
+    const results = measures ? measuringOutputs(given) : restingOutputs(given);
+    const moved = ifAccepted(results.at(-1) as Tensor<FloatDType>, states, before.length > 0 ? before : inputs.states);
     // Every output is a value of its own, also where a state passes through unchanged.
-    const outputs = owned(handlesOf(measures ? measuringOutputs(given) : restingOutputs(given)).map(native.alias));
+    const outputs = owned(handlesOf([...results, ...moved]).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
-    const kept = [...inputs.batch, inputs.key, inputs.counter, scale];
+    const kept = [...sums, ...before, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, scale];
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
   });
+}
+
+/** The states after the step: its forward pass moves them only if the report says that it was not taken back. */
+function ifAccepted(report: Tensor<FloatDType>, fresh: readonly AnyTensor[], old: readonly AnyTensor[]): AnyTensor[] {
+  const accepted = report
+    .slice(ACCEPTED, ACCEPTED + 1)
+    .notEqual(0)
+    .reshape([]);
+  return fresh.map((state, index) => where(accepted, state, old[index] as AnyTensor));
 }
 
 interface Given {
@@ -146,8 +199,11 @@ interface Given {
   readonly direction: readonly AnyTensor[];
   readonly rule: readonly AnyTensor[];
   readonly ownRule: readonly AnyTensor[];
-  readonly scale: Tensor<"f64">;
+  readonly scale: Tensor<FloatDType>;
   readonly loss: AnyTensor;
+  /** The gradients of this very batch, which is the step's last micro-batch. */
+  readonly own: readonly AnyTensor[];
+  /** Their mean over the step's micro-batches. */
   readonly gradients: readonly AnyTensor[];
 }
 
@@ -155,7 +211,12 @@ interface Given {
 function directionOf({ subject, newton, inputs, direction, gradients }: Given) {
   const optimizer: Optimizer = newton.optimizer;
   const state = subject.direction.rebuild(direction, "records");
-  const result = optimizer.direction({ params: inputs.params, gradients, state });
+  const result = optimizer.direction({
+    params: inputs.params,
+    gradients: clipped(gradients, subject.clip),
+    state,
+    paths: subject.paths,
+  });
   const after = flatten(result.state, optimizer.name);
   sameKinds(optimizer.name, after, subject.direction);
   return { omega: result.omega, after: after.tensors };
@@ -170,16 +231,25 @@ function sameKinds(name: string, after: Flat, before: Flat): void {
 }
 
 /** Numbers along the step's line with the rate `applied`: `loss0`, `slope0` and those named. */
-function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<"f64">) {
-  const { loss, inputs, gradients } = given;
-  const [params, slopes, lines] = [inputs.params, gradients, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
+function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Measure[], applied: Tensor<FloatDType>) {
+  const { loss, inputs, own } = given;
+  const [params, slopes, lines] = [inputs.params, own, omega].map(handlesOf) as [Handle[], Handle[], Handle[]];
   const found = native.alphaMeasure([...needs], loss.handle, params, slopes, lines, applied.handle);
-  return Object.fromEntries(Object.entries(found).map(([name, handle]) => [name, fromHandle(handle, "f64", [])]));
+  return Object.fromEntries(
+    Object.entries(found).map(([name, handle]) => [name, fromHandle<FloatDType>(handle, applied.dtype, [])]),
+  );
 }
 
+/**
+ * What a rule's inner products are made of. `next` compares directions with gradients only, so it has the mean ones;
+ * whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
+ */
+const ruleGradients = ({ newton, own, gradients }: Given) => (newton.spec.rule === "next" ? gradients : own);
+
 function measuringOutputs(given: Given): AnyTensor[] {
-  const { subject, newton, inputs, direction, rule, ownRule, scale, loss, gradients } = given;
+  const { subject, newton, inputs, direction, rule, ownRule, scale, loss } = given;
   const { spec, rule: chosen, telemetry } = newton;
+  const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
   const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state));
   const { omega, after } = directionOf(given);
@@ -187,7 +257,7 @@ function measuringOutputs(given: Given): AnyTensor[] {
   let proposal: readonly AnyTensor[] = [];
   let ownAfter: readonly AnyTensor[] = ownRule;
   if (typeof chosen !== "string") {
-    const alpha = rule[0] as Tensor<"f64">;
+    const alpha = rule[0] as Tensor<FloatDType>;
     const applied = alpha.mul(scale);
     const measures = { alpha, applied, ...measured(given, omega, chosen.needs, applied) };
     const answer = chosen.next(measures, subject.ownRule.rebuild(ownRule, "records"));
@@ -209,15 +279,18 @@ function measuringOutputs(given: Given): AnyTensor[] {
     scale.handle,
     handlesOf(proposal),
   );
-  const report = withTelemetry(given, omega, fromHandle(result.report, "f64"), telemetry);
+  const report = withTelemetry(given, omega, fromHandle<FloatDType>(result.report, scale.dtype), telemetry);
   return [...owned([...result.params, ...result.direction, ...result.state]), ...ownAfter, report];
 }
 
 function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[] {
   const parts = "alpha" in proposal ? [proposal.alpha] : [proposal.slope, proposal.curvature];
   for (const part of parts) {
-    if (part instanceof Tensor && part.dtype === "f64" && part.shape.length === 0) continue;
-    throw argumentError(name, "next must give { alpha } or { slope, curvature } as f64 scalars; cast or sum() them");
+    if (part instanceof Tensor && part.dtype === scalarDType() && part.shape.length === 0) continue;
+    throw argumentError(
+      name,
+      `next must give { alpha } or { slope, curvature } as ${scalarDType()} scalars; cast or sum() them`,
+    );
   }
   return parts;
 }
@@ -226,45 +299,53 @@ function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[]
 function withTelemetry(
   given: Given,
   omega: readonly AnyTensor[],
-  report: Tensor<"f64">,
+  report: Tensor<FloatDType>,
   telemetry: readonly Measure[],
 ) {
   if (telemetry.length === 0) return report;
-  const applied = (given.rule[0] as Tensor<"f64">).mul(given.scale);
+  const applied = (given.rule[0] as Tensor<FloatDType>).mul(given.scale);
   const numbers = measured(given, omega, telemetry, applied);
   return concatenate([report, ...telemetry.map((name) => entry(numbers[name] as AnyTensor))]);
+}
+
+/** Whether the loss is finite, and with micro-batches the mean gradients too, which the last loss says nothing about. */
+function finite({ subject, loss, gradients }: Given): Tensor<"bool"> {
+  const sums = subject.accumulate === 1 ? [] : gradients.map((gradient) => entry((gradient as Tensor).abs().sum()));
+  return concatenate([entry(loss), ...sums])
+    .sum()
+    .isFinite();
 }
 
 /** A step between two measurements: α stays, θ′ = θ − scale · α · ω. A guarded rule refuses a loss that is not finite. */
 function restingOutputs(given: Given): AnyTensor[] {
   const { inputs, direction, rule, ownRule, scale, loss, newton } = given;
   const { omega, after } = directionOf(given);
-  const alpha = rule[0] as Tensor<"f64">;
+  const alpha = rule[0] as Tensor<FloatDType>;
   const applied = alpha.mul(scale);
   const moved = inputs.params.map((param, index) => {
     // Parameters are floats (checked where they enter), and ω has their dtypes.
     const [theta, line] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
     return theta.sub(line.mul(applied.cast(theta.dtype)));
   });
-  const accepted = newton.spec.guard ? entry(loss).isFinite().reshape([]) : ones([], { dtype: "bool" });
+  const accepted = newton.spec.guard ? finite(given) : ones([], { dtype: "bool" });
   const kept = (fresh: readonly AnyTensor[], old: readonly AnyTensor[]) =>
     newton.spec.guard ? fresh.map((tensor, index) => where(accepted, tensor, old[index] as AnyTensor)) : fresh;
-  const nothing = full([4], Number.NaN, { dtype: "f64" });
+  const nothing = full([4], Number.NaN, { dtype: scalarDType() });
   const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, entry(accepted)]);
   const all = [...kept(moved, inputs.params), ...kept(after, direction), ...rule, ...ownRule];
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
-/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, batch, key, counter, factor. */
+/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, states, batch, key, counter, factor. */
 export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: number): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
     const rule = placeholders(subject.rule);
-    const factor = placeholder(F64_SCALAR);
-    const loss = tracedLoss(subject, inputs);
+    const factor = placeholder(scalarKind());
+    const { loss } = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
     const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
-    const all = [...inputs.params, ...rule, ...inputs.batch, inputs.key, inputs.counter, factor];
+    const all = [...inputs.params, ...rule, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, factor];
     return native.compileProgram(
       handlesOf(all),
       handlesOf(accept),
@@ -278,7 +359,7 @@ export function compileRescale(subject: Subject, newton: NewtonOptimizer): numbe
   return tracing(() => {
     const params = placeholders(subject.params);
     const rule = placeholders(subject.rule);
-    const [factor, scale] = [placeholder(F64_SCALAR), placeholder(F64_SCALAR)];
+    const [factor, scale] = placeholders([scalarKind(), scalarKind()]) as [AnyTensor, AnyTensor];
     const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
     const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];

@@ -1,6 +1,7 @@
 /**
- * What a forward pass depends on beside its input: values given for parameters, training or not, and randomness.
- * Contexts nest; they hold for the synchronous call they were opened for.
+ * What a forward pass depends on beside its input: values given for parameters, training or not, and randomness; and
+ * what it leaves behind beside its result: new values of states. Contexts nest; they hold for the synchronous call they
+ * were opened for.
  */
 
 import { argumentError } from "../errors";
@@ -17,10 +18,23 @@ export interface ApplyOptions {
   readonly random?: RandomGenerator;
 }
 
+/** Options of `apply`. */
+export interface ApplyWithStatesOptions extends ApplyOptions {
+  /**
+   * Called once, after the function, with the states that it updated, by name (running statistics of batch normalisation,
+   * in training). They are then not stored: that is up to you.
+   */
+  readonly onStates?: (states: Parameters) => void;
+}
+
+/** New values of states, in the order of their first update. */
+export type Updates = Map<ParameterLike, Tensor>;
+
 interface Context {
   readonly values: ReadonlyMap<ParameterLike, Tensor>;
   readonly training: boolean;
   readonly random: RandomGenerator | undefined;
+  readonly updates: Updates | undefined;
   readonly around: Context | undefined;
 }
 
@@ -35,6 +49,18 @@ export function currentValue(parameter: ParameterLike): Tensor | undefined {
   return undefined;
 }
 
+/** The value that this forward pass has given a state. */
+export function currentUpdate(state: ParameterLike): Tensor | undefined {
+  return current?.updates?.get(state);
+}
+
+/** Notes a state's new value where the forward pass that is running collects them; says whether it does. */
+export function recordUpdate(state: ParameterLike, value: Tensor): boolean {
+  if (current?.updates === undefined) return false;
+  current.updates.set(state, value);
+  return true;
+}
+
 /** Whether the forward pass that is running is in training mode. */
 export function isTraining(): boolean {
   return current?.training ?? false;
@@ -45,13 +71,19 @@ export function currentRandom(): RandomGenerator | undefined {
   return current?.random;
 }
 
-/** Calls `fn` with values for parameters in place. */
-export function withValues<R>(values: ReadonlyMap<ParameterLike, Tensor>, options: ApplyOptions, fn: () => R): R {
+/** Calls `fn` with values for parameters in place; states that it updates go to `updates`, if given. */
+export function withValues<R>(
+  values: ReadonlyMap<ParameterLike, Tensor>,
+  options: ApplyOptions,
+  fn: () => R,
+  updates?: Updates,
+): R {
   const around = current;
   current = {
     values,
     training: options.training ?? around?.training ?? false,
     random: options.random ?? around?.random,
+    updates: updates ?? around?.updates,
     around,
   };
   try {
@@ -67,7 +99,8 @@ export function withValues<R>(values: ReadonlyMap<ParameterLike, Tensor>, option
 
 /**
  * Calls `fn` with `params` in the place of the model's parameters, and in the given mode. This is how a model becomes a
- * function of its parameters, for transforms and compiled steps. Names that are not the model's are errors.
+ * function of its parameters, for transforms and compiled steps. Names of states may be among them; names that are not
+ * the model's are errors.
  *
  * ```ts
  * import { nn, ones, valueAndGrad } from "raphson";
@@ -81,10 +114,11 @@ export function withValues<R>(values: ReadonlyMap<ParameterLike, Tensor>, option
 export function apply<In extends readonly unknown[], Out, R>(
   model: Module<In, Out>,
   params: Parameters,
-  options: ApplyOptions,
+  options: ApplyWithStatesOptions,
   fn: () => R,
 ): R {
-  const named = new Map<string, ParameterLike>(model.namedParameters());
+  const states = model.namedStates();
+  const named = new Map<string, ParameterLike>([...model.namedParameters(), ...states]);
   const values = new Map<ParameterLike, Tensor>();
   for (const [name, value] of Object.entries(params)) {
     const parameter = named.get(name);
@@ -93,5 +127,14 @@ export function apply<In extends readonly unknown[], Out, R>(
     }
     values.set(parameter, value);
   }
-  return withValues(values, options, fn);
+  const { onStates } = options;
+  if (onStates === undefined) return withValues(values, options, fn);
+  const updates: Updates = new Map();
+  const result = withValues(values, options, fn, updates);
+  const updated = states.flatMap(([name, state]) => {
+    const value = updates.get(state);
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  onStates(Object.fromEntries(updated));
+  return result;
 }

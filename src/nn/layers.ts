@@ -1,20 +1,22 @@
 /**
- * The layers. Each is a class (to extend or to ask `instanceof`) with a function that makes it.
+ * The general layers: linear, embedding, dropout, and those that put others together. Each is a class (to extend or to ask
+ * `instanceof`) with a function that makes it. Normalisations, attention, recurrent layers and activations have files of
+ * their own.
  */
 
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
-import { checkShape, count, showShape } from "../tensor/validate";
+import { checkShape, count, sameShape, showShape } from "../tensor/validate";
 import { currentRandom, isTraining } from "./context";
 import type { Initializer } from "./initializers";
-import { Module, type Parameter } from "./module";
+import { Module, Parameter } from "./module";
 
 /** Options of `linear`. */
 export interface LinearOptions {
   /** Whether to add a bias (true unless given). */
   readonly bias?: boolean;
-  /** How the weight, [out, in], begins: `kaimingUniform` unless given. */
-  readonly weight?: Initializer;
+  /** How the weight, [out, in], begins: `kaimingUniform` unless given. A parameter instead is shared with its owner. */
+  readonly weight?: Initializer | Parameter;
   /** How the bias begins: uniform ±1/√in unless given. */
   readonly biasInitializer?: Initializer;
 }
@@ -31,7 +33,12 @@ export class Linear extends Module {
     this.inputs = count("nn.linear", "the number of inputs", inputs);
     this.outputs = count("nn.linear", "the number of outputs", outputs);
     const limit = 1 / Math.sqrt(Math.max(1, inputs));
-    this.weight = this.parameter([outputs, inputs], options.weight ?? "kaimingUniform");
+    const { weight } = options;
+    if (weight instanceof Parameter && weight.shape.join() !== `${outputs},${inputs}`) {
+      const both = `${showShape(weight.shape)} for a weight of ${showShape([outputs, inputs])}`;
+      throw shapeError("nn.linear", `the shared parameter has ${both}; the shapes must be equal`, weight.shape);
+    }
+    this.weight = weight instanceof Parameter ? weight : this.parameter([outputs, inputs], weight ?? "kaimingUniform");
     const bias = options.biasInitializer ?? { uniform: limit };
     this.bias = options.bias === false ? undefined : this.parameter([outputs], bias);
   }
@@ -67,47 +74,6 @@ export class Embedding extends Module<[indices: Tensor<"i32" | "u32">], Tensor> 
   }
 }
 
-/** Options of `layerNorm`. */
-export interface LayerNormOptions {
-  /** Added to the variance (1e-5 unless given). */
-  readonly epsilon?: number;
-  /** Whether to scale and shift by parameters (true unless given). */
-  readonly affine?: boolean;
-}
-
-/** (x − mean) / √(variance + ε) · scale + shift over the last axes. */
-export class LayerNorm extends Module {
-  readonly sizes: readonly number[];
-  readonly epsilon: number;
-  readonly scale: Parameter | undefined;
-  readonly shift: Parameter | undefined;
-
-  constructor(sizes: number | readonly number[], options: LayerNormOptions = {}) {
-    super();
-    this.sizes = checkShape("nn.layerNorm", typeof sizes === "number" ? [sizes] : sizes);
-    this.epsilon = options.epsilon ?? 1e-5;
-    this.scale = options.affine === false ? undefined : this.parameter(this.sizes, "ones");
-    this.shift = options.affine === false ? undefined : this.parameter(this.sizes, "zeros");
-  }
-
-  override forward(x: Tensor): Tensor {
-    const last = x.shape.slice(x.rank - this.sizes.length);
-    if (last.join() !== this.sizes.join()) {
-      throw shapeError("nn.layerNorm", `the input ${showShape(x.shape)} must end in ${showShape(this.sizes)}`, x.shape);
-    }
-    const axes = this.sizes.map((_, i) => i - this.sizes.length);
-    const centred = x.sub(x.mean(axes, { keepDims: true }));
-    const variance = centred.square().mean(axes, { keepDims: true });
-    const normal = centred.mul(variance.add(this.epsilon).rsqrt());
-    if (this.scale === undefined || this.shift === undefined) return normal;
-    return normal.mul(this.scale.value).add(this.shift.value);
-  }
-
-  override describe(): string {
-    return `layerNorm(${this.sizes.join(", ")})`;
-  }
-}
-
 /** In training, each element is 0 with probability `rate`, the others divided by 1 − rate. Else the identity. */
 export class Dropout extends Module {
   constructor(readonly rate: number) {
@@ -126,7 +92,7 @@ export class Dropout extends Module {
     }
     const keep = random.bernoulli(1 - this.rate, x.shape);
     return keep
-      .cast("f32")
+      .cast(x.dtype)
       .mul(x)
       .div(1 - this.rate);
   }
@@ -185,13 +151,31 @@ export class Sequential<In extends readonly unknown[], Out> extends Module<In, O
     return value as Out;
   }
 
-  override namedParameters(): [name: string, parameter: Parameter][] {
+  override members(): [name: string, value: unknown][] {
     // the position alone: "0.weight", as everyone has it
-    return super.namedParameters().map(([name, parameter]) => [name.replace(/^layers\./, ""), parameter]);
+    return Object.entries(this.layers);
   }
 
   override describe(): string {
     return "sequential";
+  }
+}
+
+/** x + inner(x) */
+export class Residual extends Module {
+  constructor(readonly inner: Module) {
+    super();
+  }
+
+  override forward(x: Tensor): Tensor {
+    const change = this.inner(x);
+    const advice = "the inner module of a residual must keep the shape of its input";
+    sameShape("nn.residual", x.shape, change.shape, advice);
+    return x.add(change);
+  }
+
+  override describe(): string {
+    return "residual";
   }
 }
 
@@ -222,11 +206,6 @@ export function embedding(entries: number, width: number, initializer?: Initiali
   return new Embedding(entries, width, initializer);
 }
 
-/** Normalises over the last axes, of the given sizes. */
-export function layerNorm(sizes: number | readonly number[], options?: LayerNormOptions): LayerNorm {
-  return new LayerNorm(sizes, options);
-}
-
 /** Drops elements in training; the identity in evaluation. */
 export function dropout(rate: number): Dropout {
   return new Dropout(rate);
@@ -235,31 +214,6 @@ export function dropout(rate: number): Dropout {
 /** All axes from `startAxis` (1 unless given) as one. */
 export function flatten(startAxis?: number): Flatten {
   return new Flatten(startAxis);
-}
-
-/** max(x, 0) */
-export function relu(): Module {
-  return lambda((x: Tensor) => x.relu(), "relu()");
-}
-
-/** x · Φ(x), with the normal distribution's Φ */
-export function gelu(): Module {
-  return lambda((x: Tensor) => x.gelu(), "gelu()");
-}
-
-/** The hyperbolic tangent. */
-export function tanh(): Module {
-  return lambda((x: Tensor) => x.tanh(), "tanh()");
-}
-
-/** 1 / (1 + exp(−x)) */
-export function sigmoid(): Module {
-  return lambda((x: Tensor) => x.sigmoid(), "sigmoid()");
-}
-
-/** x / (1 + exp(−x)) */
-export function silu(): Module {
-  return lambda((x: Tensor) => x.silu(), "silu()");
 }
 
 /** A function without parameters as a layer; `title` is what `summary()` shows. */
@@ -285,4 +239,18 @@ export function sequential<const L extends readonly [Layer, ...Layer[]]>(
   ...layers: L
 ): Sequential<InputOf<L[0]>, OutputOf<Last<L>>> {
   return new Sequential(layers);
+}
+
+/**
+ * x + inner(x), where `inner` keeps the shape.
+ *
+ * ```ts
+ * import { nn, zeros } from "raphson";
+ *
+ * const block = nn.residual(nn.sequential(nn.rmsNorm(8), nn.linear(8, 8), nn.relu()));
+ * console.log(block(zeros([2, 8])).shape);   // [2, 8]
+ * ```
+ */
+export function residual(inner: Module): Residual {
+  return new Residual(inner);
 }

@@ -1,6 +1,7 @@
 /**
- * Modules: functions with parameters. This file holds the base class and the parameter; the layers stand in `layers`,
- * initial values in `initializers`, and how a forward pass gets its values, its mode and its randomness in `context`.
+ * Modules: functions with parameters. This file holds the base class and the parameter; states stand in `state`, the
+ * layers in files of their own, initial values in `initializers`, and how a forward pass gets its values, its mode and its
+ * randomness in `context`.
  */
 
 import { argumentError, shapeError } from "../errors";
@@ -10,6 +11,7 @@ import { untracked } from "../tidy";
 import { currentValue } from "./context";
 import { type Initializer, initialValue } from "./initializers";
 import { MODULE, type ModuleLike, type ParameterLike } from "./moduleLike";
+import { State } from "./state";
 import { loadModule, saveModule } from "./store";
 import { summarize } from "./summary";
 
@@ -109,24 +111,34 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return new Parameter(shape, initializer);
   }
 
+  /** A state for a field of this module: f32, `initial` everywhere, saved with the parameters but not trained. */
+  state(shape: Shape, initial?: number): State {
+    return new State(shape, initial);
+  }
+
+  /** What names are made of: the fields with their values. Containers name their parts as they like. */
+  members(): [name: string, value: unknown][] {
+    return Object.entries(this);
+  }
+
   /** The parameters with their names (fields joined by dots), in the order of the fields; shared ones once. */
   namedParameters(): [name: string, parameter: Parameter][] {
-    const found: [string, Parameter][] = [];
-    const seen = new Set<unknown>([this]);
-    const visit = (value: unknown, name: string): void => {
-      const container = value instanceof Module || Array.isArray(value) || isPlainObject(value);
-      if ((!container && !(value instanceof Parameter)) || seen.has(value)) return;
-      seen.add(value);
-      if (value instanceof Parameter) found.push([name, value]);
-      else for (const [key, child] of Object.entries(value as object)) visit(child, `${name}.${key}`);
-    };
-    for (const [key, child] of Object.entries(this)) visit(child, key);
-    return found;
+    return named(this, Parameter);
+  }
+
+  /** The states with their names, as `namedParameters` has it. */
+  namedStates(): [name: string, state: State][] {
+    return named(this, State);
   }
 
   /** The values of the parameters by name, made with seed 0 where they do not exist yet. */
   parameters(): Parameters {
     return Object.fromEntries(this.namedParameters().map(([name, parameter]) => [name, parameter.value]));
+  }
+
+  /** The values of the states by name. */
+  states(): Parameters {
+    return Object.fromEntries(this.namedStates().map(([name, state]) => [name, state.value]));
   }
 
   /** Stores values for all parameters, as `parameters()` names them. Missing or unknown names are errors. */
@@ -143,8 +155,9 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     }
   }
 
-  /** Draws all parameters afresh. The same seed gives the same values, bit for bit. */
+  /** Draws all parameters afresh, and resets the states. The same seed gives the same values, bit for bit. */
   initialize(seed = 0): this {
+    for (const [, state] of this.namedStates()) state.reset();
     this.namedParameters().forEach(([, parameter], index) => {
       parameter.initialize(seed, index);
     });
@@ -156,18 +169,19 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return this.namedParameters().reduce((sum, [, p]) => sum + p.shape.reduce((a, b) => a * b, 1), 0);
   }
 
-  /** Writes the parameters to a safetensors file, atomically. */
+  /** Writes parameters and states to a safetensors file, atomically. */
   save(path: string, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
     return saveModule(this, path, metadata);
   }
 
-  /** Reads the parameters from a safetensors file whose names and shapes are this module's. Returns the file's metadata. */
+  /** Reads parameters and states from a safetensors file whose names and shapes are this module's. Returns the file's metadata. */
   load(path: string): Promise<Record<string, string>> {
     return loadModule(this, path);
   }
 
-  /** Frees the parameters' memory. */
+  /** Frees the memory of parameters and states. */
   dispose(): void {
+    for (const [, state] of this.namedStates()) state.current?.dispose();
     for (const [, parameter] of this.namedParameters()) parameter.current?.dispose();
   }
 
@@ -187,6 +201,32 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
 }
 
 Object.defineProperty(Module.prototype, MODULE, { value: true });
+
+/** The parameters or the states below a module, each once, under the first name that leads to it. */
+function named<T extends Parameter | State>(
+  module: Pick<Module, "members">,
+  kind: abstract new (...values: never[]) => T,
+): [string, T][] {
+  const found: [string, T][] = [];
+  const seen = new Set<unknown>([module]);
+  const visit = (value: unknown, name: string): void => {
+    if (typeof value !== "object" && typeof value !== "function") return;
+    if (value === null || seen.has(value)) return;
+    seen.add(value);
+    if (value instanceof kind) {
+      found.push([name, value]);
+      return;
+    }
+    for (const [key, child] of membersOf(value)) visit(child, `${name}.${key}`);
+  };
+  for (const [key, child] of module.members()) visit(child, key);
+  return found;
+}
+
+function membersOf(value: object): [string, unknown][] {
+  if (value instanceof Module) return value.members();
+  return Array.isArray(value) || isPlainObject(value) ? Object.entries(value) : [];
+}
 
 function list(names: readonly string[]): string {
   return names.length === 0 ? "none" : names.slice(0, 8).join(", ") + (names.length > 8 ? ", …" : "");

@@ -19,6 +19,7 @@ export const MODULE: unique symbol = Symbol.for("raphson.module");
 export interface ModuleLike {
   readonly [MODULE]: true;
   namedParameters(): readonly (readonly [name: string, parameter: ParameterLike])[];
+  namedStates(): readonly (readonly [name: string, state: ParameterLike])[];
 }
 
 /** Whether `value` is a module. */

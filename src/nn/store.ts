@@ -8,20 +8,25 @@ import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { showShape } from "../tensor/validate";
 import { dispose, untracked } from "../tidy";
 import type { Parameter } from "./module";
+import type { State } from "./state";
 
 interface Stored {
   namedParameters(): readonly (readonly [string, Parameter])[];
+  namedStates(): readonly (readonly [string, State])[];
 }
 
-/** Writes the parameters under their names. */
+/** All that a file holds: what is trained, and the states. */
+const namedTensors = (module: Stored) => [...module.namedParameters(), ...module.namedStates()];
+
+/** Writes parameters and states under their names. */
 export function saveModule(module: Stored, path: string, metadata: Readonly<Record<string, string>>): Promise<void> {
-  const named = module.namedParameters();
+  const named = namedTensors(module);
   const names = named.map(([name]) => name);
   const handles = named.map(([, parameter]) => parameter.value.handle);
   return native.saveSafetensors(path, names, handles, { format: "raphson", ...metadata });
 }
 
-/** Reads the parameters; nothing is changed unless all of them fit. */
+/** Reads parameters and states; nothing is changed unless all of them fit. */
 export async function loadModule(module: Stored, path: string): Promise<Record<string, string>> {
   if (typeof path !== "string" || path === "") throw argumentError("load", "needs the path of a safetensors file");
   const file = await native.loadSafetensors(path);
@@ -32,7 +37,7 @@ export async function loadModule(module: Stored, path: string): Promise<Record<s
     dispose([...loaded.values()]);
     throw error;
   }
-  for (const [name, parameter] of module.namedParameters()) {
+  for (const [name, parameter] of namedTensors(module)) {
     const value = loaded.get(name);
     if (value !== undefined) parameter.set(value as Tensor); // f32: checkFit has seen to it
   }
@@ -40,7 +45,7 @@ export async function loadModule(module: Stored, path: string): Promise<Record<s
 }
 
 function checkFit(module: Stored, loaded: ReadonlyMap<string, AnyTensor>, path: string): void {
-  const named = module.namedParameters();
+  const named = namedTensors(module);
   const own = new Set(named.map(([name]) => name));
   const missing = [...own].filter((name) => !loaded.has(name));
   const unknown = [...loaded.keys()].filter((name) => !own.has(name));

@@ -20,13 +20,11 @@ export function summarize(module: AnyModule): string {
       if (Array.isArray(value)) for (const [i, item] of value.entries()) visit(item, join(name, String(i)));
       return;
     }
-    const own = Object.entries(value).filter((entry): entry is [string, Parameter] => isParameter(entry[1]));
+    const own = value.members().filter((entry): entry is [string, Parameter] => isParameter(entry[1]));
     const size = own.reduce((sum, [, p]) => sum + sizeOf(p), 0);
     const shapes = own.map(([key, p]) => `${key} [${p.shape.join(", ")}]`).join(", ");
     rows.push([name, value.describe(), shapes, size === 0 ? "" : size.toLocaleString("en-US")]);
-    for (const [key, child] of Object.entries(value)) {
-      if (!isParameter(child)) visit(child, key === "layers" ? name : join(name, key));
-    }
+    for (const [key, child] of value.members()) if (!isParameter(child)) visit(child, join(name, key));
   };
   visit(module, "");
   const widths = [0, 1, 2, 3].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));

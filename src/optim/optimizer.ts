@@ -13,6 +13,8 @@ export interface DirectionInput<S> {
   readonly params: readonly AnyTensor[];
   readonly gradients: readonly AnyTensor[];
   readonly state: S;
+  /** Where each parameter stands: names joined by dots. */
+  readonly paths?: readonly string[];
 }
 
 /** The direction ω for each parameter (θ′ = θ − αω), and the state after the step. */
@@ -27,7 +29,7 @@ export interface Optimizer<S = unknown> {
   readonly options: Readonly<Record<string, number>>;
   /** Used when the optimizer runs plain; `newton` replaces it. */
   readonly learningRate: number | Schedule;
-  init(params: readonly AnyTensor[]): S;
+  init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   direction(input: DirectionInput<S>): Direction<S>;
 }
 
@@ -40,19 +42,17 @@ export function checkedLearningRate(op: string, learningRate: number | Schedule)
 
 const handles = (tensors: readonly AnyTensor[]): Handle[] => tensors.map((tensor) => tensor.handle);
 
-/** An optimizer whose mathematics is in the addon. */
+/** An optimizer whose mathematics is in the addon. The addon knows defaults, names and ranges of the options. */
 export function nativeOptimizer(
   name: string,
-  options: Readonly<Record<string, number>>,
+  given: Readonly<Record<string, number>>,
   learningRate: number | Schedule,
 ): Optimizer<readonly AnyTensor[]> {
-  // The addon checks ranges too; asking it now makes the error point at the optimizer's own line.
-  const state = native.directionInit(name, options, []);
-  if (state.length > 0) native.dispose(state);
+  const options = native.directionOptions(name, given);
   return {
     name,
     options,
-    learningRate: checkedLearningRate(`optim.${name}`, learningRate),
+    learningRate,
     init: (params) => native.directionInit(name, options, handles(params)).map((handle) => fromHandle(handle)),
     direction({ params, gradients, state }) {
       const results = native
@@ -70,7 +70,7 @@ export interface OptimizerDefinition<S> {
   readonly options?: Readonly<Record<string, number>>;
   readonly learningRate?: number | Schedule;
   /** The state before the first step: any tree of tensors. */
-  init(params: readonly AnyTensor[]): S;
+  init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   /** ω and the state after a step. Traced once and compiled into the step: use tensor methods only. */
   direction(input: DirectionInput<S>): Direction<S>;
 }
@@ -99,7 +99,7 @@ export function defineOptimizer<S>(definition: OptimizerDefinition<S>): Optimize
     name,
     options,
     learningRate: checkedLearningRate("defineOptimizer", learningRate),
-    init: (params) => definition.init(params),
+    init: (params, paths) => definition.init(params, paths),
     direction(input) {
       const result = definition.direction(input);
       checkOmega(name, result.omega, input.params);

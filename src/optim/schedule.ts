@@ -74,8 +74,79 @@ function oneCycle(options: { steps: number; value?: number; rise?: number; start
       : between(1, final, Math.min((index - top) / Math.max(steps - top, 1), 1)));
 }
 
-/** The schedules: `constant`, `step`, `cosine`, `warmUp`, `oneCycle`. */
-export const schedule = { constant, step, cosine, warmUp, oneCycle };
+/** `value · factor^step`: PyTorch's ExponentialLR. */
+function exponential(options: { factor: number; value?: number }): Schedule {
+  const { factor, value = 1 } = options;
+  positive("schedule.exponential", "factor", factor);
+  positive("schedule.exponential", "value", value);
+  return (index) => value * factor ** index;
+}
+
+/** A straight line from `start · value` to `final · value` over `steps` steps, and constant from there. */
+function linear(options: { steps: number; value?: number; start?: number; final?: number }): Schedule {
+  const { steps, value = 1, start = 1, final = 0 } = options;
+  stepCount("schedule.linear", "steps", steps);
+  positive("schedule.linear", "value", value);
+  for (const [name, given] of Object.entries({ start, final })) fraction("schedule.linear", name, given);
+  return (index) => value * (start + (final - start) * Math.min(index / steps, 1));
+}
+
+/** `value · (final + (1 − final) · (1 − step / steps)^power)` up to `steps`, and constant from there. */
+function polynomial(options: { steps: number; power?: number; value?: number; final?: number }): Schedule {
+  const { steps, power = 1, value = 1, final = 0 } = options;
+  stepCount("schedule.polynomial", "steps", steps);
+  positive("schedule.polynomial", "power", power);
+  positive("schedule.polynomial", "value", value);
+  fraction("schedule.polynomial", "final", final);
+  return (index) => value * (final + (1 - final) * (1 - Math.min(index / steps, 1)) ** power);
+}
+
+/** One schedule after another, each for its `steps` steps and counted from its own beginning; the last goes on for good. */
+function sequential(parts: readonly { schedule: Schedule; steps?: number }[]): Schedule {
+  const last = parts.at(-1);
+  if (last === undefined) throw argumentError("schedule.sequential", "give at least one part: { schedule, steps }");
+  for (const part of parts) {
+    if (typeof part.schedule !== "function") {
+      throw argumentError("schedule.sequential", "each part needs a schedule, such as schedule.constant()");
+    }
+    if (part !== last || part.steps !== undefined) stepCount("schedule.sequential", "steps", part.steps ?? Number.NaN);
+  }
+  return (index) => {
+    let start = 0;
+    for (const { schedule: of, steps = 0 } of parts.slice(0, -1)) {
+      if (index < start + steps) return of(index - start);
+      start += steps;
+    }
+    return last.schedule(index - start);
+  };
+}
+
+/**
+ * The schedules. As a `learningRate` they give it; as `newton`'s option `schedule` they multiply α, outside its state.
+ *
+ * ```ts
+ * import { newton, optim, schedule } from "raphson";
+ *
+ * const cosine = schedule.warmUp({ steps: 100, after: schedule.cosine({ steps: 900 }) });
+ * const plain = optim.adamW({ learningRate: (step) => 3e-4 * cosine(step) });
+ * const held = schedule.sequential([
+ *   { schedule: schedule.constant(), steps: 800 },
+ *   { schedule: schedule.linear({ steps: 200 }) },
+ * ]);
+ * console.log(plain.name, newton(optim.adamW(), { schedule: held }).rule, held(900));   // … 0.5
+ * ```
+ */
+export const schedule = {
+  constant,
+  step,
+  cosine,
+  warmUp,
+  oneCycle,
+  exponential,
+  linear,
+  polynomial,
+  sequential,
+};
 
 /** The value of a schedule at a step, checked: finite and not negative. */
 export function scheduled(of: Schedule, index: number): number {

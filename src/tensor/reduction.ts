@@ -7,6 +7,7 @@ import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
 import { type Axes, fromHandle, type ReduceOptions, requireFloat, type Tensor, type VarianceOptions } from "../tensor";
 import { where } from "./composed";
+import { rootOrZero } from "./mathematics";
 import { checkAxes, checkAxis, elements } from "./validate";
 
 /** The addon's numbers for the kinds of reduction. */
@@ -44,7 +45,7 @@ export function variance<D extends FloatDType>(t: Tensor<D>, axis?: Axes, option
 }
 
 export function std<D extends FloatDType>(t: Tensor<D>, axis?: Axes, options?: VarianceOptions): Tensor<D> {
-  return variance(t, axis, options).sqrt();
+  return rootOrZero(variance(t, axis, options));
 }
 
 export function argmax(t: Tensor<DType>, axis?: number): Tensor<"i32"> {
@@ -82,9 +83,15 @@ export function norm<D extends FloatDType>(
 ): Tensor<D> {
   requireFloat("norm", t);
   const p = options.p ?? 2;
-  if (!(p > 0)) throw argumentError("norm", `p must be a number above 0, or Infinity, got ${p}`);
+  if (Number.isNaN(p)) throw argumentError("norm", "p must be a number, or ±Infinity, got NaN");
+  if (p === 0) return reduce(t.notEqual(0).cast(t.dtype), "sum", axis, options);
+  if (p === Number.NEGATIVE_INFINITY) return reduce(t.abs(), "min", axis, options);
   if (p === Number.POSITIVE_INFINITY) return reduce(t.abs(), "max", axis, options);
   if (p === 1) return reduce(t.abs(), "sum", axis, options);
-  if (p === 2) return reduce(t.square(), "sum", axis, options).sqrt();
-  return reduce(t.abs().pow(p), "sum", axis, options).pow(1 / p);
+  if (p === 2) return rootOrZero(reduce(t.square(), "sum", axis, options));
+  const total = reduce(t.abs().pow(p), "sum", axis, options);
+  if (p < 0) return total.pow(1 / p);
+  // 0^(1/p) has an infinite derivative for p > 1
+  const zero = total.equal(0);
+  return where(zero, 0, where(zero, 1, total).pow(1 / p));
 }

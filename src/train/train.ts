@@ -4,8 +4,10 @@
  */
 import type { Batches } from "../data";
 import { type Batch, release } from "../data/batch";
+import { type DeviceSpec, setDevice } from "../device";
 import { argumentError } from "../errors";
-import { type NewtonOptimizer, type StepReport, trainingStep } from "../newton";
+import { type Clip, type NewtonOptimizer, type StepReport, trainingStep } from "../newton";
+import { checkAccumulate } from "../newton/gradients";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
@@ -37,7 +39,11 @@ export interface TrainOptions<M, B extends Batch> {
     readonly data: Batches<NoInfer<B>>;
     readonly metrics?: Readonly<Record<string, Metric<NoInfer<B>, NoInfer<M>>>>;
   };
-  /** How long to train: give one of the two. */
+  /** Bounds the gradients that the optimizer sees: `{ norm }` of all together, or `{ value }` of each number. */
+  readonly clip?: Clip;
+  /** Batches whose gradients are averaged for one step; 1 if not given. A step begun in one epoch goes on in the next. */
+  readonly accumulate?: number;
+  /** How long to train: give one of the two. With `accumulate`, `steps` counts what that many batches make together. */
   readonly epochs?: number;
   readonly steps?: number;
   /** A bar on a terminal, plain lines elsewhere; nothing if not given. */
@@ -48,6 +54,8 @@ export interface TrainOptions<M, B extends Batch> {
   readonly signal?: AbortSignal;
   /** Initial parameters that do not exist yet, and dropout; 0 if not given. */
   readonly seed?: number;
+  /** Where to compute, as `setDevice` has it; the device in use, or "auto", if not given. */
+  readonly device?: DeviceSpec;
   readonly callbacks?: readonly Callbacks[];
   readonly onStep?: (report: StepReport, stop: () => void) => void;
 }
@@ -66,7 +74,8 @@ function initializeMissing(tree: unknown, seed: number): void {
 }
 
 function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
-  const { epochs, steps, seed = 0 } = options;
+  const { epochs, steps, seed = 0, accumulate = 1 } = options;
+  checkAccumulate("train", accumulate);
   if ((epochs === undefined) === (steps === undefined)) throw argumentError("train", "give either epochs or steps");
   for (const [name, value] of Object.entries({ epochs, steps })) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1)) {
@@ -95,18 +104,20 @@ class Training<M, B extends Batch> {
 
   constructor(options: TrainOptions<M, B>) {
     this.#options = options;
-    const { epochs, steps, data, progress = false, log, callbacks = [], onStep } = options;
-    const total = steps ?? (data.length === undefined ? undefined : data.length * (epochs ?? 0));
+    const { epochs, steps, data, accumulate = 1, progress = false, log, callbacks = [], onStep } = options;
+    const batches = data.length === undefined ? undefined : data.length * (epochs ?? 0);
+    const total = steps ?? (batches === undefined ? undefined : Math.floor(batches / accumulate));
     this.#log = log === undefined ? undefined : new RunLog(log);
     this.#callbacks = onStep === undefined ? callbacks : [{ onStep }, ...callbacks];
     this.#progress = progressFor(progress, total);
   }
 
   async run(): Promise<Run> {
-    const { model, loss, optimizer, evaluate, seed = 0, signal } = this.#options;
+    const { model, loss, optimizer, evaluate, seed = 0, signal, clip, accumulate = 1 } = this.#options;
     const start = performance.now();
     initializeMissing(model, seed);
-    const step = trainingStep({ model, loss, optimizer, seed, onReport: (report) => this.#onReport(report) });
+    const onReport = (report: StepReport) => this.#onReport(report);
+    const step = trainingStep({ model, loss, optimizer, seed, accumulate, ...(clip && { clip }), onReport });
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
     try {
       while (!this.#finished()) {
@@ -140,9 +151,9 @@ class Training<M, B extends Batch> {
   }
 
   /** The steps of one epoch (fewer, when the run is over before). */
-  async #epoch(step: { run(batch: B): Promise<void>; drain(): Promise<void> }): Promise<void> {
+  async #epoch(step: { run(batch: B): Promise<void>; drain(): Promise<void>; steps: number }): Promise<void> {
     const { data, signal, steps } = this.#options;
-    const before = this.#begun;
+    let batches = 0;
     for await (const batch of data.epoch(this.#epochs)) {
       try {
         signal?.throwIfAborted();
@@ -150,13 +161,14 @@ class Training<M, B extends Batch> {
       } finally {
         release(batch);
       }
-      this.#begun += 1;
+      batches += 1;
+      this.#begun = step.steps;
       if (this.#stopped || this.#begun === steps) break;
     }
     await step.drain();
     signal?.throwIfAborted();
-    if (this.#begun === before) {
-      const again = before > 0 ? "; a generator can be read once only, pass a function that makes one" : "";
+    if (batches === 0) {
+      const again = this.#epochs > 0 ? "; a generator can be read once only, pass a function that makes one" : "";
       throw argumentError("train", `the data gave no batch in epoch ${this.#epochs + 1}${again}`);
     }
   }
@@ -219,5 +231,6 @@ class Training<M, B extends Batch> {
 export async function train<M, B extends Batch>(options: TrainOptions<M, B>): Promise<Run> {
   check(options);
   options.signal?.throwIfAborted();
+  if (options.device !== undefined) setDevice(options.device);
   return new Training(options).run();
 }

@@ -2,19 +2,18 @@
 //! FOLDER`. One module for each sample, named after what it does; the kernels of a whole training step are numbered.
 //! `cargo xtask ptxas` assembles them.
 
+use raphson_check::step::adam_step;
 use raphson_compile::compile;
 use raphson_compile::program::{BufferId, DotKernel, Kernel, MatrixView};
 use raphson_device::cuda::print::dot::{PerThread, print_with};
 use raphson_device::cuda::print::{Launch, print_program};
-use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType::{self, F32, F64, I32, U32};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::flat::flatten;
 use raphson_graph::op::elementwise::{ROWS, Row, apply};
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::value::Value;
-use raphson_optim::alpha::{self, Finish, Rule, Spec};
-use raphson_optim::direction::{Options, named};
+use raphson_optim::alpha::{Rule, Spec};
 use std::path::{Path, PathBuf};
 
 type Samples = Vec<(String, Launch)>;
@@ -185,37 +184,9 @@ fn training_step(samples: &mut Samples, rule: Rule) -> Result<()> {
     let logits = hidden.dot(&params[3])?.add(&params[4])?;
     let likelihood = logits.sub(&spread(&logits.exp()?.sum(&[1])?.log()?, 1, &logits)?)?;
     let loss = likelihood.mul(&targets)?.sum_all()?.scale(-1.0 / BATCH as f64)?;
-    let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, F32)])?;
-
-    let direction = named("adam")?;
-    let (options, spec) = (Options::new(direction, &[])?, Spec::defaults(rule));
-    let starts = direction.init(&options, &params)?;
-    let like = |values: &[Value]| -> Vec<Value> {
-        values.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
-    };
-    let (old, state) = (like(&starts), like(&alpha::init(&spec, &params, &starts)?));
-    let carry = alpha::begin(&spec, &loss, &params, &gradients, &state)?;
-    let applied = direction.direction(&options, &params, &gradients, &old)?;
-    let scale = Value::input([].into(), F64);
-    let done = alpha::finish(
-        &spec,
-        Finish {
-            loss: &loss,
-            params: &params,
-            gradients: &gradients,
-            omega: &applied.omega,
-            direction_old: &old,
-            direction_new: &applied.state,
-            state: &state,
-            carry: &carry,
-            scale: &scale,
-            proposal: &[],
-        },
-    )?;
-    let inputs = [&params[..], &old, &state, &[words, targets, scale]].concat();
-    let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
-    let graph = flatten(&inputs, &outputs)?.graph;
-    let program = compile(&graph, &vec![false; inputs.len()])?;
+    let step = adam_step(&Spec::defaults(rule), &loss, &params, &[words, targets])?;
+    let graph = flatten(&step.inputs, &step.outputs)?.graph;
+    let program = compile(&graph, &vec![false; step.inputs.len()])?;
     let launches = print_program(&program)?;
     let fused = program.kernels.iter().zip(launches).filter(|(kernel, _)| !matches!(kernel, Kernel::Dot(_)));
     let name = format!("{rule:?}").to_lowercase();

@@ -4,10 +4,11 @@
 
 pub mod case;
 pub mod compare;
+pub mod coverage;
 pub mod draw;
 pub mod emulate;
-#[cfg(feature = "gpu")]
 pub mod ptx;
 pub mod report;
 pub mod runner;
+pub mod step;
 pub mod suite;

@@ -2,7 +2,6 @@
 //! every device. A new device is one line in `device::all`; the whole suite then runs on it.
 
 pub mod device;
-#[cfg(feature = "gpu")]
 pub mod interpreted;
 
 use crate::emulate::Emulated;
@@ -15,10 +14,14 @@ use raphson_graph::reference;
 pub trait Runner {
     /// The name in tables and failures.
     fn name(&self) -> String;
+    /// The kind of device, if it is one: `cpu`, `wgpu`, `cuda`.
+    fn device(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether tensors of this dtype exist there.
     fn supports(&self, dtype: DType) -> bool;
-    /// Of the cases with derivatives, and of those that are many, one in this many is run here. Above 1 where compiling kernels is slow; all of them
-    /// are run where `RAPHSON_TEST=all` is set.
+    /// Of the cases with derivatives, and of those that are many, one in this many is run here, and of derivatives some of
+    /// each op and dtype. Above 1 where compiling kernels is slow; all of them are run where `RAPHSON_TEST=all` is set.
     fn one_in(&self) -> u64 {
         1
     }
@@ -30,7 +33,6 @@ pub trait Runner {
 pub fn all() -> Result<Vec<Box<dyn Runner>>> {
     let mut runners: Vec<Box<dyn Runner>> = vec![Box::new(Simplified), Box::new(Emulated)];
     runners.extend(device::all()?.into_iter().map(|device| Box::new(device) as Box<dyn Runner>));
-    #[cfg(feature = "gpu")]
     runners.push(Box::new(interpreted::Interpreted::default()));
     Ok(runners)
 }

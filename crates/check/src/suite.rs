@@ -4,6 +4,7 @@
 
 use crate::case::{Case, Derivatives};
 use crate::compare::{Scale, largest_error};
+use crate::coverage::{Coverage, Fate};
 use crate::draw::{Generator, Values, stored};
 use crate::report::Report;
 use crate::runner::{self, Runner};
@@ -13,14 +14,18 @@ use raphson_graph::error::{Error, Result};
 use raphson_graph::flat::{Graph, flatten};
 use raphson_graph::reference::evaluate;
 use raphson_graph::value::Value;
+use std::collections::{BTreeMap, HashMap};
 
 /// Runs cases and keeps the score.
 pub struct Suite {
     runners: Vec<Box<dyn Runner>>,
     report: Report,
+    coverage: Coverage,
     failures: Vec<String>,
     /// Slow runners take a sample of the cases.
     sample: bool,
+    /// Cases with derivatives so far, by op and dtype.
+    differentiated: HashMap<(String, DType), usize>,
 }
 
 /// A case as a graph: the placeholders are x, then directions v of the float inputs, then weights u of the float
@@ -45,7 +50,14 @@ impl Suite {
 
     /// A suite for these runners.
     pub fn new(runners: Vec<Box<dyn Runner>>) -> Suite {
-        Suite { runners, report: Report::default(), failures: Vec::new(), sample: true }
+        Suite {
+            runners,
+            report: Report::default(),
+            coverage: Coverage::default(),
+            failures: Vec::new(),
+            sample: true,
+            differentiated: HashMap::new(),
+        }
     }
 
     /// The same suite with every case on every runner, however slow.
@@ -70,6 +82,9 @@ impl Suite {
     pub fn finish(self) {
         println!("{}", self.report);
         let n = self.failures.len();
+        if let Err(error) = self.coverage.publish() {
+            panic!("{error}");
+        }
         assert!(n == 0, "{n} of {} checks failed:\n{}", self.report.cases(), self.failures[..n.min(60)].join("\n"));
     }
 
@@ -94,14 +109,17 @@ impl Suite {
         // No more precision can be asked for than that of the coarsest dtype that anything passes through.
         let floats = graph.nodes.iter().map(|node| node.dtype).filter(|dtype| dtype.is_float());
         let coarsest = floats.max_by(|a, b| a.epsilon().total_cmp(&b.epsilon()));
+        let always = self.is_always_run(case, traced);
+        let mut fates: BTreeMap<&'static str, Fate> = BTreeMap::new();
         for index in 0..self.runners.len() {
             let runner = &self.runners[index];
             let name = runner.name();
-            if !graph.nodes.iter().all(|node| runner.supports(node.dtype)) {
-                continue;
+            let fate = self.fate(&**runner, case, traced, always);
+            if let Some(kind) = runner.device() {
+                let best = fates.entry(kind).or_insert(fate);
+                *best = fate.max(*best);
             }
-            let draw = Generator::named(&format!("{} {} {}", case.op, case.dtype(), case.what)).bits();
-            if self.sample && (traced.differentiated() || case.many) && !draw.is_multiple_of(runner.one_in()) {
+            if fate < Fate::Values {
                 continue;
             }
             let got = match runner.run(graph, &traced.data) {
@@ -136,6 +154,33 @@ impl Suite {
                 }
             }
             self.report.note(&case.op, case.dtype(), &name, worst);
+        }
+        self.coverage.note(&case.op, case.dtype(), &fates);
+    }
+
+    /// Whether a case is in every sample: two of those with derivatives, of each op and dtype, are.
+    fn is_always_run(&mut self, case: &Case, traced: &Traced) -> bool {
+        if !traced.differentiated() || case.many {
+            return false;
+        }
+        let before = self.differentiated.entry((case.op.clone(), case.dtype())).or_default();
+        *before += 1;
+        matches!(*before, 1 | 4)
+    }
+
+    /// What is to become of a case on a runner.
+    fn fate(&self, runner: &dyn Runner, case: &Case, traced: &Traced, always: bool) -> Fate {
+        if !traced.graph.nodes.iter().all(|node| runner.supports(node.dtype)) {
+            return Fate::Unsupported;
+        }
+        let draw = Generator::named(&format!("{} {} {}", case.op, case.dtype(), case.what)).bits();
+        let is_one_of_many = (traced.differentiated() || case.many) && !always;
+        if self.sample && is_one_of_many && !draw.is_multiple_of(runner.one_in()) {
+            Fate::LeftOut
+        } else if traced.differentiated() {
+            Fate::Derivatives
+        } else {
+            Fate::Values
         }
     }
 

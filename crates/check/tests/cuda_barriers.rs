@@ -1,6 +1,5 @@
-//! The race detector at work on printed kernels: with any one barrier left out, some order of warps must fault. A barrier
-//! that could go unnoticed is one that is not needed, or one that the detector does not understand.
-#![cfg(feature = "gpu")]
+//! The race detector at work on printed and on committed kernels: with any one barrier left out, some order of warps must
+//! fault. A barrier that could go unnoticed is one that is not needed, or one that the detector does not understand.
 
 use raphson_check::ptx::{Machine, Module, Options, Order, Size};
 use raphson_compile::compile;
@@ -90,4 +89,57 @@ fn scatter_add_needs_its_barriers() {
     let launches = print_program(&program).unwrap();
     let n: usize = launches.iter().flatten().map(|launch| without_each_barrier(launch, &program)).sum();
     assert_eq!(n, 2);
+}
+
+/// Run a committed product kernel on one ragged tile of ones, 72 terms long; whether it faults, and whether every result is 72.
+fn committed(text: &str, entry: &str, order: Order) -> Result<bool, String> {
+    let (m, n, k) = (40u64, 36u64, 72u64);
+    let mut machine = Machine::new(Options { order, ..Options::default() });
+    let ones = |n: u64| (0..n).flat_map(|_| 1f32.to_le_bytes()).collect::<Vec<u8>>();
+    let (left, right) =
+        (machine.memory.upload("left", &ones(m * k), 4), machine.memory.upload("right", &ones(k * n), 4));
+    let out = machine.memory.reserve("out", (m * n * 4) as usize, 4);
+    // Strides of the layout that the name tells: n = rows are contiguous, t = columns are.
+    let [left_kind, right_kind] = entry.as_bytes()[entry.len() - 2..] else { panic!("{entry}") };
+    let (left_row, left_column) = if left_kind == b't' { (1, m) } else { (k, 1) };
+    let (right_row, right_column) = if right_kind == b't' { (1, k) } else { (n, 1) };
+    let mut arguments = vec![left, right, out, m, n, k, left_row, left_column, right_row, right_column];
+    arguments.extend([1, 0, 1, 1, 0, 0, 0, 0, 0, 0, k]);
+    let tile = if entry == "dot_narrow" { 32 } else { 128 };
+    let tiles = m.div_ceil(tile) * n.div_ceil(tile);
+    let size = Size { grid: [tiles as u32, 1, 1], block: [256, 1, 1], shared_bytes: 61_440 };
+    let module = Module::parse(text).map_err(|fault| fault.0)?;
+    machine.launch(&module, entry, size, &arguments).map_err(|fault| fault.0)?;
+    let got = machine.memory.download(out).ok_or("no memory")?;
+    Ok(got.as_chunks::<4>().0.iter().all(|&bytes| f32::from_le_bytes(bytes) == k as f32))
+}
+
+#[test]
+fn committed_products_need_their_barriers_and_waits() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../device/src/cuda/kernels");
+    let orders = [Order::Forward, Order::Backward, Order::Mixed(3)];
+    let mut n_kernels = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let entry = path.file_stem().unwrap().to_str().unwrap().to_string();
+        if path.extension().is_none_or(|extension| extension != "ptx") || entry == "dot_sum" {
+            continue;
+        }
+        n_kernels += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        for order in orders {
+            assert_eq!(committed(&text, &entry, order), Ok(true), "{entry} in {order:?}");
+        }
+        // The last wait is for groups that are empty.
+        let waits = text.match_indices("cp.async.wait_group").map(|(at, _)| at).collect::<Vec<_>>();
+        let barriers = text.match_indices("bar.sync").map(|(at, _)| at);
+        for at in barriers.chain(waits.into_iter().rev().skip(1)) {
+            let mut without = text.clone();
+            let end = at + text[at..].find(';').unwrap() + 1;
+            without.replace_range(at..end, "");
+            let noticed = orders.iter().any(|&order| committed(&without, &entry, order) != Ok(true));
+            assert!(noticed, "{entry}: `{}` at line {} is not missed", &text[at..end], text[..at].lines().count());
+        }
+    }
+    assert_eq!(n_kernels, 11, "a product for every layout in TF32 and split, and the narrow one");
 }

@@ -1,6 +1,5 @@
 //! The CUDA device's own code, on the interpreter: products by every compiled kernel and by the library, donation, faults,
 //! graphs, memory. What kernels print is tested elsewhere.
-#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};
@@ -90,6 +89,47 @@ fn tensor_core_products_in_other_orders() {
         let (_, cuda) = device(Settings { machine, ..hopper() }, OPTIONS);
         let error = error_of(&cuda, &graph, &inputs);
         assert!(error < 2e-6, "{order:?}: {error:e}");
+    }
+}
+
+/// Every committed kernel runs, chosen by the device's own plan: both kinds of tensor-core products over all layouts, long
+/// sums in pieces.
+#[test]
+fn every_committed_kernel_runs() {
+    let mut ran = std::collections::BTreeSet::new();
+    for tf32 in [false, true] {
+        for (at, layout) in LAYOUTS.into_iter().enumerate() {
+            let machine =
+                MachineOptions { order: [Order::Mixed(at as u64), Order::Backward][at % 2], ..Default::default() };
+            let (driver, cuda) = device(Settings { machine, ..hopper() }, Options { tf32, ..OPTIONS });
+            for (m, k, n) in [(64, 20, 68), (65, 17, 64)] {
+                let (graph, inputs) = product(m, k, n, layout, F32);
+                let error = error_of(&cuda, &graph, &inputs);
+                assert!(error < if tf32 { 2e-3 } else { 2e-6 }, "{m}·{k}·{n} {layout:?}: {error:e}");
+            }
+            ran.extend(driver.entries());
+        }
+    }
+    let (driver, cuda) = device(Settings { multiprocessors: 40, ..Settings::default() }, OPTIONS);
+    let (graph, inputs) = product(9, 520, 10, (false, false), F32);
+    assert!(error_of(&cuda, &graph, &inputs) < 2e-6);
+    ran.extend(driver.entries());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../device/src/cuda/kernels");
+    let files = std::fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
+    let kernels = files.filter(|path| path.extension().is_some_and(|extension| extension == "ptx"));
+    let committed: std::collections::BTreeSet<String> =
+        kernels.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
+    assert_eq!(ran, committed);
+}
+
+/// Volta is the oldest GPU that is taken: whatever is chosen for it is written for it.
+#[test]
+fn old_gpus_get_kernels_that_they_can_load() {
+    let volta = Settings { capability: (7, 0), multiprocessors: 40, ..Settings::default() };
+    for (m, k, n) in [(9, 520, 10), (64, 64, 64)] {
+        let (graph, inputs) = product(m, k, n, (false, false), F32);
+        let (_, cuda) = device(volta.clone(), Options { tf32: true, ..OPTIONS });
+        assert!(error_of(&cuda, &graph, &inputs) < 2e-6, "{m}·{k}·{n}");
     }
 }
 

@@ -1,5 +1,4 @@
 //! The plain product in PTX with every size of tile, over ragged sizes, transposed and repeated operands.
-#![cfg(feature = "gpu")]
 
 use raphson_check::draw::Generator;
 use raphson_check::ptx::{Machine, Module, Options, Order, Size};

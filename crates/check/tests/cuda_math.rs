@@ -1,6 +1,5 @@
 //! Accuracy of the printed functions: dense samples over each one's range, against the reference in f64 (which is as
 //! exact as f64 functions are). Prints what is reached.
-#![cfg(feature = "gpu")]
 
 use raphson_check::runner::Runner;
 use raphson_check::runner::interpreted::Interpreted;

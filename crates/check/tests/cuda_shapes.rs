@@ -1,7 +1,6 @@
 //! Printed PTX at the sizes where its form changes: four elements at a time, grids that loop, rows shared by some lanes, by
 //! a warp, by a block, columns shared by parts of a block, every tile of the plain product, scatter-add over several
 //! blocks. Executed by the interpreter, compared with the reference.
-#![cfg(feature = "gpu")]
 
 use raphson_check::case::{Case, Input};
 use raphson_check::runner::interpreted::Interpreted;

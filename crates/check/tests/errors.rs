@@ -98,6 +98,7 @@ const REFUSALS: &[Refusal] = &[
     refusal("scatterAdd", Code::Shape, &["[3]", "[]"], SHAPES, || input([3], F32).scatter_add(&input([], I32), 2, 5)),
     refusal("scatterAdd", Code::DType, &["bool"], BOTH, || input([3], F32).scatter_add(&input([3], Bool), 0, 5)),
     refusal("scatterAdd", Code::DType, &["bool"], BOTH, || input([3], Bool).scatter_add(&input([3], I32), 0, 5)),
+    refusal("argsort", Code::Argument, &["axis 1", "[3]"], SHAPES, || input([3], F32).argsort(1, false)),
     refusal("iota", Code::Argument, &["axis 0", "[]"], SHAPES, || Value::iota(&Shape::scalar(), F32, 0)),
     refusal("iota", Code::DType, &["bool"], DTYPES, || Value::iota(&[3].into(), Bool, 0)),
     refusal("shape", Code::Shape, &["2^40"], NEITHER, || Ok(Value::input(Shape::new("shape", vec![1 << 21, 1 << 20])?, F32))),

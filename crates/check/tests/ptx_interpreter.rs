@@ -1,6 +1,5 @@
 //! The interpreter itself: lanes that part and meet, what lanes do together, matrix fragments, asynchronous copies; and that
 //! it notices what it is there to notice. Every committed kernel decodes.
-#![cfg(feature = "gpu")]
 
 use raphson_check::ptx::{Machine, Module, Options, Order, Size};
 
@@ -154,6 +153,46 @@ fn asynchronous_copies_arrive_when_they_are_waited_for() {
     let want: Vec<u32> = (0..64).map(|thread| thread ^ 33).collect();
     assert_eq!(run_all(&copy("cp.async.wait_group 0;"), 64), want);
     assert!(fault(&copy("cp.async.wait_group 1;"), 64).contains("before anything"));
+}
+
+#[test]
+fn an_asynchronous_copy_may_arrive_at_once() {
+    // The tile is copied over while others may still read it.
+    let copy = |barrier: &str| {
+        let body = format!(
+            "st.global.u32 [%rd2], %r1; mov.u32 %r2, tile; mad.lo.u32 %r3, %r1, 4, %r2; st.shared.u32 [%r3], %r1; bar.sync 0;\n\
+             xor.b32 %r4, %r1, 33; mad.lo.u32 %r4, %r4, 4, %r2; ld.shared.u32 %r5, [%r4]; {barrier}\n\
+             cp.async.ca.shared.global [%r3], [%rd2], 4; cp.async.commit_group; cp.async.wait_group 0;\n\
+             st.global.u32 [%rd2], %r5;"
+        );
+        kernel(".shared .align 4 .b8 tile[256];", &body)
+    };
+    let want: Vec<u32> = (0..64).map(|thread| thread ^ 33).collect();
+    assert_eq!(run_all(&copy("bar.sync 0;"), 64), want);
+    assert!(fault(&copy(""), 64).contains("race"));
+}
+
+#[test]
+fn lanes_that_have_parted_meet_only_where_they_must() {
+    // Odd lanes write, even ones read what their neighbour has written. Lockstep order would hide what is missing between.
+    let exchange = |meeting: &str| {
+        let body = format!(
+            "mov.u32 %r2, tile; mad.lo.u32 %r3, %r1, 4, %r2; and.b32 %r4, %r1, 1; setp.eq.u32 %p1, %r4, 0; @%p1 bra EVEN;\n\
+             st.shared.u32 [%r3], %r1;\n\
+             EVEN: {meeting} mov.u32 %r5, 0; @%p1 ld.shared.u32 %r5, [%r3+4]; st.global.u32 [%rd2], %r5;"
+        );
+        kernel(".shared .align 4 .b8 tile[128];", &body)
+    };
+    let want: Vec<u32> = (0..32).map(|lane| if lane % 2 == 0 { lane + 1 } else { 0 }).collect();
+    assert_eq!(run_all(&exchange("bar.warp.sync -1;"), 32), want);
+    let why = fault(&exchange(""), 32);
+    assert!(why.contains("race") || why.contains("before anything"), "{why}");
+    // A shuffle waits for all whom it names, in whatever order they come.
+    let body = "and.b32 %r4, %r1, 1; setp.eq.u32 %p1, %r4, 0; mov.u32 %r3, %r1; @%p1 bra EVEN;\n\
+        add.u32 %r3, %r3, 100; add.u32 %r3, %r3, 100;\n\
+        EVEN: shfl.sync.bfly.b32 %r5, %r3, 1, 31, -1; st.global.u32 [%rd2], %r5;";
+    let want: Vec<u32> = (0..32).map(|lane| if lane % 2 == 0 { lane + 201 } else { lane - 1 }).collect();
+    assert_eq!(run_all(&kernel("", body), 32), want);
 }
 
 #[test]

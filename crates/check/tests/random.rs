@@ -96,7 +96,7 @@ impl Grower {
 
     fn unary(&mut self) -> Result<Option<Known>> {
         let Some(mut x) = self.float() else { return Ok(None) };
-        let (list, smooth): (&[&str], bool) = match self.generator.below(7) {
+        let (list, smooth): (&[&str], bool) = match self.generator.below(8) {
             0 | 1 => (&BOUNDED, true),
             2 | 3 | 6 => {
                 if x.bound > 1.4 {
@@ -107,22 +107,34 @@ impl Grower {
             4 if x.exact => (&JUMPING, false),
             5 => (&KINKED, false),
             _ => {
-                // √(x² + ½), a logarithm, or an inverse
-                let size = x.value.square()?.shift(0.5)?;
-                let value = match self.generator.below(5) {
-                    0 => size.sqrt()?,
-                    1 => size.log()?,
-                    4 => size.log1p()?,
-                    2 => size.rsqrt()?,
-                    _ => size.reciprocal()?,
-                };
-                return Ok(Some(Known { value, bound: x.bound + 2.0, exact: false, smooth: x.smooth }));
+                let value = self.inverse(&x.value)?;
+                return Ok(Some(Known { value, bound: x.bound + 4.0, exact: false, smooth: x.smooth }));
             }
         };
         let name = *self.generator.choose(list);
         let bound = if smooth && list.len() == GROWING.len() { 6.0 } else { x.bound.max(1.0) + 1.0 };
         let exact = x.exact && !matches!(list.len(), 6 | 7);
         Ok(Some(Known { value: apply(row(name), &[&x.value])?, bound, exact, smooth: smooth && x.smooth }))
+    }
+
+    /// A root, a logarithm, or an inverse function, each of an operand well inside its domain; at most |x| + 4.
+    fn inverse(&mut self, x: &Value) -> Result<Value> {
+        let size = x.square()?.shift(0.5)?;
+        let inside = || x.sin()?.scale(0.7);
+        match self.generator.below(12) {
+            0 => size.sqrt(),
+            1 => size.log(),
+            2 => size.log1p(),
+            3 => size.rsqrt(),
+            4 => size.reciprocal(),
+            5 => apply(row("asin"), &[&inside()?]),
+            6 => apply(row("acos"), &[&inside()?]),
+            7 => apply(row("atan"), &[x]),
+            8 => apply(row("asinh"), &[x]),
+            9 => apply(row("cbrt"), &[&size]),
+            10 => apply(row("erfc"), &[&inside()?]),
+            _ => apply(row("atan2"), &[x, &size]),
+        }
     }
 
     /// Two floats whose shapes broadcast, made so if need be.

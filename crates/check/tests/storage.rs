@@ -183,7 +183,6 @@ fn long_indices_outside_every_axis_are_refused() {
     }
 }
 
-#[cfg(feature = "gpu")]
 #[test]
 fn wgpu_names_the_way_out_of_64_bit_numbers() {
     use raphson_check::runner::Runner;

@@ -363,6 +363,41 @@ fn gather_scatter() {
 }
 
 #[test]
+fn argsort() {
+    let mut cases = Vec::new();
+    for dtype in DType::ALL {
+        for descending in [false, true] {
+            for (shape, axis) in [(&[7][..], 0), (&[1], 0), (&[0], 0), (&[3, 5], 1), (&[5, 3], 0), (&[2, 300], 1)] {
+                let what = format!("{shape:?} at {axis}, descending {descending}");
+                let input = Input::new(shape, dtype);
+                cases.push(Case::new("argsort", what.clone(), vec![input], move |x| x[0].argsort(axis, descending)));
+                // A sort: the elements gathered by their order, which is a constant for derivatives.
+                let input = Input::distinct(shape, dtype);
+                let n = shape.len();
+                let sort = move |x: &[Value]| {
+                    let x = bend(&x[0])?;
+                    let order = x.argsort(axis, descending)?;
+                    if n == 1 { bend(&x.gather(&order, 0)?) } else { order.cast(DType::F32) }
+                };
+                let case = Case::new("argsort", what + ", sorted", vec![input], sort);
+                cases.push(if n == 1 { case } else { case.values_only() });
+            }
+            let ties = [2.0, 1.0, 0.0, 2.0, 1.0, 2.0, 0.0, 1.0];
+            let view = move |x: &[Value]| x[0].permute(&[1, 0])?.flip(&[1])?.argsort(1, descending);
+            cases.push(Case::new("argsort", "ties in a view", vec![Input::given([8, 3], dtype, &ties)], view));
+            let infinity = f64::INFINITY;
+            let special = [f64::NAN, 1.0, infinity, -0.0, 0.0, -infinity, f64::NAN, -1.0, 0.0, -0.0, f64::MIN_POSITIVE];
+            let input = Input::given([2, 11], dtype, &special);
+            let build = move |x: &[Value]| x[0].argsort(1, descending);
+            cases.push(Case::new("argsort", "special", vec![input], build).values_only());
+            let long = Input::new([3, 1000], dtype);
+            cases.push(Case::new("argsort", "long", vec![long], build).values_only());
+        }
+    }
+    check(cases);
+}
+
+#[test]
 fn leaves_and_identities() {
     let mut cases = Vec::new();
     for dtype in NUMERIC {

@@ -1,22 +1,23 @@
 //! Whole training steps on a device: a small network with an embedding and layer norm, twenty steps of several rules, all
-//! parameters and state donated and carried along, losses and learning rates compared with the cpu's.
-#![cfg(feature = "gpu")]
+//! parameters and state donated and carried along, losses and learning rates compared with the cpu's. Where a device has no
+//! f64, the rule's scalars are f32, on the cpu that it is compared with too.
 
+use raphson_check::coverage::say;
 use raphson_check::ptx::driver::{Interpreted, Settings};
 use raphson_check::ptx::{Options as MachineOptions, Order};
-use raphson_check::runner::device::{from_bytes, to_bytes};
+use raphson_check::runner::Runner;
+use raphson_check::runner::device::{from_bytes, to_bytes, wgpu};
+use raphson_check::step::adam_step;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::cuda::{Cuda, Options as CudaOptions};
 use raphson_device::{Device, Memory};
-use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType::{self, F32, F64, I32};
 use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
-use raphson_optim::alpha::{self, Finish, Rule, Spec};
-use raphson_optim::direction::{Options, named};
+use raphson_optim::alpha::{Rule, Spec};
 use std::sync::Arc;
 
 const BATCH: usize = 6;
@@ -62,46 +63,16 @@ fn loss(parameters: &[Value], words: &Value, targets: &Value) -> Result<Value> {
     likelihood.mul(targets)?.sum_all()?.scale(-1.0 / BATCH as f64)
 }
 
-/// Placeholders like the values.
-fn placeholders(like: &[Value]) -> Vec<Value> {
-    like.iter().map(|value| Value::input(value.shape().clone(), value.dtype())).collect()
-}
-
-/// Losses and learning rates of the steps, and the parameters after them.
-fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
+/// Losses and learning rates of the steps, and the parameters after them. `scalars`: the dtype of what the rule computes.
+fn train(device: &dyn Device, rule: Rule, scalars: DType) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
     let params: Vec<Value> = PARAMETERS.iter().map(|&shape| Value::input(shape.into(), F32)).collect();
     let words = Value::input([BATCH].into(), I32);
     let targets = Value::input([BATCH, CLASSES].into(), F32);
-    let scale = Value::input(Shape::scalar(), F64);
     let loss = loss(&params, &words, &targets)?;
-    let gradients = vjp(std::slice::from_ref(&loss), &params, &[Value::scalar(1.0, F32)])?;
-    let direction = named("adam")?;
-    let options = Options::new(direction, &[])?;
-    let spec = Spec::defaults(rule);
-    let direction_start = direction.init(&options, &params)?;
-    let state_start = alpha::init(&spec, &params, &direction_start)?;
-    let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
-    let carry = alpha::begin(&spec, &loss, &params, &gradients, &state)?;
-    let applied = direction.direction(&options, &params, &gradients, &old)?;
-    let finish = Finish {
-        loss: &loss,
-        params: &params,
-        gradients: &gradients,
-        omega: &applied.omega,
-        direction_old: &old,
-        direction_new: &applied.state,
-        state: &state,
-        carry: &carry,
-        scale: &scale,
-        proposal: &[],
-    };
-    let done = alpha::finish(&spec, finish)?;
-    let inputs = [&params[..], &old, &state, &[words, targets, scale]].concat();
-    let outputs = [&done.params[..], &done.direction, &done.state, &[done.report]].concat();
-    let graph = simplify(&flatten(&inputs, &outputs)?.graph);
-    let n_carried = params.len() + old.len() + state.len();
-    let donated: Vec<bool> = (0..inputs.len()).map(|i| i < n_carried).collect();
-    let mut step = device.load(Arc::new(compile(&graph, &donated)?))?;
+    let spec = Spec { scalar: scalars, ..Spec::defaults(rule) };
+    let traced = adam_step(&spec, &loss, &params, &[words, targets])?;
+    let graph = simplify(&flatten(&traced.inputs, &traced.outputs)?.graph);
+    let mut step = device.load(Arc::new(compile(&graph, &traced.donated())?))?;
 
     let upload = |values: &[f64], dtype: DType| device.upload(&to_bytes(values, dtype));
     let mut carried = Vec::new();
@@ -109,7 +80,7 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
         let start: Vec<f64> = numbers(param.shape().elements(), i).iter().map(|x| x * 0.4).collect();
         carried.push(upload(&start, F32)?);
     }
-    carried.extend(start_of(device, &[&direction_start[..], &state_start].concat())?);
+    carried.extend(start_of(device, &traced.start)?);
     let mut trace = Vec::new();
     for i in 0..STEPS {
         let words: Vec<f64> = (0..BATCH).map(|b| ((b * 3 + i * 2 + b * i) % WORDS) as f64).collect();
@@ -117,10 +88,10 @@ fn train(device: &dyn Device, rule: Rule) -> Result<(Vec<[f64; 2]>, Vec<f64>)> {
         let class = |b: usize| if b.is_multiple_of(2) { words[b] as usize % CLASSES } else { (b + i) % CLASSES };
         let one_hot = |b: usize| (0..CLASSES).map(move |c| f64::from(u8::from(class(b) == c)));
         let targets: Vec<f64> = (0..BATCH).flat_map(one_hot).collect();
-        carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], F64)?]);
+        carried.extend([upload(&words, I32)?, upload(&targets, F32)?, upload(&[1.0], scalars)?]);
         carried = step.run(carried)?;
         if let Some(report) = carried.pop() {
-            let report = read(device, &report, F64)?;
+            let report = read(device, &report, scalars)?;
             trace.push([report[0], report[2]]);
         }
     }
@@ -143,9 +114,10 @@ fn read(device: &dyn Device, memory: &Memory, dtype: DType) -> Result<Vec<f64>> 
     Ok(from_bytes(&bytes, dtype))
 }
 
-fn compare(device: &dyn Device, rule: Rule) {
-    let (want, want_parameters) = train(&Cpu::new(Some(1)).expect("a cpu"), rule).expect("training on the cpu");
-    let (got, got_parameters) = train(device, rule).expect("training on the device");
+fn compare(device: &dyn Device, rule: Rule, scalars: DType) {
+    let cpu = Cpu::new(Some(1)).expect("a cpu");
+    let (want, want_parameters) = train(&cpu, rule, scalars).expect("training on the cpu");
+    let (got, got_parameters) = train(device, rule, scalars).expect("training on the device");
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * (1.0 + b.abs());
     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
         assert!(close(got[0], want[0]) && close(got[1], want[1]), "{rule:?}, step {i}: {got:?}, the cpu's {want:?}");
@@ -164,9 +136,20 @@ fn cuda_interpreted_trains_like_the_cpu() {
             let driver = Arc::new(Interpreted::new(Settings { library, machine, ..Settings::default() }));
             let options = CudaOptions { tf32: false, library: true, pool: false, graphs: true };
             let cuda = Cuda::with_driver(driver.clone(), options);
-            compare(&cuda, rule);
+            compare(&cuda, rule, F64);
             let counts = driver.counts();
             assert!(counts.replays >= STEPS - 3, "steps are replayed: {counts:?}");
         }
     }
+    say(&format!("training on cuda (interpreted): next and exact, {STEPS} steps each, like the cpu"));
+}
+
+#[test]
+fn wgpu_trains_like_the_cpu() {
+    // Where there is no adapter, that has been said.
+    let Some(device) = wgpu() else { return };
+    for rule in [Rule::Next, Rule::Exact] {
+        compare(device.device(), rule, F32);
+    }
+    say(&format!("training on {}: next and exact, {STEPS} steps each, like the cpu", device.name()));
 }

@@ -1,14 +1,17 @@
 //! Writing the kernels: each group becomes one kernel (a pad or a concatenation becomes a few), each node that another
 //! kernel or the caller reads gets a buffer.
 
+use crate::conv;
 use crate::group::{Group, Groups};
 use crate::lower::{Access, Kind, Lowered, Node, contiguous};
 use crate::program::{
-    BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel, ScatterAddKernel, Step, View,
+    ArgsortKernel, BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel,
+    ScatterAddKernel, Step, View,
 };
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
+use raphson_graph::op::conv::Window;
 use std::collections::HashMap;
 
 /// A buffer before it has a place.
@@ -165,8 +168,10 @@ impl Emitter<'_> {
         }
         match &node.kind {
             Kind::Dot => self.dot(&node, out),
+            Kind::Conv { windows } => self.conv(&node, windows, out),
             Kind::Gather { axis } => self.gather(&node, *axis, out),
             Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
+            Kind::Argsort { descending } => self.argsort(&node, *descending, out),
             Kind::Pad { low, interior } => {
                 let strides = contiguous(&node.shape);
                 let zero = Scalar::of(0.0, node.dtype);
@@ -225,6 +230,28 @@ impl Emitter<'_> {
         self.kernels.push(Kernel::Dot(DotKernel { dtype, batch, m, k, n, left, right, out }));
     }
 
+    fn conv(&mut self, node: &Node, windows: &[Window], out: BufferId) {
+        let mut view = |operand: usize| {
+            let access = &node.operands[operand];
+            conv::view(self.buffer(access.base), access.offset, &access.strides)
+        };
+        let (data, kernel) = (view(0), view(1));
+        let whole = conv::Whole {
+            dtype: node.dtype,
+            data_shape: &node.operand_shapes[0],
+            kernel_shape: &node.operand_shapes[1],
+            out_shape: &node.shape,
+            data,
+            kernel,
+            out: conv::view(out, 0, &contiguous(&node.shape)),
+        };
+        let parts = conv::parts(&whole, windows);
+        if conv::covered(&parts) < node.elements() {
+            self.kernels.push(Kernel::Fill { buffer: out, value: Scalar::of(0.0, node.dtype) });
+        }
+        self.kernels.extend(parts.into_iter().map(Kernel::Conv));
+    }
+
     fn gather(&mut self, node: &Node, axis: usize, out: BufferId) {
         let (data, indices) = (&node.operands[0], &node.operands[1]);
         let shape = &node.operand_shapes[0];
@@ -256,6 +283,14 @@ impl Emitter<'_> {
             out,
         };
         self.kernels.push(Kernel::ScatterAdd(kernel));
+    }
+
+    fn argsort(&mut self, node: &Node, descending: bool, out: BufferId) {
+        let base = node.operands[0].base;
+        let length = node.shape[node.shape.len() - 1];
+        let rows = node.elements() / length;
+        let (dtype, data) = (self.node(base).dtype, self.buffer(base));
+        self.kernels.push(Kernel::Argsort(ArgsortKernel { dtype, rows, length, descending, data, out }));
     }
 }
 
@@ -322,8 +357,10 @@ impl Body {
             | Kind::Constant(_)
             | Kind::Iota
             | Kind::Dot
+            | Kind::Conv { .. }
             | Kind::Gather { .. }
             | Kind::ScatterAdd { .. }
+            | Kind::Argsort { .. }
             | Kind::Pad { .. }
             | Kind::Concatenate { .. } => self.at_level(operands[0], at),
         }

@@ -4,6 +4,8 @@
 //! two so that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places
 //! their buffers. No device is named here.
 
+mod conv;
+pub mod direct;
 mod emit;
 mod group;
 mod lower;

@@ -5,6 +5,7 @@
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node as FlatNode, NodeIndex};
 use raphson_graph::op::Op;
+use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::Row;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
@@ -34,11 +35,17 @@ pub enum Kind {
         axes: Vec<usize>,
     },
     Dot,
+    Conv {
+        windows: Vec<Window>,
+    },
     Gather {
         axis: usize,
     },
     ScatterAdd {
         axis: usize,
+    },
+    Argsort {
+        descending: bool,
     },
     Pad {
         low: Vec<usize>,
@@ -204,6 +211,10 @@ impl Lowering<'_> {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
                 self.own(opaque(Kind::Dot, operands), &node.shape)
             }
+            Op::Conv { windows } => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
+                self.own(opaque(Kind::Conv { windows: windows.clone() }, operands), &node.shape)
+            }
             Op::Gather { axis } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
                 self.own(opaque(Kind::Gather { axis: *axis }, operands), &node.shape)
@@ -211,6 +222,10 @@ impl Lowering<'_> {
             Op::ScatterAdd { axis } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
                 self.own(opaque(Kind::ScatterAdd { axis: *axis }, operands), &node.shape)
+            }
+            Op::Argsort { descending } => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
+                self.own(opaque(Kind::Argsort { descending: *descending }, operands), &node.shape)
             }
             Op::Pad { low, interior, .. } => {
                 let kind = Kind::Pad { low: low.clone(), interior: interior.clone() };

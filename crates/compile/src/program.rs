@@ -142,6 +142,44 @@ pub struct DotKernel {
     pub out: BufferId,
 }
 
+/// One spatial axis of a convolution: output `y` and tap `t` meet at the data element `y·stride + t·dilation − low`, where
+/// that is inside 0..size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvAxis {
+    pub size: usize,
+    pub taps: usize,
+    pub outputs: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub low: i64,
+}
+
+/// An operand or the result of a convolution: strides of its three leading axes, then of the spatial ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvView {
+    pub buffer: BufferId,
+    pub offset: i64,
+    pub leading: [i64; 3],
+    pub spatial: Vec<i64>,
+}
+
+/// `out[b, g, o, y…] = Σ_{i, t…} data[b, g, i, x…] · kernel[g, o, i, t…]`, with x as the axes say and zeros outside. The data's
+/// leading axes are [batch, groups, channels_in], the kernel's [groups, channels_out, channels_in], the result's [batch,
+/// groups, channels_out]. There are one to three spatial axes, with at least one tap each. The result may be a part of its buffer
+/// (every so many elements of an axis); other kernels then write the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvKernel {
+    pub dtype: DType,
+    pub batch: usize,
+    pub groups: usize,
+    pub channels_in: usize,
+    pub channels_out: usize,
+    pub axes: Vec<ConvAxis>,
+    pub data: ConvView,
+    pub kernel: ConvView,
+    pub out: ConvView,
+}
+
 /// `out[o, j, i] = data[o, index[j], i]` over contiguous buffers of shapes [outer, axis, inner], [count], [outer, count, inner].
 /// Indices are i32 or u32 (`compile` converts others); one outside 0..axis is an error that the device reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -171,13 +209,27 @@ pub struct ScatterAddKernel {
     pub out: BufferId,
 }
 
+/// `out[r, ..]` are the positions (i32) of `data[r, ..]` in the order of its elements: stable, rising or `descending`, NaN
+/// last either way. Both buffers are contiguous, of shape [rows, length].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ArgsortKernel {
+    pub dtype: DType,
+    pub rows: usize,
+    pub length: usize,
+    pub descending: bool,
+    pub data: BufferId,
+    pub out: BufferId,
+}
+
 /// One entry of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     Row(RowKernel),
     Dot(DotKernel),
+    Conv(ConvKernel),
     Gather(GatherKernel),
     ScatterAdd(ScatterAddKernel),
+    Argsort(ArgsortKernel),
     /// Set every element of a buffer.
     Fill {
         buffer: BufferId,
@@ -203,6 +255,10 @@ impl Kernel {
                 read.extend([dot.left.buffer, dot.right.buffer]);
                 written.push(dot.out);
             }
+            Kernel::Conv(conv) => {
+                read.extend([conv.data.buffer, conv.kernel.buffer]);
+                written.push(conv.out.buffer);
+            }
             Kernel::Gather(gather) => {
                 read.extend([gather.data, gather.indices]);
                 written.push(gather.out);
@@ -210,6 +266,10 @@ impl Kernel {
             Kernel::ScatterAdd(scatter) => {
                 read.extend([scatter.updates, scatter.indices]);
                 written.push(scatter.out);
+            }
+            Kernel::Argsort(sort) => {
+                read.push(sort.data);
+                written.push(sort.out);
             }
             Kernel::Fill { buffer, .. } => written.push(*buffer),
         }

@@ -1,6 +1,7 @@
 //! Storage dtypes out of the kernels that cannot convert while they read and write. Fused kernels load and store f16,
-//! bf16 and u8 themselves; products, scatter-adds and sums in parts get operands converted before and results after, so
-//! that they accumulate in the register's dtype, and every device has them without further ado. Indices become i32.
+//! bf16 and u8 themselves; products, convolutions, scatter-adds and sums in parts get operands converted before and results
+//! after, so that they accumulate in the register's dtype, and every device has them without further ado. So do argsorts,
+//! whose results are i32 anyway. Indices become i32.
 
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
@@ -46,7 +47,7 @@ impl Widening {
         }
         // How many of the operands hold numbers.
         let operands = match &node.op {
-            Op::Dot => 2,
+            Op::Dot | Op::Conv { .. } => 2,
             Op::ScatterAdd { .. } => 1,
             Op::Reduce { op: ReduceOp::Sum | ReduceOp::Prod, .. } => 1,
             // The greatest and the least are elements; the rest are fused, or only move elements.
@@ -65,9 +66,15 @@ impl Widening {
             | Op::Pad { .. }
             | Op::Flip { .. }
             | Op::Concatenate { .. }
-            | Op::Gather { .. } => 0,
+            | Op::Gather { .. }
+            | Op::Argsort { .. } => 0,
         };
         let dtype = node.dtype;
+        // Wider numbers are in the same order.
+        if let Op::Argsort { .. } = node.op {
+            let operand = self.nodes[node.inputs[0] as usize].dtype.register();
+            node.inputs[0] = self.cast(node.inputs[0], operand);
+        }
         if operands == 0 || !dtype.is_storage() {
             return self.push(node);
         }

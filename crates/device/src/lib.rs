@@ -1,18 +1,15 @@
 //! Devices run compiled programs. One trait; what a device is never knows about ops, gradients or optimizers.
 
 pub mod cpu;
-#[cfg(feature = "cuda")]
 pub mod cuda;
-#[cfg(feature = "cuda")]
 mod open;
-#[cfg(feature = "wgpu")]
 pub mod wgpu;
 
-#[cfg(feature = "cuda")]
-pub use open::{Outcome, Probe, open, open_with_probes};
+pub use open::{Opened, Outcome, Probe, choose, normalized, open, open_with_probes};
 
 use raphson_compile::program::Program;
-use raphson_graph::error::Result;
+use raphson_graph::dtype::DType;
+use raphson_graph::error::{Code, Error, Result};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -32,6 +29,31 @@ pub struct Description {
     pub kind: &'static str,
     /// For people: `cpu (AVX2 + FMA, 2 threads)`.
     pub name: String,
+    /// The dtypes that its kernels know.
+    pub dtypes: &'static [DType],
+    /// Threads of this machine that it computes with.
+    pub threads: usize,
+}
+
+impl Description {
+    /// What scalars of a controller are kept in: f64 where the device has it, else f32.
+    pub fn scalar(&self) -> DType {
+        if self.dtypes.contains(&DType::F64) { DType::F64 } else { DType::F32 }
+    }
+
+    /// An error that names the way out, unless the device has this dtype.
+    pub fn check_dtype(&self, op: &str, dtype: DType) -> Result<()> {
+        if self.dtypes.contains(&dtype) {
+            return Ok(());
+        }
+        let known = self.dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "{} has no {dtype}, only {known}; use {}, or a device that has {dtype}, such as \"cpu\"",
+            self.name,
+            DType::F32
+        );
+        Err(Error::new(Code::DType, op, message).with_dtypes([dtype]))
+    }
 }
 
 /// Counters that tests and users read.
@@ -57,6 +79,11 @@ pub trait Device: Send + Sync {
     fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>>;
     /// Give pooled memory back to the system.
     fn trim(&self);
+    /// For tests: lose the device, as when a GPU is unplugged or its driver gives up. False where that cannot be done.
+    #[doc(hidden)]
+    fn lose_for_test(&self) -> bool {
+        false
+    }
 }
 
 /// A program prepared by a device. Owns its arena, so one `Loaded` runs once at a time.

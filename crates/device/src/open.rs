@@ -4,7 +4,6 @@
 use crate::Device;
 use crate::cpu::Cpu;
 use crate::cuda::{self, Cuda};
-#[cfg(feature = "wgpu")]
 use crate::wgpu::{Adapter, Settings, Wgpu};
 use raphson_graph::error::{Code, Error, Result};
 
@@ -85,55 +84,96 @@ impl Request {
     }
 }
 
+/// An open device, and how it came to be this one.
+pub struct Opened {
+    pub device: Box<dyn Device>,
+    /// As in a request, with its number: `wgpu:0`.
+    pub spec: String,
+    /// Why this one.
+    pub reason: &'static str,
+}
+
+/// Why a device was opened.
+const ASKED_FOR: &str = "it was asked for";
+const BY_ENVIRONMENT: &str = "RAPHSON_DEVICE asks for it";
+const FIRST: &str = "the first that works";
+
 /// The device that `spec` asks for: `auto`, `cpu`, `cuda[:n]` or `wgpu[:n]`. Where it says `auto`, `RAPHSON_DEVICE` decides
 /// if it is set; else the first that works of cuda, wgpu on a hardware adapter, cpu.
+pub fn choose(spec: &str) -> Result<Opened> {
+    match wanted(spec)? {
+        (Request::Auto, _) => open_with_probes(spec).0,
+        // Other devices are not looked at unless this one is not there.
+        (request, reason) => open_one(request)
+            .map(|device| Opened { device, spec: request.spec(), reason })
+            .map_err(|error| Error { message: format!("{}. {}", error.message, found(&candidates())), ..error }),
+    }
+}
+
+/// The device of [`choose`] alone.
 pub fn open(spec: &str) -> Result<Box<dyn Device>> {
-    open_with_probes(spec).0
+    choose(spec).map(|opened| opened.device)
 }
 
-/// The same, with everything that there is on this machine and the fate of each, for `doctor`.
-pub fn open_with_probes(spec: &str) -> (Result<Box<dyn Device>>, Vec<Probe>) {
+/// The same as `choose`, with everything that there is on this machine and the fate of each, for `doctor`.
+pub fn open_with_probes(spec: &str) -> (Result<Opened>, Vec<Probe>) {
     let mut probes = candidates();
-    let by_environment = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-    let device = request(spec, by_environment.as_ref().map(|value| value.to_string_lossy()).as_deref())
-        .and_then(|request| take(request, &mut probes));
-    (device, probes)
+    let opened = wanted(spec).and_then(|(request, reason)| take(request, reason, &mut probes));
+    (opened, probes)
 }
 
-/// What is asked for, by code or else by the environment.
-fn request(spec: &str, by_environment: Option<&str>) -> Result<Request> {
+/// `spec` as `Opened` has it: `wgpu` is `wgpu:0`. An error if it is no request.
+pub fn normalized(spec: &str) -> Result<String> {
+    Request::parse(spec).map(Request::spec)
+}
+
+/// What is asked for, by code or else by the environment, and by which of them.
+fn wanted(spec: &str) -> Result<(Request, &'static str)> {
+    let by_environment = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    request(spec, by_environment.as_ref().map(|value| value.to_string_lossy()).as_deref())
+}
+
+fn request(spec: &str, by_environment: Option<&str>) -> Result<(Request, &'static str)> {
     match (Request::parse(spec)?, by_environment) {
-        (Request::Auto, Some(value)) => Request::parse(value).map_err(|mut error| {
-            error.message = format!("{VARIABLE}: {}", error.message);
-            error
-        }),
-        (request, _) => Ok(request),
+        (Request::Auto, Some(value)) => match Request::parse(value) {
+            Ok(request) => Ok((request, BY_ENVIRONMENT)),
+            Err(error) => Err(Error { message: format!("{VARIABLE}: {}", error.message), ..error }),
+        },
+        (request, _) => Ok((request, ASKED_FOR)),
     }
 }
 
 /// Open what was asked for and mark it.
-fn take(request: Request, probes: &mut [Probe]) -> Result<Box<dyn Device>> {
+fn take(request: Request, reason: &'static str, probes: &mut [Probe]) -> Result<Opened> {
     if request != Request::Auto {
-        let device = open_one(request)?;
         let spec = request.spec();
-        let asked_for = probes.iter_mut().find(|probe| probe.spec == spec);
-        asked_for.into_iter().for_each(|probe| probe.settle(Outcome::Taken, "it was asked for"));
-        return Ok(device);
+        let device = open_one(request);
+        if let Some(probe) = probes.iter_mut().find(|probe| probe.spec == spec) {
+            match &device {
+                Ok(_) => probe.settle(Outcome::Taken, reason),
+                Err(error) => probe.settle(Outcome::Unusable, &error.message),
+            }
+        }
+        return device.map(|device| Opened { device, spec, reason });
     }
     for probe in probes.iter_mut().filter(|probe| probe.outcome == Outcome::Usable) {
         match Request::parse(&probe.spec).and_then(open_one) {
             Ok(device) => {
-                probe.settle(Outcome::Taken, "the first that works");
-                return Ok(device);
+                probe.settle(Outcome::Taken, FIRST);
+                return Ok(Opened { device, spec: probe.spec.clone(), reason: FIRST });
             }
             Err(error) => probe.settle(Outcome::Unusable, error.message),
         }
     }
-    Err(Error::new(
-        Code::Device,
-        "device",
-        "no device works on this machine, not even the cpu; `raphson doctor` says why",
-    ))
+    let message = format!("no device works on this machine, not even the cpu. {}", found(probes));
+    Err(Error::new(Code::Device, "device", message))
+}
+
+/// What there is, for an error text.
+fn found(probes: &[Probe]) -> String {
+    let one = |probe: &Probe| format!("{} ({}): {}", probe.spec, probe.name, probe.reason);
+    let list = probes.iter().map(one).collect::<Vec<_>>().join("; ");
+    format!("On this machine: {list}. `npx raphson doctor` tests them")
 }
 
 fn open_one(request: Request) -> Result<Box<dyn Device>> {
@@ -171,7 +211,6 @@ fn cuda_candidates() -> Vec<Probe> {
     }
 }
 
-#[cfg(feature = "wgpu")]
 fn wgpu_candidates() -> Vec<Probe> {
     let adapters = Wgpu::adapters();
     if adapters.is_empty() {
@@ -189,19 +228,8 @@ fn wgpu_candidates() -> Vec<Probe> {
     adapters.iter().enumerate().map(probe).collect()
 }
 
-#[cfg(feature = "wgpu")]
 fn open_wgpu(ordinal: usize) -> Result<Box<dyn Device>> {
     Ok(Box::new(Wgpu::with_settings(Settings { adapter: ordinal, ..Settings::default() })?))
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn wgpu_candidates() -> Vec<Probe> {
-    vec![Probe::new("wgpu", "Vulkan, Metal or DX12", Outcome::Unusable, "this build has no wgpu device")]
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn open_wgpu(_ordinal: usize) -> Result<Box<dyn Device>> {
-    Err(Error::new(Code::Device, "device", "this build has no wgpu device; use device: \"cpu\" or \"cuda\""))
 }
 
 #[cfg(test)]
@@ -225,9 +253,9 @@ mod tests {
 
     #[test]
     fn the_environment_decides_only_where_code_does_not() {
-        assert_eq!(request("auto", Some("cuda:1")), Ok(Request::Cuda(1)));
-        assert_eq!(request("cpu", Some("cuda:1")), Ok(Request::Cpu));
-        assert_eq!(request("auto", None), Ok(Request::Auto));
+        assert_eq!(request("auto", Some("cuda:1")), Ok((Request::Cuda(1), BY_ENVIRONMENT)));
+        assert_eq!(request("cpu", Some("cuda:1")), Ok((Request::Cpu, ASKED_FOR)));
+        assert_eq!(request("auto", None), Ok((Request::Auto, ASKED_FOR)));
         let error = request("auto", Some("gpu")).expect_err("no such device");
         assert!(error.message.starts_with("RAPHSON_DEVICE: "), "{}", error.message);
     }
@@ -235,11 +263,12 @@ mod tests {
     #[test]
     fn every_candidate_has_a_reason_and_one_is_taken() {
         let mut probes = candidates();
-        let device = take(Request::Auto, &mut probes).expect("there is always a cpu");
+        let opened = take(Request::Auto, ASKED_FOR, &mut probes).expect("there is always a cpu");
         assert_eq!(probes.iter().filter(|probe| probe.outcome == Outcome::Taken).count(), 1);
         assert!(probes.iter().all(|probe| !probe.reason.is_empty()));
         let taken = probes.iter().find(|probe| probe.outcome == Outcome::Taken).expect("one is taken");
-        assert!(taken.spec.starts_with(device.describe().kind));
+        assert_eq!((&taken.spec, opened.reason), (&opened.spec, FIRST));
+        assert!(taken.spec.starts_with(opened.device.describe().kind));
     }
 
     /// On a machine without the driver this is the clean refusal; with one, a GPU of this number will not exist either.
@@ -247,6 +276,7 @@ mod tests {
     fn a_gpu_that_is_not_there_is_an_error() {
         let error = open("cuda:999").err().expect("no machine has so many");
         assert_eq!(error.code, Code::Device);
+        assert!(error.message.contains("On this machine: ") && error.message.contains("; cpu ("), "{}", error.message);
         assert!(error.message.contains("driver"), "{}", error.message);
         if !cuda::is_driver_present() {
             let (_, probes) = open_with_probes("cpu");

@@ -436,6 +436,55 @@ fn buffers_that_one_condition_exchanges_are_read_before_they_are_written() {
     }
 }
 
+/// What an optimizer with a guard does: the moment, the direction and the parameter are computed over their old values where
+/// one condition holds, and stay otherwise; some old values are read again afterwards.
+#[test]
+fn computed_over_old_values_where_a_condition_holds() {
+    let mut random = Random(13);
+    let cpu = Cpu::new(Some(2)).unwrap();
+    let shapes: [(&[usize], &[usize]); 6] =
+        [(&[3000], &[]), (&[7], &[330]), (&[3], &[5000]), (&[1], &[40_000]), (&[40, 3], &[]), (&[2], &[1])];
+    for (kept, reduced) in shapes {
+        let cases = [Order::Row, Order::Column].into_iter().flat_map(|order| [0.0, 1.0].map(|holds| (order, holds)));
+        for ((order, holds), reads_again) in cases.flat_map(|case| [false, true].map(|again| (case, again))) {
+            let mut build = Build::new(kept, reduced, order);
+            let (view, n) = (build.full_view(), build.n_kept() * build.n_reduced());
+            let nowhere = View { offset: 0, kept: vec![0; kept.len()], reduced: vec![0; reduced.len()] };
+            let condition = build.input(DType::Bool, vec![holds]);
+            let condition = build.load(condition, nowhere.clone(), Level::Kept, 0);
+            let rate = build.input(F32, vec![0.3]);
+            let rate = build.load(rate, nowhere, Level::Kept, 0);
+            let gradient = build.input(F32, random.floats(n));
+            let g = build.load(gradient, view.clone(), Level::Full, 0);
+            let buffers = [(); 4].map(|()| build.in_place(F32, random.floats(n)));
+            let [theta, before, m, omega] = buffers.map(|buffer| build.load(buffer, view.clone(), Level::Full, 0));
+            let kept_part = build.prim(Prim::Mul, &[m, rate]);
+            let new_part = build.prim(Prim::Mul, &[g, rate]);
+            let moment = build.prim(Prim::Add, &[kept_part, new_part]);
+            let scaled = build.prim(Prim::Mul, &[moment, rate]);
+            let size = build.prim(Prim::Abs, &[g]);
+            let direction = build.prim(Prim::Div, &[scaled, size]);
+            let chosen = build.prim(Prim::Select, &[condition, direction, omega]);
+            let start = build.prim(Prim::Select, &[condition, theta, before]);
+            let step = build.prim(Prim::Mul, &[chosen, rate]);
+            let moved = build.prim(Prim::Sub, &[start, step]);
+            let moment = build.prim(Prim::Select, &[condition, moment, m]);
+            if reads_again {
+                let old = build.prim(Prim::Add, &[omega, m]);
+                let old = build.prim(Prim::Mul, &[old, before]);
+                build.put(old, Level::Full);
+            }
+            for (buffer, value) in buffers.into_iter().zip([start, moved, moment, chosen]) {
+                build.store(buffer, view.clone(), value, Level::Full);
+            }
+            let along = build.prim(Prim::Mul, &[g, chosen]);
+            let sum = build.reduce(ReduceOp::Sum, along);
+            build.put(sum, Level::Kept);
+            build.check(&cpu, 1e-5);
+        }
+    }
+}
+
 /// A kernel of random instructions, reductions and stores over random views.
 fn random_kernel(random: &mut Random) -> Build {
     let sizes = [1usize, 2, 3, 5, 8, 17, 40, 130];

@@ -4,6 +4,7 @@
 pub mod derivative;
 pub mod dtype;
 pub mod error;
+pub mod fdlibm;
 pub mod flat;
 pub mod half;
 pub mod kernel;

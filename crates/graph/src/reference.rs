@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::flat::{Graph, Node};
 use crate::op::Op;
+use crate::op::conv::{LEADING, Window};
 use crate::op::reduce::ReduceOp;
 use crate::shape::Shape;
 
@@ -100,8 +101,10 @@ fn compute(node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {
         }
         Op::Reduce { op, axes } => reduce(*op, axes, node, of[0], x[0]),
         Op::Dot => dot(node, of, x),
+        Op::Conv { windows } => conv(windows, node, of, x),
         Op::Gather { axis } => gather(*axis, node, of, x)?,
         Op::ScatterAdd { axis } => scatter_add(*axis, node, of, x)?,
+        Op::Argsort { descending } => argsort(*descending, node, x[0]),
     })
 }
 
@@ -182,6 +185,30 @@ fn dot(node: &Node, of: &[&Node], x: &[&[f64]]) -> Vec<f64> {
         .collect()
 }
 
+/// The sum over channels and taps, as `Value::conv` defines it.
+fn conv(windows: &[Window], node: &Node, of: &[&Node], x: &[&[f64]]) -> Vec<f64> {
+    let (data, kernel) = (&of[0].shape, &of[1].shape);
+    let taps: Vec<Vec<usize>> = indices(&kernel[LEADING..].into()).collect();
+    let output = |index: Vec<usize>| {
+        let (batch, group, out) = (index[0], index[1], index[2]);
+        let y = &index[LEADING..];
+        let mut sum = 0.0;
+        for channel in 0..data[2] {
+            for t in &taps {
+                let meets = |axis: usize| windows[axis].meets(y[axis], t[axis], data[LEADING + axis]);
+                let Some(at) = (0..windows.len()).map(meets).collect::<Option<Vec<usize>>>() else { continue };
+                let left = x[0][offset(data, &[&[batch, group, channel], &at[..]].concat())];
+                let right = x[1][offset(kernel, &[&[group, out, channel], &t[..]].concat())];
+                // Integers wrap at each step: their exact sum may not fit an f64.
+                let product = (crate::op::elementwise::MUL.reference)(&[left, right], node.dtype);
+                sum = (crate::op::elementwise::ADD.reference)(&[sum, product], node.dtype);
+            }
+        }
+        sum
+    };
+    indices(&node.shape).map(output).collect()
+}
+
 /// Positions along `axis` named by the indices, checked.
 fn positions(op: &str, indices: &[f64], size: usize) -> Result<Vec<usize>> {
     let check = |(at, &index): (usize, &f64)| {
@@ -191,6 +218,16 @@ fn positions(op: &str, indices: &[f64], size: usize) -> Result<Vec<usize>> {
         Err(Error::new(Code::Index, op, format!("index {index} at position {at} is outside an axis of size {size}")))
     };
     indices.iter().enumerate().map(check).collect()
+}
+
+fn argsort(descending: bool, node: &Node, x: &[f64]) -> Vec<f64> {
+    let length = node.shape[node.shape.rank() - 1];
+    let row = |row: &[f64]| {
+        let mut positions: Vec<usize> = (0..length).collect();
+        positions.sort_by(|&a, &b| crate::op::argsort::order(row[a], row[b], descending));
+        positions.into_iter().map(|position| position as f64).collect::<Vec<f64>>()
+    };
+    x.chunks(length.max(1)).flat_map(row).collect()
 }
 
 fn gather(axis: usize, node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {

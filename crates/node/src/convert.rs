@@ -19,6 +19,14 @@ pub fn counts(op: &str, what: &str, numbers: &[f64]) -> Result<Vec<usize>> {
     numbers.iter().map(|&number| count(op, what, number)).collect()
 }
 
+/// A whole number of either sign.
+pub fn integer(op: &str, what: &str, number: f64) -> Result<i64> {
+    if number.abs() <= MAX_ELEMENTS as f64 && number.fract() == 0.0 {
+        return Ok(number as i64);
+    }
+    Err(Error::argument(op, format!("{what} is {number}; give a whole number from -2^40 to 2^40")))
+}
+
 /// A shape.
 pub fn shape(op: &str, sizes: &[f64]) -> Result<Shape> {
     Shape::new(op, counts(op, "a size of the shape", sizes)?)

@@ -9,26 +9,10 @@ use napi_derive::napi;
 use raphson_graph::error::{Error, Result};
 use raphson_session::ProgramId;
 
-/// The device and how many threads it computes with.
-#[napi(object)]
-pub struct DeviceInfo {
-    pub kind: String,
-    pub name: String,
-    pub threads: f64,
-}
-
-/// What computes.
-#[napi]
-pub fn device_info() -> napi::Result<DeviceInfo> {
-    call("device", |state| {
-        let device = state.session.describe();
-        Ok(DeviceInfo { kind: device.kind.to_owned(), name: device.name, threads: state.session.threads() as f64 })
-    })
-}
-
 /// Counters of the environment.
 #[napi(object)]
 pub struct Stats {
+    pub device: String,
     pub tensors: f64,
     pub live_bytes: f64,
     pub pooled_bytes: f64,
@@ -44,6 +28,7 @@ pub fn stats() -> napi::Result<Stats> {
     call("stats", |state| {
         let stats = state.session.stats();
         Ok(Stats {
+            device: state.session.chosen().spec.clone(),
             tensors: state.handles.live() as f64,
             live_bytes: stats.live_bytes as f64,
             pooled_bytes: stats.pooled_bytes as f64,

@@ -1,8 +1,10 @@
 //! The table of handles: JavaScript holds numbers, the values live here. A number carries the generation of its row, so
 //! that one disposed of is recognised even when its row is in use again.
 
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
+use raphson_session::Description;
 
 /// Low bits of a handle that hold the row; the 27 bits above, up to 2^53, hold the generation.
 const ROW_BITS: u32 = 26;
@@ -15,16 +17,33 @@ struct Row {
 }
 
 /// Values by handle.
-#[derive(Default)]
 pub struct Handles {
+    /// Whose dtypes values may have.
+    device: Description,
     rows: Vec<Row>,
     free: Vec<u32>,
     live: usize,
 }
 
 impl Handles {
-    /// Give a value a handle.
+    /// An empty table for values on a device.
+    pub fn new(device: Description) -> Handles {
+        Handles { device, rows: Vec::new(), free: Vec::new(), live: 0 }
+    }
+
+    /// Values are on another device from now on. Handles given out before stay invalid.
+    pub fn set_device(&mut self, device: Description) {
+        self.device = device;
+    }
+
+    /// The dtype of a controller's scalars on this device.
+    pub fn scalar(&self) -> DType {
+        self.device.scalar()
+    }
+
+    /// Give a value a handle. A dtype that the device lacks is refused here, where the user's own line is.
     pub fn add(&mut self, value: Value) -> Result<f64> {
+        self.device.check_dtype("device", value.dtype())?;
         let row = match self.free.pop() {
             Some(row) => row,
             None if self.rows.len() < 1 << ROW_BITS => {

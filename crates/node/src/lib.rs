@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod convert;
+mod device;
 mod errors;
 mod evaluate;
 mod files;

@@ -1,27 +1,39 @@
 //! Directions and learning-rate rules, as the optim crate builds them.
 
 use crate::convert::count;
+use crate::errors::guarded;
 use crate::state::{State, call, call_value, call_values};
 use napi_derive::napi;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_optim::alpha::{self, Finish, Needs, Rule, Spec};
 use raphson_optim::direction::{self, Direction, Options};
 use std::collections::HashMap;
 
-fn direction_of(name: &str, options: HashMap<String, f64>) -> Result<(&'static dyn Direction, Options)> {
+fn direction_of(name: &str, options: HashMap<String, f64>, scalar: DType) -> Result<(&'static dyn Direction, Options)> {
     let direction = direction::named(name)?;
     let mut given: Vec<(String, f64)> = options.into_iter().collect();
     // So that of several wrong options the same one is always reported.
     given.sort_by(|a, b| a.0.cmp(&b.0));
-    let options = Options::new(direction, &given)?;
+    let options = Options::new(direction, &given)?.with_scalar(scalar);
     Ok((direction, options))
+}
+
+/// All of a direction's options: those given, checked, and the defaults of the others.
+#[napi]
+pub fn direction_options(name: String, options: HashMap<String, f64>) -> napi::Result<HashMap<String, f64>> {
+    call("direction", |_| {
+        // The dtype of the scalars is no option.
+        let (_, options) = direction_of(&name, options, DType::F64)?;
+        Ok(options.values().iter().map(|(name, value)| (name.to_string(), *value)).collect())
+    })
 }
 
 /// A direction's state before the first step.
 #[napi]
 pub fn direction_init(name: String, options: HashMap<String, f64>, params: Vec<f64>) -> napi::Result<Vec<f64>> {
     call_values("direction", |handles| {
-        let (direction, options) = direction_of(&name, options)?;
+        let (direction, options) = direction_of(&name, options, handles.scalar())?;
         direction.init(&options, &handles.get_all(direction.name(), &params)?)
     })
 }
@@ -36,7 +48,7 @@ pub fn direction_apply(
     state: Vec<f64>,
 ) -> napi::Result<Vec<f64>> {
     call_values("direction", |handles| {
-        let (direction, options) = direction_of(&name, options)?;
+        let (direction, options) = direction_of(&name, options, handles.scalar())?;
         let all = |list: &[f64]| handles.get_all(direction.name(), list);
         let applied = direction.direction(&options, &all(&params)?, &all(&gradients)?, &all(&state)?)?;
         Ok([applied.omega, applied.state].concat())
@@ -58,23 +70,23 @@ pub struct AlphaSpec {
 }
 
 impl AlphaSpec {
-    fn checked(self) -> Result<Spec> {
+    fn checked(self, scalar: DType) -> Result<Spec> {
         let rule = Rule::named(&self.rule)?;
         let every = count(rule.name(), "every", self.every)?;
         let every = u32::try_from(every).unwrap_or(u32::MAX);
         let AlphaSpec { gamma, min, max, initial, guard, .. } = self;
         // Which steps measure is the caller's matter: it traces the others without a rule.
-        let own = Spec { gamma, min, max, initial, every, guard, measure: true, ..Spec::defaults(rule) };
+        let own = Spec { gamma, min, max, initial, every, guard, scalar, measure: true, ..Spec::defaults(rule) };
         let spec = if rule == Rule::Custom { Spec { needs: Needs::named(&self.needs)?, ..own } } else { own };
         spec.check()?;
         Ok(spec)
     }
 }
 
-/// A rule's own settings.
+/// A rule's own settings. Asks no device.
 #[napi]
 pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
-    call("alpha", |_| {
+    guarded("alpha", || {
         let Spec { rule, gamma, min, max, initial, every, guard, needs, .. } = Spec::defaults(Rule::named(&rule)?);
         let needs = if rule == Rule::Custom { needs.names() } else { Vec::new() };
         let (rule, needs) = (rule.name().to_owned(), needs.into_iter().map(str::to_owned).collect());
@@ -82,10 +94,10 @@ pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
     })
 }
 
-/// Refuse settings that make no sense.
+/// Refuse settings that make no sense. Asks no device.
 #[napi]
 pub fn alpha_check(spec: AlphaSpec) -> napi::Result<()> {
-    call("alpha", |_| spec.checked().map(drop))
+    guarded("alpha", || spec.checked(DType::F64).map(drop))
 }
 
 /// A rule's state before the first step.
@@ -93,7 +105,7 @@ pub fn alpha_check(spec: AlphaSpec) -> napi::Result<()> {
 pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>, direction: Vec<f64>) -> napi::Result<Vec<f64>> {
     call_values("alpha", |handles| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
-        alpha::init(&spec.checked()?, &all(&params)?, &all(&direction)?)
+        alpha::init(&spec.checked(handles.scalar())?, &all(&params)?, &all(&direction)?)
     })
 }
 
@@ -109,7 +121,7 @@ pub fn alpha_begin(
     call_values("alpha", |handles| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
         let loss = handles.get("alpha", loss)?;
-        alpha::begin(&spec.checked()?, loss, &all(&params)?, &all(&gradients)?, &all(&state)?)
+        alpha::begin(&spec.checked(handles.scalar())?, loss, &all(&params)?, &all(&gradients)?, &all(&state)?)
     })
 }
 
@@ -176,7 +188,7 @@ pub fn alpha_finish(
     call("alpha", |State { handles, .. }| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
         let finished = alpha::finish(
-            &spec.checked()?,
+            &spec.checked(handles.scalar())?,
             Finish {
                 loss: handles.get("alpha", loss)?,
                 params: &all(&params)?,
@@ -212,7 +224,7 @@ pub fn alpha_probe(
     call_value("alpha", |handles| {
         let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
         let (loss, factor) = (handles.get("alpha", loss)?, handles.get("alpha", factor)?);
-        alpha::probe(&spec.checked()?, loss, &params, &state, reach, factor)
+        alpha::probe(&spec.checked(handles.scalar())?, loss, &params, &state, reach, factor)
     })
 }
 
@@ -227,6 +239,12 @@ pub fn alpha_rescale(
 ) -> napi::Result<Vec<f64>> {
     call_values("alpha", |handles| {
         let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
-        alpha::rescale(&spec.checked()?, &params, &state, handles.get("alpha", factor)?, handles.get("alpha", scale)?)
+        alpha::rescale(
+            &spec.checked(handles.scalar())?,
+            &params,
+            &state,
+            handles.get("alpha", factor)?,
+            handles.get("alpha", scale)?,
+        )
     })
 }

@@ -1,13 +1,14 @@
 //! Creation and ops: each function looks up its operands, calls the builder of the graph crate, and hands out a handle.
 
 use crate::convert::{
-    constant as checked_constant, count, counts, dtype as dtype_of_code, dtype_code, reduction, row, shape,
+    constant as checked_constant, count, counts, dtype as dtype_of_code, dtype_code, integer, reduction, row, shape,
 };
 use crate::state::{call, call_value};
 use napi::Env;
 use napi_derive::napi;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
+use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::apply;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::value::Value;
@@ -216,10 +217,49 @@ pub fn argmax(a: f64, axis: f64) -> napi::Result<f64> {
     })
 }
 
+/// Positions along an axis in the order of their elements.
+#[napi]
+pub fn argsort(a: f64, axis: f64, descending: bool) -> napi::Result<f64> {
+    call_value("argsort", |handles| handles.get("argsort", a)?.argsort(count("argsort", "the axis", axis)?, descending))
+}
+
 /// Batched matrix product.
 #[napi]
 pub fn dot(a: f64, b: f64) -> napi::Result<f64> {
     call_value("dot", |handles| handles.get("dot", a)?.dot(handles.get("dot", b)?))
+}
+
+/// Convolution of data [batch, groups, in, size…] with a kernel [groups, out, in, taps…]; one stride, low padding (negative
+/// to cut off), data dilation, kernel dilation and number of outputs for each spatial axis.
+#[napi]
+pub fn conv(
+    data: f64,
+    kernel: f64,
+    strides: Vec<f64>,
+    low: Vec<f64>,
+    data_dilation: Vec<f64>,
+    kernel_dilation: Vec<f64>,
+    sizes: Vec<f64>,
+) -> napi::Result<f64> {
+    call_value("conv", |handles| {
+        let (data, kernel) = (handles.get("conv", data)?, handles.get("conv", kernel)?);
+        let strides = counts("conv", "a stride", &strides)?;
+        let data_dilation = counts("conv", "a data dilation", &data_dilation)?;
+        let kernel_dilation = counts("conv", "a kernel dilation", &kernel_dilation)?;
+        let n = strides.len();
+        if [low.len(), data_dilation.len(), kernel_dilation.len()] != [n; 3] {
+            return Err(Error::argument("conv", "give one stride, low padding and dilations for each spatial axis"));
+        }
+        let windows = (0..n).map(|axis| {
+            Ok(Window {
+                stride: strides[axis],
+                low: integer("conv", "a low padding", low[axis])?,
+                data_dilation: data_dilation[axis],
+                kernel_dilation: kernel_dilation[axis],
+            })
+        });
+        data.conv(kernel, &windows.collect::<Result<Vec<_>>>()?, &counts("conv", "a size", &sizes)?)
+    })
 }
 
 /// Rows along an axis, chosen by indices.

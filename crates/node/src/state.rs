@@ -5,9 +5,9 @@ use crate::errors::guarded;
 use crate::handles::Handles;
 use napi::Env;
 use napi_derive::napi;
-use raphson_graph::error::{Error, Result};
+use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
-use raphson_session::Session;
+use raphson_session::{Session, normalized};
 use std::cell::RefCell;
 
 /// Changes of live memory below this many bytes are not worth telling V8.
@@ -47,7 +47,7 @@ pub fn with_state<T>(op: &str, body: impl FnOnce(&mut State) -> Result<T>) -> Re
         let mut slot = cell.try_borrow_mut().map_err(|_| Error::internal(op, "the addon was entered twice"))?;
         let state = match &mut *slot {
             Some(state) => state,
-            none => none.insert(State { handles: Handles::default(), session: Session::open()?, reported_bytes: 0 }),
+            none => none.insert(State::new(Session::open("auto")?)),
         };
         body(state)
     })
@@ -69,7 +69,45 @@ pub fn call_values(op: &str, body: impl FnOnce(&Handles) -> Result<Vec<Value>>) 
     })
 }
 
+/// Open the device that `spec` asks for, or leave it open if it is. While tensors or compiled functions are alive,
+/// another one is an error: they live where they were made.
+pub fn choose(spec: &str) -> Result<()> {
+    let spec = normalized(spec)?;
+    STATE.with(|cell| {
+        let mut slot = cell.try_borrow_mut().map_err(|_| Error::internal("device", "the addon was entered twice"))?;
+        match &mut *slot {
+            None => *slot = Some(State::new(Session::open(&spec)?)),
+            Some(state) if spec == "auto" || spec == state.session.chosen().spec => {}
+            Some(state) => state.move_to(&spec)?,
+        }
+        Ok(())
+    })
+}
+
 impl State {
+    fn new(session: Session) -> State {
+        State { handles: Handles::new(session.describe().clone()), session, reported_bytes: 0 }
+    }
+
+    fn move_to(&mut self, spec: &str) -> Result<()> {
+        let (now, live) = (&self.session.chosen().spec, self.handles.live());
+        if live > 0 || self.session.has_programs() {
+            let what = match live {
+                0 => "compiled functions are".to_owned(),
+                1 => "one tensor is".to_owned(),
+                _ => format!("{live} tensors are"),
+            };
+            let message = format!(
+                "it is too late for {spec}: on {now}, {what} alive in this thread, and a thread has one device. Call setDevice \
+                 before the first tensor, set RAPHSON_DEVICE={spec}, dispose of everything first, or use a worker thread"
+            );
+            return Err(Error::new(Code::Device, "device", message));
+        }
+        self.session = Session::open(spec)?;
+        self.handles.set_device(self.session.describe().clone());
+        Ok(())
+    }
+
     /// Tell V8 how much memory its handles keep alive, so that it collects in time.
     pub fn report_memory(&mut self, env: &Env) -> Result<()> {
         let change = self.session.live_bytes() as i64 - self.reported_bytes;

@@ -1,7 +1,7 @@
 //! Compiled programs, by the structure of the graph that they came from. Bounded: what was used longest ago goes first.
 
 use raphson_compile::program::Program;
-use raphson_device::{Device, Loaded, Memory};
+use raphson_device::{Description, Device, Loaded, Memory};
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, simplify};
 use std::collections::HashMap;
@@ -59,8 +59,9 @@ struct Kept {
 }
 
 /// Programs by graph.
-#[derive(Default)]
 pub struct Cache {
+    /// Whose dtypes programs may use.
+    device: Description,
     programs: HashMap<Key, Kept>,
     arena_bytes: usize,
     clock: u64,
@@ -69,6 +70,11 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// An empty cache for a device.
+    pub fn new(device: Description) -> Cache {
+        Cache { device, programs: HashMap::new(), arena_bytes: 0, clock: 0, hits: 0, misses: 0 }
+    }
+
     /// The program of a graph, compiled now if it is not known.
     pub fn program(&mut self, graph: Graph, donated: Vec<bool>) -> Result<Arc<Entry>> {
         self.clock += 1;
@@ -80,6 +86,7 @@ impl Cache {
         }
         self.misses += 1;
         let simple = simplify(&key.graph);
+        simple.nodes.iter().try_for_each(|node| self.device.check_dtype("evaluate", node.dtype))?;
         let program = Arc::new(raphson_compile::compile(&simple, &key.donated)?);
         let arena_bytes = program.arena_bytes;
         self.make_room(arena_bytes);

@@ -8,12 +8,11 @@ mod stored;
 
 pub use program::{ProgramId, ProgramStats};
 pub use queue::{Reader, Task, panic_text};
-pub use raphson_device::{Device, Memory};
+pub use raphson_device::{Description, Device, Memory, Outcome, Probe, normalized};
 
 use cache::Cache;
 use program::Programs;
 use queue::{Job, Queue, Source, download};
-use raphson_device::Description;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::flat::flatten;
@@ -40,12 +39,29 @@ pub struct Stats {
     pub runs: usize,
 }
 
+/// Which device a session was opened on, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// As in a request, with its number: `wgpu:0`.
+    pub spec: String,
+    /// For people.
+    pub reason: String,
+}
+
+/// Everything that this machine has, and what opening `spec` comes to: the spec of the device, or why there is none.
+/// Nothing stays open.
+pub fn probe(spec: &str) -> (Result<String>, Vec<Probe>) {
+    let (opened, probes) = raphson_device::open_with_probes(spec);
+    (opened.map(|opened| opened.spec), probes)
+}
+
 /// Where values of one thread are stored and computed.
 pub struct Session {
     // Before the device, so that the queue's thread has ended when the device goes.
     queue: Queue,
     device: Arc<dyn Device>,
-    threads: usize,
+    description: Description,
+    chosen: Chosen,
     cache: Cache,
     programs: Programs,
     /// Traces open at the moment; while there are any, no history is forgotten.
@@ -54,19 +70,26 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on the processor, with as many threads as `RAPHSON_THREADS` says (as there are cores, when unset).
-    pub fn open() -> Result<Session> {
-        let threads = threads_wanted()?;
-        Session::new(Arc::new(raphson_device::cpu::Cpu::new(Some(threads))?), threads)
+    /// A session on the device that `spec` asks for: `auto`, `cpu`, `cuda[:n]` or `wgpu[:n]`.
+    pub fn open(spec: &str) -> Result<Session> {
+        let raphson_device::Opened { device, spec, reason } = raphson_device::choose(spec)?;
+        Session::on(device.into(), Chosen { spec, reason: reason.to_owned() })
     }
 
-    /// A session on a device that computes with `threads` threads.
-    pub fn new(device: Arc<dyn Device>, threads: usize) -> Result<Session> {
+    /// A session on a device of the caller's.
+    pub fn new(device: Arc<dyn Device>) -> Result<Session> {
+        let spec = device.describe().kind.to_owned();
+        Session::on(device, Chosen { spec, reason: "it was given".to_owned() })
+    }
+
+    fn on(device: Arc<dyn Device>, chosen: Chosen) -> Result<Session> {
+        let description = device.describe();
         Ok(Session {
             queue: Queue::new(device.clone())?,
             device,
-            threads,
-            cache: Cache::default(),
+            cache: Cache::new(description.clone()),
+            description,
+            chosen,
             programs: Programs::default(),
             traces: 0,
             runs: 0,
@@ -74,13 +97,24 @@ impl Session {
     }
 
     /// The device's description.
-    pub fn describe(&self) -> Description {
-        self.device.describe()
+    pub fn describe(&self) -> &Description {
+        &self.description
     }
 
-    /// Threads that the device computes with.
-    pub fn threads(&self) -> usize {
-        self.threads
+    /// Which device this is on, and why.
+    pub fn chosen(&self) -> &Chosen {
+        &self.chosen
+    }
+
+    /// Whether compiled graphs are kept, which hold results of this session.
+    pub fn has_programs(&self) -> bool {
+        !self.programs.is_empty()
+    }
+
+    /// For tests: lose the device. False where that cannot be done.
+    #[doc(hidden)]
+    pub fn lose_device_for_test(&self) -> bool {
+        self.device.lose_for_test()
     }
 
     /// Bytes in tensors' memory.
@@ -103,6 +137,7 @@ impl Session {
 
     /// A value with these elements, row-major.
     pub fn upload(&self, bytes: &[u8], shape: Shape, dtype: DType) -> Result<Value> {
+        self.description.check_dtype("upload", dtype)?;
         check_size("upload", bytes.len(), &shape, dtype)?;
         self.adopt(self.device.upload(bytes)?, shape, dtype)
     }
@@ -239,13 +274,4 @@ fn check_size(op: &str, bytes: usize, shape: &Shape, dtype: DType) -> Result<()>
     }
     let message = format!("{bytes} bytes for {dtype} {shape}, which takes {expected}; the data must fill the shape");
     Err(Error::new(Code::Shape, op, message).with_shapes([shape]).with_dtypes([dtype]))
-}
-
-fn threads_wanted() -> Result<usize> {
-    let Ok(text) = std::env::var("RAPHSON_THREADS") else {
-        return Ok(std::thread::available_parallelism().map_or(1, usize::from));
-    };
-    text.trim().parse().ok().filter(|threads| (1..=1024).contains(threads)).ok_or_else(|| {
-        Error::argument("raphson", format!("RAPHSON_THREADS is {text:?}; set it to a whole number from 1 to 1024"))
-    })
 }

@@ -151,6 +151,11 @@ impl Programs {
         id
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.compiled.is_empty()
+    }
+
     /// The compiled graph of this number.
     pub fn get(&self, id: ProgramId) -> Result<&Compiled> {
         self.compiled.get(&id).ok_or_else(|| unknown(id))

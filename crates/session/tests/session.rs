@@ -52,7 +52,7 @@ fn bytes(memory: &Memory) -> Vec<u8> {
 
 impl Device for Numbering {
     fn describe(&self) -> Description {
-        Description { kind: "test", name: "numbers its runs".to_owned() }
+        Description { kind: "test", name: "numbers its runs".to_owned(), dtypes: &[DType::F32, DType::U32], threads: 1 }
     }
     fn usage(&self) -> Usage {
         Usage { live_bytes: self.0.live.load(Ordering::SeqCst), pooled_bytes: 0 }
@@ -103,7 +103,7 @@ impl Loaded for Numbered {
 
 fn start() -> (Session, Arc<Log>) {
     let log = Arc::new(Log::default());
-    (Session::new(Arc::new(Numbering(log.clone())), 1).unwrap(), log)
+    (Session::new(Arc::new(Numbering(log.clone()))).unwrap(), log)
 }
 
 fn shape() -> Shape {

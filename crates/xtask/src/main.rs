@@ -1,7 +1,8 @@
 //! Development tasks: `cargo xtask gen [--check]` writes the TypeScript that follows from the op rows, `cargo xtask tidy`
-//! checks the layout rules, `cargo xtask ptxas [--check]` assembles what the cuda device prints. The work is in `generate`,
-//! `tidy` and `ptxas`; this file only reads the command line.
+//! checks the layout rules, `cargo xtask ptxas [--check]` assembles what the cuda device prints, `cargo xtask devices [--check]`
+//! writes which ops the suites run on which device. The work is in files of these names; this one only reads the command line.
 
+mod devices;
 mod generate;
 mod ptxas;
 mod tidy;
@@ -9,7 +10,7 @@ mod tidy;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask gen [--check] | cargo xtask tidy | cargo xtask ptxas [--check]";
+const USAGE: &str = "usage: cargo xtask gen [--check] | tidy | ptxas [--check] | devices [--check]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         ["gen", "--check"] => generate::check(&root),
         ["ptxas"] => ptxas::run(&root, false),
         ["ptxas", "--check"] => ptxas::run(&root, true),
+        ["devices"] => devices::run(&root, false),
+        ["devices", "--check"] => devices::run(&root, true),
         ["tidy"] => tidy::check(&root),
         _ => Err(USAGE.to_string()),
     };

@@ -8,6 +8,8 @@ use std::process::Command;
 /// Compute capabilities: Turing, Ampere, Hopper, Blackwell.
 const TARGETS: [&str; 4] = ["sm_75", "sm_80", "sm_90", "sm_120"];
 const TABLE: &str = "docs/ptxas.md";
+/// What scripts/compile-cuda.py says of the kernels that it compiles; checked there, repeated in the table.
+const COMMITTED: &str = "crates/device/src/cuda/kernels/registers.md";
 /// Kernels that one run of ptxas gets.
 const BATCH: usize = 200;
 /// The tests whose kernels are assembled.
@@ -42,9 +44,10 @@ pub fn run(root: &Path, check: bool) -> Result<String, String> {
     };
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let (samples, suite) = (fresh(&target.join("ptx/samples"))?, fresh(&target.join("ptx/suite"))?);
-    let example = ["run", "--quiet", "-p", "raphson-check", "--features", "gpu", "--example", "print_ptx", "--"];
+    // The profile of the tests, whose dependencies are built already.
+    let example = ["run", "--profile", "test", "--quiet", "-p", "raphson-check", "--example", "print_ptx", "--"];
     cargo(root, &example, &samples, None)?;
-    let mut tests = vec!["test", "--quiet", "-p", "raphson-check", "--features", "gpu"];
+    let mut tests = vec!["test", "--quiet", "-p", "raphson-check"];
     SUITE.iter().for_each(|test| tests.extend(["--test", test]));
     cargo(root, &tests, &suite, Some("RAPHSON_PTX_DUMP"))?;
 
@@ -60,7 +63,8 @@ pub fn run(root: &Path, check: bool) -> Result<String, String> {
     if !spilling.is_empty() {
         return Err(format!("ptxas: registers are spilled in {spilling:?}"));
     }
-    let table = table(&samples, &sample_uses);
+    let registers = std::fs::read_to_string(root.join(COMMITTED)).map_err(|error| format!("{COMMITTED}: {error}"))?;
+    let table = format!("{}{}", table(&samples, &sample_uses), committed(&registers));
     let path = root.join(TABLE);
     if check {
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
@@ -238,9 +242,24 @@ fn table(samples: &[Printed], uses: &Uses) -> String {
     out
 }
 
+/// The rows of the committed kernels under a heading of their own.
+fn committed(registers: &str) -> String {
+    let rows: Vec<&str> = registers.lines().filter(|line| line.starts_with('|')).collect();
+    format!(
+        "\n## Committed kernels\n\nCompiled from CUDA C by scripts/compile-cuda.sh; – where a GPU is too old.\n\n{}\n",
+        rows.join("\n")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn committed_kernels_are_listed() {
+        let text = committed("Registers.\n\n| kernel | sm_75 |\n|---|---|\n| dot_sum | 29 |\n");
+        assert!(text.ends_with("\n\n| kernel | sm_75 |\n|---|---|\n| dot_sum | 29 |\n"), "{text}");
+    }
 
     #[test]
     fn reports_are_read() {

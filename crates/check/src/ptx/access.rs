@@ -124,6 +124,9 @@ impl Block<'_> {
                 aligned(to, *bytes)?;
                 aligned(from, *bytes)?;
                 let read = read.map_or(*bytes, |read| self.get(warp, lane, read) as u32 as usize);
+                // The bytes may arrive at once or as late as they are waited for: until then nobody may read or write there.
+                let who = self.who(warp, lane);
+                self.shared.claim(to as i64, *bytes, who)?;
                 self.warps[warp].copies.start(lane, to, from, *bytes, read);
             }
             Kind::CommitGroup => self.warps[warp].copies.commit(lane),

@@ -5,7 +5,7 @@
 use super::{Fault, Machine, Module as Parsed, Options, Size};
 use raphson_device::cuda::driver::{Call, Driver, Event, Function, Gemm, Gpu, Graph, Matrix, Module, Work};
 use raphson_graph::error::{Code, Error, Result};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the GPU is said to be.
@@ -81,6 +81,8 @@ struct State {
     /// Once something has failed, everything does.
     failed: Option<Error>,
     counts: Counts,
+    /// The kernels that have run.
+    entries: BTreeSet<String>,
 }
 
 /// The driver.
@@ -107,6 +109,11 @@ impl Interpreted {
     /// What was asked so far.
     pub fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// The names of the kernels that have run.
+    pub fn entries(&self) -> BTreeSet<String> {
+        self.state().entries.clone()
     }
 
     /// Bytes that are allocated now.
@@ -191,6 +198,12 @@ impl State {
         let entry = entry.clone();
         let size = Size { grid: call.grid, block: [call.block, 1, 1], shared_bytes: call.shared_bytes as usize };
         self.counts.launches += 1;
+        // What a GPU takes: 2³¹ − 1 blocks along x, 65,535 along y and z, 48 KiB of shared memory unless more was asked for.
+        let [x, y, z] = call.grid;
+        if x > i32::MAX as u32 || y.max(z) > 65_535 || x.min(y).min(z) == 0 || !(1..=1024).contains(&call.block) {
+            return Err(refuse(format!("no GPU takes a grid of {:?} blocks of {} threads", call.grid, call.block)));
+        }
+        self.entries.insert(entry.clone());
         Ok(self.machine.launch(&module, &entry, size, &call.arguments)?)
     }
 
@@ -331,6 +344,13 @@ impl Driver for Interpreted {
 
     fn load(&self, text: &str) -> Result<Module> {
         let parsed = Parsed::parse(text)?;
+        let (major, minor) = self.gpu.capability;
+        let target =
+            text.split_once(".target sm_").and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
+        match target.and_then(|target| target.parse::<u32>().ok()) {
+            Some(target) if target <= 10 * major + minor => {}
+            _ => return Err(refuse(format!("compute capability {major}.{minor} cannot load PTX for sm_{target:?}"))),
+        }
         let mut state = self.state();
         let number = state.number();
         state.modules.insert(number, Arc::new(parsed));

@@ -1,5 +1,7 @@
 //! Running kernels: blocks one after another, the warps of a block by turns up to their next barrier, the lanes of a warp
-//! together. Lanes part at branches; those with the lowest position go first, so they meet again behind.
+//! together. Lanes part at branches; those with the lowest position go first, so they meet again behind. In the mixed order
+//! any lanes that stand together may go on, for a few instructions, and meet only where an instruction says so: a GPU promises
+//! no more.
 
 use super::asynchronous::Copies;
 use super::instruction::{Address, Instruction, Kind, Operand, Space, Special};
@@ -14,8 +16,14 @@ pub const LANES: usize = 32;
 pub enum Order {
     Forward,
     Backward,
-    /// Warps take turns of a few instructions, drawn from this seed; blocks go forward.
+    /// Warps take turns of a few instructions, and so do lanes that have parted, drawn from this seed; blocks go forward.
     Mixed(u64),
+}
+
+/// The next number of a sequence; the upper bits are the good ones.
+fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
 }
 
 /// How to run.
@@ -110,6 +118,8 @@ pub struct Block<'a> {
     number: u32,
     launch: u32,
     phase: u32,
+    /// What the mixed order draws from; none in the others.
+    random: Option<u64>,
     pub shared: Region,
     pub(super) warps: Vec<Warp>,
     steps: u64,
@@ -148,6 +158,7 @@ impl<'a> Block<'a> {
             number,
             launch,
             phase: 0,
+            random: None,
             shared,
             warps: warps.collect(),
             steps: 0,
@@ -155,20 +166,17 @@ impl<'a> Block<'a> {
     }
 
     fn run(&mut self, memory: &mut Memory, options: Options) -> Outcome<()> {
-        let mut random = match options.order {
-            Order::Mixed(seed) => seed ^ u64::from(self.number) << 32 | 1,
-            Order::Forward | Order::Backward => 0,
+        self.random = match options.order {
+            Order::Mixed(seed) => Some(seed ^ u64::from(self.number) << 32 | 1),
+            Order::Forward | Order::Backward => None,
         };
         loop {
             let n = self.warps.len();
             for turn in 0..n {
-                let (warp, steps) = match options.order {
-                    Order::Forward => (turn, u64::MAX),
-                    Order::Backward => (n - 1 - turn, u64::MAX),
-                    Order::Mixed(_) => {
-                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                        ((random >> 33) as usize % n, random >> 60)
-                    }
+                let (warp, steps) = match &mut self.random {
+                    Some(random) => (draw(random) as usize % n, draw(random) % 16),
+                    None if options.order == Order::Backward => (n - 1 - turn, u64::MAX),
+                    None => (turn, u64::MAX),
                 };
                 self.run_warp(warp, steps, options.most_steps * n as u64, memory)?;
             }
@@ -205,19 +213,48 @@ impl<'a> Block<'a> {
             if active == 0 || left == 0 {
                 return Ok(());
             }
-            let position = lanes(active).map(|lane| state.positions[lane]).min().unwrap_or(0);
-            let (mut group, mut limit) = (0u32, u32::MAX);
-            for lane in lanes(active) {
-                if state.positions[lane] == position {
-                    group |= 1 << lane;
-                } else {
-                    limit = limit.min(state.positions[lane]);
-                }
-            }
+            let (position, group, limit) = self.next_group(warp, active);
             let done = self.run_group(warp, position, group, limit, left.min(1 << 16), memory)?;
             self.steps += done;
             left = left.saturating_sub(done);
         }
+    }
+
+    /// Which lanes go on: their position, who they are, and where others stand that they are to meet.
+    fn next_group(&mut self, warp: usize, active: u32) -> (u32, u32, u32) {
+        let positions = self.warps[warp].positions;
+        let at =
+            |position: u32| lanes(active).filter(|&lane| positions[lane] == position).fold(0, |m, lane| m | 1 << lane);
+        let lowest = lanes(active).map(|lane| positions[lane]).min().unwrap_or(0);
+        let group = at(lowest);
+        if group == active {
+            return (lowest, group, u32::MAX);
+        }
+        let Some(mut random) = self.random else {
+            let limit = lanes(active & !group).map(|lane| positions[lane]).min().unwrap_or(u32::MAX);
+            return (lowest, group, limit);
+        };
+        let mut able: Vec<u32> = lanes(active).map(|lane| positions[lane]).collect();
+        able.sort_unstable();
+        able.dedup();
+        able.retain(|&position| !self.waits_for_others(warp, position, at(position), active));
+        // If all wait for each other, whoever goes on will say what is wrong.
+        let position = able.get(draw(&mut random) as usize % able.len().max(1)).copied().unwrap_or(lowest);
+        self.random = Some(random);
+        (position, at(position), u32::MAX)
+    }
+
+    /// Whether these lanes stand before something that they do together with lanes that have not come yet.
+    fn waits_for_others(&self, warp: usize, position: u32, group: u32, active: u32) -> bool {
+        let Some(instruction) = self.function.code.get(position as usize) else { return false };
+        let named = match &instruction.kind {
+            Kind::Shuffle { members, .. } | Kind::Vote { members, .. } | Kind::WarpBarrier { members } => {
+                lanes(group).map(|lane| self.get(warp, lane, *members) as u32).fold(0, |all, named| all | named)
+            }
+            Kind::LoadMatrix { .. } | Kind::Multiply { .. } => u32::MAX,
+            _ => 0,
+        };
+        named & active & !group != 0
     }
 
     /// Run lanes that stand together, until they part, are blocked, or come to where others are.
@@ -236,6 +273,13 @@ impl<'a> Block<'a> {
             let Some(instruction) = code.get(position as usize) else {
                 return fault(format!("{} runs past its end", self.function.name));
             };
+            if self.random.is_some() && done > 0 {
+                let state = &self.warps[warp];
+                let active = state.live & !state.waiting;
+                if group != active && self.waits_for_others(warp, position, group, active) {
+                    break;
+                }
+            }
             done += 1;
             let lanes_here = self.guarded(warp, group, instruction);
             match &instruction.kind {

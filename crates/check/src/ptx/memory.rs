@@ -156,6 +156,15 @@ impl Region {
         Ok(())
     }
 
+    /// Say that something will be written here: nothing may be at work here now, and nothing is to be read before it is
+    /// written.
+    pub fn claim(&mut self, offset: i64, size: usize, who: Who) -> Outcome<()> {
+        let at = self.touch(offset, size, Access::Write, who)?;
+        self.bytes[at..at + size].fill(0xa5);
+        self.diary[at / self.grain..(at + size).div_ceil(self.grain)].iter_mut().for_each(|entry| entry.written = None);
+        Ok(())
+    }
+
     /// Write bytes from outside, ordered behind everything.
     pub fn fill(&mut self, offset: i64, bytes: &[u8]) -> Outcome<()> {
         let range = usize::try_from(offset).ok().map(|start| start..start + bytes.len());

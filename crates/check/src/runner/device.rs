@@ -1,22 +1,18 @@
 //! A device as a runner: simplify, compile, load, upload, run, download. Also the list of devices to test.
 
 use super::Runner;
-#[cfg(feature = "gpu")]
+use crate::coverage::say;
 use crate::ptx::driver::{Interpreted, Settings};
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
-#[cfg(feature = "gpu")]
 use raphson_device::cuda::{Cuda, Options};
-#[cfg(feature = "gpu")]
 use raphson_device::wgpu::Wgpu;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, NodeIndex, simplify};
 use raphson_graph::half;
-use std::sync::Arc;
-#[cfg(feature = "gpu")]
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Every device that this machine has, the cpu once for each instruction set, wgpu where there is an adapter; and cuda,
 /// whose kernels the interpreter runs.
@@ -25,35 +21,29 @@ pub fn all() -> Result<Vec<OnDevice>> {
     for cpu in Cpu::each_instruction_set(2)? {
         runners.push(OnDevice::new(Arc::new(cpu), &DType::ALL));
     }
-    #[cfg(feature = "gpu")]
-    {
-        runners.extend(wgpu());
-        runners.push(OnDevice::new(Arc::new(interpreted_cuda()), &DType::ALL));
-    }
+    runners.extend(wgpu());
+    runners.push(OnDevice::new(Arc::new(interpreted_cuda()), &DType::ALL));
     Ok(runners)
 }
 
 /// The cuda device without a GPU: its own run time, every tensor an allocation of its own so that accesses outside show. It is
 /// said to have tensor cores that pay, and no library, so that our own products are what is tested.
-#[cfg(feature = "gpu")]
 fn interpreted_cuda() -> Cuda {
     let driver = Interpreted::new(Settings { capability: (9, 0), ..Settings::default() });
     Cuda::with_driver(Arc::new(driver), Options { tf32: false, library: false, pool: false, graphs: true })
 }
 
 /// There are no 64-bit numbers in WGSL.
-#[cfg(feature = "gpu")]
 const WGPU_DTYPES: [DType; 7] = [DType::F32, DType::I32, DType::U32, DType::Bool, DType::F16, DType::BF16, DType::U8];
 
 /// The wgpu device, opened once for all tests of a process so that they share pipelines; where there is none, that is
 /// printed.
-#[cfg(feature = "gpu")]
 pub fn wgpu() -> Option<OnDevice> {
     static DEVICE: OnceLock<Option<Arc<Wgpu>>> = OnceLock::new();
     let device = DEVICE.get_or_init(|| match Wgpu::new() {
         Ok(device) => Some(Arc::new(device)),
         Err(error) => {
-            println!("wgpu is missing, so nothing is tested on it: {error}");
+            say(&format!("wgpu is skipped: no adapter was found ({error})"));
             None
         }
     });
@@ -75,6 +65,11 @@ impl OnDevice {
     /// A runner on `device`, which has these dtypes.
     pub fn new(device: Arc<dyn Device>, dtypes: &'static [DType]) -> OnDevice {
         OnDevice { device, dtypes, one_in: 1 }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
     }
 
     /// Run with some inputs donated: an output may take over their memory.
@@ -107,6 +102,10 @@ impl OnDevice {
 impl Runner for OnDevice {
     fn name(&self) -> String {
         self.device.describe().name
+    }
+
+    fn device(&self) -> Option<&'static str> {
+        Some(self.device.describe().kind)
     }
 
     fn supports(&self, dtype: DType) -> bool {

@@ -5,6 +5,7 @@ use super::Runner;
 use super::device::{from_bytes, to_bytes};
 use crate::ptx::{Fault, Machine, Module, Options, Order, Size};
 use raphson_compile::compile;
+use raphson_compile::direct::without_convolutions;
 use raphson_compile::program::{Buffer, Place, Program};
 use raphson_device::cuda::print::{ERROR_WORDS, IndexError, Launch, Parameter, print_program};
 use raphson_graph::dtype::DType;
@@ -25,6 +26,10 @@ pub struct Interpreted {
 impl Runner for Interpreted {
     fn name(&self) -> String {
         "cuda (interpreted)".to_string()
+    }
+
+    fn device(&self) -> Option<&'static str> {
+        Some("cuda")
     }
 
     fn supports(&self, _: DType) -> bool {
@@ -64,6 +69,7 @@ fn failed(Fault(why): Fault) -> Error {
 
 /// Print a program and interpret it. Inputs and outputs are bytes, by position.
 pub fn run_program(program: &Program, inputs: &[Vec<u8>], order: Order) -> Result<Vec<Vec<u8>>> {
+    let program = &without_convolutions(program);
     let mut machine = Machine::new(Options { order, ..Options::default() });
     let addresses = place(&mut machine, program, inputs);
     let error_words = machine.memory.upload("error words", &[0; 4 * ERROR_WORDS], 4);

@@ -21,6 +21,8 @@ fn run<T: Copy + Default>(level: Level, prim: Prim, dtype: DType, a: &[T], b: &[
         out: out.as_mut_ptr().cast(),
         a: a.as_ptr().cast(),
         b: b.as_ptr().cast(),
+        d: std::ptr::null(),
+        single: 0,
         c: std::ptr::null(),
         position: 0,
     };

@@ -118,26 +118,33 @@ pub unsafe fn run(plan: &DotPlan, bases: &Bases, crew: &Crew) {
 }
 
 /// A strip `rows × columns` of one product.
-struct Strip<T> {
-    m: usize,
-    n: usize,
-    k: usize,
-    out: *mut T,
-    out_rows: isize,
-    left: *const T,
-    left_rows: isize,
-    left_columns: isize,
-    right: *const T,
-    right_rows: isize,
-    right_columns: isize,
+pub(super) struct Strip<T> {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub out: *mut T,
+    pub out_rows: isize,
+    /// Add to what is there, rather than write over it.
+    pub accumulate: bool,
+    pub left: *const T,
+    pub left_rows: isize,
+    pub left_columns: isize,
+    pub right: *const T,
+    pub right_rows: isize,
+    pub right_columns: isize,
 }
 
-trait Multiply: Copy {
+/// Numbers that can be multiplied as matrices.
+pub(super) trait Multiply: Copy + Send + Sync {
     const ZERO: Self;
     /// a + b·c
     fn add_product(self, b: Self, c: Self) -> Self;
+    /// a + b
+    fn plus(self, b: Self) -> Self;
+    /// One strip.
+    ///
     /// # Safety
-    /// The strip's addresses are valid for its sizes and strides.
+    /// The strip's addresses are valid for its sizes and strides; `out` holds numbers where it is added to.
     unsafe fn multiply(strip: &Strip<Self>) {
         // SAFETY: passed on to our caller.
         unsafe { multiply_plainly(strip) }
@@ -152,12 +159,16 @@ macro_rules! by_gemm {
             fn add_product(self, b: $t, c: $t) -> $t {
                 self + b * c
             }
+            #[inline(always)]
+            fn plus(self, b: $t) -> $t {
+                self + b
+            }
             unsafe fn multiply(s: &Strip<$t>) {
                 if s.m * s.n * s.k <= TINY {
                     // SAFETY: passed on to our caller.
                     return unsafe { multiply_plainly(s) };
                 }
-                // SAFETY: the caller vouches for the addresses. The output is written, not read (`read_dst` false).
+                // SAFETY: the caller vouches for the addresses. The output is read only where it is added to.
                 unsafe {
                     gemm::gemm(
                         s.m,
@@ -166,14 +177,14 @@ macro_rules! by_gemm {
                         s.out,
                         1,
                         s.out_rows,
-                        false,
+                        s.accumulate,
                         s.left,
                         s.left_columns,
                         s.left_rows,
                         s.right,
                         s.right_columns,
                         s.right_rows,
-                        0.0,
+                        1.0,
                         1.0,
                         false,
                         false,
@@ -194,6 +205,10 @@ impl Multiply for i32 {
     fn add_product(self, b: i32, c: i32) -> i32 {
         self.wrapping_add(b.wrapping_mul(c))
     }
+    #[inline(always)]
+    fn plus(self, b: i32) -> i32 {
+        self.wrapping_add(b)
+    }
 }
 
 impl Multiply for i64 {
@@ -201,6 +216,10 @@ impl Multiply for i64 {
     #[inline(always)]
     fn add_product(self, b: i64, c: i64) -> i64 {
         self.wrapping_add(b.wrapping_mul(c))
+    }
+    #[inline(always)]
+    fn plus(self, b: i64) -> i64 {
+        self.wrapping_add(b)
     }
 }
 
@@ -210,6 +229,10 @@ impl Multiply for u32 {
     fn add_product(self, b: u32, c: u32) -> u32 {
         self.wrapping_add(b.wrapping_mul(c))
     }
+    #[inline(always)]
+    fn plus(self, b: u32) -> u32 {
+        self.wrapping_add(b)
+    }
 }
 
 /// # Safety
@@ -217,7 +240,8 @@ impl Multiply for u32 {
 unsafe fn multiply_plainly<T: Multiply>(s: &Strip<T>) {
     for i in 0..s.m as isize {
         for j in 0..s.n as isize {
-            let mut sum = T::ZERO;
+            // SAFETY: indices are within the strip.
+            let mut sum = if s.accumulate { unsafe { *s.out.offset(i * s.out_rows + j) } } else { T::ZERO };
             for k in 0..s.k as isize {
                 // SAFETY: indices are within the strip.
                 let (a, b) = unsafe {
@@ -274,6 +298,7 @@ unsafe fn chunk_of<T: Multiply>(plan: &DotPlan, bases: &Bases, chunk: usize) {
             k: kernel.k,
             out,
             out_rows: n as isize,
+            accumulate: false,
             left: base(left, batch).wrapping_offset(rows.start as isize * left.rows as isize),
             left_rows: left.rows as isize,
             left_columns: left.columns as isize,

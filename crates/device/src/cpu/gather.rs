@@ -10,7 +10,7 @@ use raphson_graph::half;
 /// Bytes that make a piece of work.
 const PIECE_BYTES: usize = 1 << 16;
 
-fn expect(buffers: &[Buffer], op: &str, id: BufferId, dtype: DType, elements: usize) -> Result<()> {
+pub(super) fn expect(buffers: &[Buffer], op: &str, id: BufferId, dtype: DType, elements: usize) -> Result<()> {
     match buffers.get(id.0 as usize) {
         Some(buffer) if buffer.dtype == dtype && buffer.elements == elements => Ok(()),
         _ => Err(Error::internal(op, format!("buffer {} is not {elements} elements of {dtype}", id.0))),

@@ -1,5 +1,5 @@
 //! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
-//! themselves live in `map.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
+//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
 
 /// Operands of a loop over one tile; each loop says what it expects.
 #[derive(Clone, Copy)]
@@ -12,6 +12,9 @@ pub struct Args {
     pub a: *const u8,
     pub b: *const u8,
     pub c: *const u8,
+    pub d: *const u8,
+    /// Bit `i`: the operand number `i` is one value for the whole tile. Only fused loops look at it.
+    pub single: u32,
     /// Position along the reduced axes of the first element.
     pub position: usize,
 }

@@ -7,6 +7,7 @@
 //! - *long rows*: one row at a time, every pass a loop over pieces of it; a pass recomputes the values it needs.
 //! - *lanes*: a run of kept indices, every pass a loop over the reduced axes.
 
+mod fuse;
 mod store;
 
 use super::isa::Level as Set;
@@ -67,6 +68,8 @@ struct Lowering<'a> {
     needs_slot: Vec<bool>,
     /// Per value: the widest level at which all of its elements are read, not just the first one.
     read_at: Vec<Option<Level>>,
+    /// Per value: the instruction that makes it, and its dtype.
+    prims: Vec<Option<(Prim, DType)>>,
 }
 
 impl<'a> Lowering<'a> {
@@ -99,6 +102,7 @@ impl<'a> Lowering<'a> {
             phases: Vec::new(),
             needs_slot: Vec::new(),
             read_at: Vec::new(),
+            prims: Vec::new(),
         };
         lowering.analyse()?;
         Ok(lowering)
@@ -171,7 +175,9 @@ impl<'a> Lowering<'a> {
             Tiling::Flat | Tiling::WholeRows => self.emit_in_order()?,
             Tiling::LongRows | Tiling::Lanes => self.emit_passes()?,
         }
+        self.fuse();
         self.set_targets();
+        self.store_straight_away();
         let mut plan = RowPlan {
             space: self.space,
             accesses: self.accesses,
@@ -200,6 +206,7 @@ impl<'a> Lowering<'a> {
     fn value(&mut self) -> Value {
         self.needs_slot.push(true);
         self.read_at.push(None);
+        self.prims.push(None);
         self.needs_slot.len() as Value - 1
     }
 
@@ -264,18 +271,23 @@ impl<'a> Lowering<'a> {
             };
             let out = self.value();
             self.everywhere[i] = Some(out);
-            self.prologue.push(Op { action, level: Level::Full, out, args: [NONE; 3], target: NONE });
+            self.prologue.push(Op::new(action, Level::Full, out, &[]));
         }
         Ok(())
     }
 
-    fn push(&mut self, phase: usize, action: Action, level: Level, out: Value, args: [Value; 3]) {
-        self.phases[phase].ops.push(Op { action, level, out, args, target: NONE });
+    fn push(&mut self, phase: usize, action: Action, level: Level, out: Value, args: &[Value]) {
+        self.phases[phase].ops.push(Op::new(action, level, out, args));
+    }
+
+    /// The instruction that makes a value, and its dtype.
+    fn made(&self, value: Value) -> Option<(Prim, DType)> {
+        self.prims[value as usize]
     }
 
     /// Note that all elements of these values are read at `level`.
     fn read(&mut self, values: &[Value], level: Level) {
-        for &value in values.iter().filter(|&&value| value != NONE) {
+        for &value in values {
             let widest = &mut self.read_at[value as usize];
             *widest = Some(widest.map_or(level, |known| known.min(level)));
         }
@@ -296,7 +308,7 @@ impl<'a> Lowering<'a> {
         };
         let value = self.value();
         let size = self.kernel.steps[i].dtype.size_bytes();
-        self.push(spread, Action::Expand(size), Level::Full, value, [kept, NONE, NONE]);
+        self.push(spread, Action::Expand(size), Level::Full, value, &[kept]);
         self.full[i] = Some(value);
         Ok(value)
     }
@@ -305,10 +317,7 @@ impl<'a> Lowering<'a> {
     fn emit(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
         let step = &self.kernel.steps[i];
         let level = self.levels[i];
-        let mut args = [NONE; 3];
-        for (slot, &arg) in args.iter_mut().zip(self.args(i)) {
-            *slot = self.operand(arg, level, spread)?;
-        }
+        let args = self.args(i).iter().map(|&arg| self.operand(arg, level, spread)).collect::<Result<Vec<_>>>()?;
         let action = match &step.instr {
             Instr::Load { buffer, view } => Action::Load(self.access(Some(*buffer), view, level, step.dtype)?),
             Instr::Index(view) => Action::Index(self.access(None, view, level, step.dtype)?, step.dtype),
@@ -331,12 +340,15 @@ impl<'a> Lowering<'a> {
             }
         };
         let out = self.value();
+        if let Instr::Prim { prim, .. } = step.instr {
+            self.prims[out as usize] = Some((prim, step.dtype));
+        }
         match action {
             Action::Load(access) => self.needs_slot[out as usize] = !self.accesses[access as usize].dense,
             Action::Choose => self.needs_slot[out as usize] = false,
             _ => {}
         }
-        self.push(phase, action, level, out, args);
+        self.push(phase, action, level, out, &args);
         let out = match &step.instr {
             Instr::Load { buffer, .. } => self.widened(*buffer, out, level, phase),
             _ => out,
@@ -396,19 +408,19 @@ impl<'a> Lowering<'a> {
         let (run, args) = match (products, self.args(arg.0 as usize)) {
             (Some(run), &[a, b]) => {
                 let (a, b) = (self.operand(a, Level::Full, spread)?, self.operand(b, Level::Full, spread)?);
-                (run, [a, b, NONE])
+                (run, vec![a, b])
             }
-            _ => (loops.accumulate, [self.operand(arg, Level::Full, spread)?, NONE, NONE]),
+            _ => (loops.accumulate, vec![self.operand(arg, Level::Full, spread)?]),
         };
         self.read(&args, Level::Full);
-        self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, args);
+        self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, &args);
         Ok(())
     }
 
     fn emit_finish(&mut self, i: usize, phase: usize) -> Result<()> {
         let (loops, accumulator) = self.reduction(i)?;
         let out = self.value();
-        self.push(phase, Action::Finish(accumulator, loops.finish), Level::Kept, out, [NONE; 3]);
+        self.push(phase, Action::Finish(accumulator, loops.finish), Level::Kept, out, &[]);
         self.kept[i] = Some(out);
         Ok(())
     }
@@ -425,7 +437,7 @@ impl<'a> Lowering<'a> {
                 Instr::Reduce { op, arg } if self.tiling == Tiling::Flat => self.emit_single(i, *op, *arg)?,
                 Instr::Reduce { arg, .. } => {
                     let (loops, accumulator) = self.reduction(i)?;
-                    self.push(0, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, [NONE; 3]);
+                    self.push(0, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, &[]);
                     self.emit_accumulate(i, *arg, 0, 0)?;
                     self.emit_finish(i, 0)?;
                 }
@@ -443,7 +455,7 @@ impl<'a> Lowering<'a> {
         if op == ReduceOp::ArgMax {
             let out = self.value();
             let action = constant(Scalar::Int(0), DType::I32);
-            self.prologue.push(Op { action, level: Level::Full, out, args: [NONE; 3], target: NONE });
+            self.prologue.push(Op::new(action, Level::Full, out, &[]));
             self.everywhere[i] = Some(out);
         } else {
             self.kept[i] = Some(self.operand(arg, Level::Kept, 0)?);
@@ -467,7 +479,7 @@ impl<'a> Lowering<'a> {
                     Instr::Reduce { .. } if pass + 1 == p => self.emit_finish(i, 2 * p)?,
                     Instr::Reduce { .. } if pass == p => {
                         let (loops, accumulator) = self.reduction(i)?;
-                        self.push(2 * p, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, [NONE; 3]);
+                        self.push(2 * p, Action::Begin(accumulator, loops.begin), Level::Kept, NONE, &[]);
                     }
                     Instr::Reduce { .. } | Instr::Const(_) => {}
                     _ if self.levels[i] == Level::Full || pass != p || self.everywhere[i].is_some() => {}

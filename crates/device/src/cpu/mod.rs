@@ -3,8 +3,11 @@
 
 #[cfg(test)]
 mod accuracy;
+mod argsort;
+mod conv;
 mod dot;
 mod erf;
+mod fused;
 mod gather;
 mod isa;
 mod lower;
@@ -26,6 +29,7 @@ use memory::{ALIGN, Block, Pool};
 use pool::Crew;
 use profile::Profile;
 use raphson_compile::program::{BufferId, Kernel, Place, Program};
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use row::{Bases, Scratches};
 use std::any::Any;
@@ -101,7 +105,8 @@ impl Device for Cpu {
     fn describe(&self) -> Description {
         let n = self.crew.n_threads();
         let plural = if n == 1 { "" } else { "s" };
-        Description { kind: "cpu", name: format!("cpu ({}, {n} thread{plural})", self.level.name()) }
+        let name = format!("cpu ({}, {n} thread{plural})", self.level.name());
+        Description { kind: "cpu", name, dtypes: &DType::ALL, threads: n }
     }
 
     fn usage(&self) -> Usage {
@@ -135,10 +140,15 @@ impl Device for Cpu {
             _ => None,
         });
         let scratches = Scratches::new(plans, self.crew.n_threads(), &self.pool)?;
+        let convolutions = kernels.iter().filter_map(|kernel| match kernel {
+            Prepared::Conv(plan) => Some(&**plan),
+            _ => None,
+        });
+        let workspace = conv::Workspace::new(convolutions, self.crew.n_threads(), &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
         let (crew, pool) = (self.crew.clone(), self.pool.clone());
         let profile = Profile::wanted(&program);
-        Ok(Box::new(CpuProgram { program, kernels, crew, pool, scratches, arena: None, bases, profile }))
+        Ok(Box::new(CpuProgram { program, kernels, crew, pool, scratches, workspace, arena: None, bases, profile }))
     }
 
     fn trim(&self) {
@@ -150,6 +160,7 @@ impl Device for Cpu {
 enum Prepared {
     Row(plan::RowPlan),
     Dot(dot::DotPlan),
+    Conv(Box<conv::ConvPlan>),
     /// Run as the program has it.
     Plain,
 }
@@ -159,8 +170,10 @@ fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared>
     match kernel {
         Kernel::Row(kernel) => Ok(Prepared::Row(lower::lower(kernel, buffers, level)?)),
         Kernel::Dot(kernel) => Ok(Prepared::Dot(dot::lower(kernel, buffers)?)),
+        Kernel::Conv(kernel) => Ok(Prepared::Conv(Box::new(conv::lower(kernel, buffers, level)?))),
         Kernel::Gather(kernel) => gather::check_gather(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::ScatterAdd(kernel) => gather::check_scatter_add(kernel, buffers).map(|()| Prepared::Plain),
+        Kernel::Argsort(kernel) => argsort::check(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::Fill { buffer, .. } => gather::check_fill(*buffer, buffers).map(|()| Prepared::Plain),
     }
 }
@@ -209,6 +222,7 @@ struct CpuProgram {
     crew: Arc<Crew>,
     pool: Arc<Pool>,
     scratches: Scratches,
+    workspace: conv::Workspace,
     /// Made by the first run.
     arena: Option<Block>,
     /// Kept between runs to save the allocation; filled anew by each.
@@ -292,13 +306,15 @@ impl CpuProgram {
                 match (prepared, kernel) {
                     (Prepared::Row(plan), _) => row::run(plan, bases, &mut self.scratches, crew),
                     (Prepared::Dot(plan), _) => dot::run(plan, bases, crew),
+                    (Prepared::Conv(plan), _) => conv::run(plan, bases, &self.workspace, crew),
                     (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, crew)?,
                     (Prepared::Plain, Kernel::ScatterAdd(kernel)) => gather::run_scatter_add(kernel, bases, crew)?,
+                    (Prepared::Plain, Kernel::Argsort(kernel)) => argsort::run(kernel, bases, crew),
                     (Prepared::Plain, Kernel::Fill { buffer, value }) => {
                         let index = buffer.0 as usize;
                         gather::run_fill(&self.program.buffers[index], bases.0[index], *value);
                     }
-                    (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_)) => {
+                    (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_)) => {
                         return Err(Error::internal("run", "a kernel was not prepared"));
                     }
                 }

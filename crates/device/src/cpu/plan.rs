@@ -106,6 +106,9 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
+    /// Several instructions at once; bit `i` of the number says that operand `i` is one value for the whole launch. The
+    /// result may lie where an operand lies.
+    Fused(LoopFn, u32),
     /// The second or the third operand itself, by the first element of the first.
     Choose,
     /// The operand, elsewhere; the number is the bytes of an element.
@@ -129,9 +132,20 @@ pub struct Op {
     /// Over all points of the tile, or over its kept indices.
     pub level: Level,
     pub out: Value,
-    pub args: [Value; 3],
+    pub args: [Value; 4],
     /// Where the result may be put straight away, if that part of memory is consecutive.
     pub target: u32,
+    /// For a result that is one of the two that a choice takes: put it there only if this value's first element is so.
+    pub only_if: Option<(Value, bool)>,
+}
+
+impl Op {
+    /// An operation with these operands.
+    pub fn new(action: Action, level: Level, out: Value, operands: &[Value]) -> Op {
+        let mut args = [NONE; 4];
+        args[..operands.len()].copy_from_slice(operands);
+        Op { action, level, out, args, target: NONE, only_if: None }
+    }
 }
 
 /// Operations that run together.
@@ -201,7 +215,7 @@ impl RowPlan {
         // A choice is one of its operands, which live as long as it does.
         for (_, op) in ops().rev().filter(|(_, op)| matches!(op.action, Action::Choose)) {
             let until = last_use[op.out as usize];
-            for &arg in &op.args[1..] {
+            for &arg in &op.args[1..3] {
                 last_use[arg as usize] = last_use[arg as usize].max(until);
             }
         }

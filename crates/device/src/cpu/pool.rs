@@ -1,5 +1,7 @@
 //! The threads that kernels run on: a fixed crew that spins briefly for the next job, then sleeps. Jobs are cut into
-//! numbered chunks by the kernels; only which thread takes a chunk varies, never what a chunk is.
+//! numbered chunks by the kernels; only which thread takes a chunk varies, never what a chunk is. Each thread has a share
+//! of neighbouring chunks, so that it walks memory in one direction and finds from kernel to kernel what it has touched
+//! before; who is done helps the others with theirs.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,7 +19,6 @@ type Body = dyn Fn(usize, usize) + Sync;
 #[derive(Clone, Copy)]
 struct Job {
     body: *const Body,
-    n_chunks: usize,
 }
 
 // SAFETY: the body is `Sync`, and `Crew::run` does not return while any worker may still call it.
@@ -40,12 +41,49 @@ struct Shared {
     done: Condvar,
     /// Counts the jobs, so that spinning threads see a new one without the lock.
     job_number: AtomicU64,
-    next_chunk: AtomicUsize,
+    shares: Vec<Share>,
     inside: AtomicUsize,
     stop: AtomicBool,
 }
 
+/// The chunks `next..end` of one thread. On cache lines of its own: others look at it only when they are done.
+#[repr(align(128))]
+#[derive(Default)]
+struct Share {
+    next: AtomicUsize,
+    end: AtomicUsize,
+}
+
 impl Shared {
+    /// Give every thread its share of the chunks.
+    fn share_out(&self, n_chunks: usize) {
+        let n = self.shares.len();
+        for (thread, share) in self.shares.iter().enumerate() {
+            share.next.store(thread * n_chunks / n, Ordering::Relaxed);
+            share.end.store((thread + 1) * n_chunks / n, Ordering::Relaxed);
+        }
+    }
+
+    /// Leave the chunks that nobody has taken yet undone.
+    fn give_up(&self) {
+        self.shares.iter().for_each(|share| share.next.store(share.end.load(Ordering::Relaxed), Ordering::Relaxed));
+    }
+
+    /// Run chunks until none is left: this thread's own, then those of others.
+    fn take_chunks(&self, thread: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        let n = self.shares.len();
+        for share in (0..n).map(|i| &self.shares[(thread + i) % n]) {
+            let end = share.end.load(Ordering::Relaxed);
+            loop {
+                let chunk = share.next.fetch_add(1, Ordering::Relaxed);
+                if chunk >= end {
+                    break;
+                }
+                body(thread, chunk);
+            }
+        }
+    }
+
     fn slot(&self) -> MutexGuard<'_, Slot> {
         // Panics are caught outside the lock, so the slot is consistent even when the flag says poisoned.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,7 +106,7 @@ impl Crew {
             bell: Condvar::new(),
             done: Condvar::new(),
             job_number: AtomicU64::new(0),
-            next_chunk: AtomicUsize::new(0),
+            shares: (0..n_threads).map(|_| Share::default()).collect(),
             inside: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
@@ -97,9 +135,9 @@ impl Crew {
             return;
         }
         self.open(n_chunks, body);
-        let mine = catch_unwind(AssertUnwindSafe(|| take_chunks(&self.shared, 0, n_chunks, body)));
+        let mine = catch_unwind(AssertUnwindSafe(|| self.shared.take_chunks(0, body)));
         if mine.is_err() {
-            self.shared.next_chunk.store(n_chunks, Ordering::Relaxed);
+            self.shared.give_up();
         }
         let theirs = self.close();
         drop(guard);
@@ -112,8 +150,8 @@ impl Crew {
         // SAFETY: only the lifetime changes; `run` closes the job and waits for every worker before it returns.
         let body = unsafe { std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static Body>(body) };
         let mut slot = self.shared.slot();
-        self.shared.next_chunk.store(0, Ordering::Relaxed);
-        slot.job = Some(Job { body, n_chunks });
+        self.shared.share_out(n_chunks);
+        slot.job = Some(Job { body });
         self.shared.job_number.fetch_add(1, Ordering::Release);
         let someone_sleeps = slot.asleep > 0;
         drop(slot);
@@ -154,16 +192,6 @@ impl Drop for Crew {
     }
 }
 
-fn take_chunks(shared: &Shared, thread: usize, n_chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
-    loop {
-        let chunk = shared.next_chunk.fetch_add(1, Ordering::Relaxed);
-        if chunk >= n_chunks {
-            return;
-        }
-        body(thread, chunk);
-    }
-}
-
 /// The life of a worker.
 fn work(shared: &Shared, thread: usize) {
     let mut seen = 0;
@@ -176,10 +204,10 @@ fn work(shared: &Shared, thread: usize) {
         drop(slot);
         // SAFETY: we are counted as inside, so `Crew::run` keeps the body alive until we leave.
         let body = unsafe { &*job.body };
-        let outcome = catch_unwind(AssertUnwindSafe(|| take_chunks(shared, thread, job.n_chunks, body)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| shared.take_chunks(thread, body)));
         let mut slot = shared.slot();
         if let Err(payload) = outcome {
-            shared.next_chunk.store(job.n_chunks, Ordering::Relaxed);
+            shared.give_up();
             slot.panic.get_or_insert(payload);
         }
         slot.inside -= 1;

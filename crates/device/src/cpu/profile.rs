@@ -1,7 +1,7 @@
 //! Where a program's time goes: with `RAPHSON_PROFILE=1` every kernel is timed, and a table goes to stderr when the
 //! program is dropped. Costs two clock readings a kernel, and nothing when it is off.
 
-use raphson_compile::program::{Instr, Kernel, Program};
+use raphson_compile::program::{ConvAxis, Instr, Kernel, Program};
 use std::time::{Duration, Instant};
 
 /// Kernels that a table lists.
@@ -80,8 +80,16 @@ fn describe(kernel: &Kernel, program: &Program) -> String {
             let flops = 2 * dot.batch.iter().product::<usize>() * dot.m * dot.k * dot.n;
             format!("dot {:?} {}×{}×{} {}: {flops} flops", dot.batch, dot.m, dot.k, dot.n, dot.dtype)
         }
+        Kernel::Conv(conv) => {
+            let sizes = |of: fn(&ConvAxis) -> usize| conv.axes.iter().map(of).collect::<Vec<_>>();
+            let (taps, outputs) = (sizes(|axis| axis.taps), sizes(|axis| axis.outputs));
+            let (b, g, i, o) = (conv.batch, conv.groups, conv.channels_in, conv.channels_out);
+            let flops = 2 * b * g * i * o * taps.iter().chain(&outputs).product::<usize>();
+            format!("conv {b} × {g} × {i} to {o}, {taps:?} to {outputs:?} {}: {flops} flops", conv.dtype)
+        }
         Kernel::Gather(gather) => format!("gather {} of {}", gather.count, gather.axis),
         Kernel::ScatterAdd(scatter) => format!("scatter-add {} to {}", scatter.count, scatter.axis),
+        Kernel::Argsort(sort) => format!("argsort {} × {}", sort.rows, sort.length),
         Kernel::Fill { .. } => "fill".to_string(),
     }
 }

@@ -200,7 +200,10 @@ impl Tiles<'_> {
 
     /// Where an operation puts its result: straight into memory if it can.
     fn place(&mut self, op: &Op) -> *mut u8 {
-        let target = if op.target == NONE { None } else { self.direct(&self.plan.accesses[op.target as usize]) };
+        // SAFETY: conditions are values of the whole launch, which the prologue has made.
+        let holds = |(condition, wanted): (u32, bool)| unsafe { *self.pointer(condition) != 0 } == wanted;
+        let wanted = op.target != NONE && op.only_if.is_none_or(holds);
+        let target = if wanted { self.direct(&self.plan.accesses[op.target as usize]) } else { None };
         let place = target.unwrap_or_else(|| self.slot(op.out));
         self.scratch.pointers[op.out as usize] = place;
         place
@@ -219,10 +222,12 @@ impl Tiles<'_> {
             a: self.pointer(op.args[0]),
             b: self.pointer(op.args[1]),
             c: self.pointer(op.args[2]),
+            d: self.pointer(op.args[3]),
+            single: 0,
             position: self.reduced,
         };
         // SAFETY: the plan's accesses lie within the buffers, its slots hold a full tile of the widest dtype, results
-        // never share a slot with operands, and loops were found for the dtypes of their operands.
+        // of all but fused loops never lie where operands lie, and loops were found for the dtypes of their operands.
         unsafe {
             match op.action {
                 Action::Load(access) => self.load(op, access),
@@ -242,6 +247,11 @@ impl Tiles<'_> {
                     splat(access.size, source, self.place(op), n);
                 }
                 Action::Map(run) => {
+                    args.out = self.place(op);
+                    run(&args);
+                }
+                Action::Fused(run, single) => {
+                    args.single = single;
                     args.out = self.place(op);
                     run(&args);
                 }

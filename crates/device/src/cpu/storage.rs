@@ -163,7 +163,7 @@ mod tests {
         let mut out = vec![R::default(); a.len()];
         let a = a.as_ptr().cast::<u8>();
         let out_pointer = out.as_mut_ptr().cast::<u8>();
-        let args = Args { n: out.len(), m: 0, out: out_pointer, a, b: a, c: a, position: 0 };
+        let args = Args { n: out.len(), m: 0, out: out_pointer, a, b: a, c: a, d: a, single: 0, position: 0 };
         // SAFETY: the operand and the result have `n` elements each and do not overlap; the level is available.
         unsafe { function(&args) };
         out

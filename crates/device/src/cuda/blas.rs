@@ -14,6 +14,9 @@ use std::sync::{Mutex, PoisonError};
 /// The workspace that NVIDIA advises for Hopper and later, and for others.
 const WORKSPACE_BYTES: [usize; 2] = [32 << 20, 4 << 20];
 
+/// The oldest version whose calls have the types that are used here, 11.0.
+const OLDEST_VERSION: i32 = 110_000;
+
 /// cuBLAS on one stream, and a second handle that records for graphs. What both launch runs in one order, so they share a
 /// workspace.
 pub struct Blas {
@@ -73,6 +76,10 @@ impl Blas {
                 check("cublasSetWorkspace", sys::cublasSetWorkspace_v2(*handle, workspace, bytes))?;
                 check("cublasGetVersion", sys::cublasGetVersion_v2(*handle, &mut blas.version))?;
             }
+        }
+        // The loader takes older libraries too, whose functions have the same names and other arguments.
+        if blas.version < OLDEST_VERSION {
+            return Err(Error::new(Code::Device, "dot", format!("{} is too old; 11.0 is needed", blas.name())));
         }
         Ok(blas)
     }

@@ -20,7 +20,9 @@ use driver::Driver;
 use memory::Pool;
 use module::Modules;
 pub use nvidia::{is_driver_present, list, shortcoming};
+use raphson_compile::direct::without_convolutions;
 use raphson_compile::program::Program;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use run::{CudaProgram, Tensor};
 use staging::Staging;
@@ -30,7 +32,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Round the operands of f32 products to TF32 (10 bits of mantissa): several times faster, and about as exact as f16.
-    /// Off unless `RAPHSON_TF32=1`: curvature is a difference of close numbers.
+    /// Off unless `RAPHSON_TF32=1`, as PyTorch has it for products ("highest"): curvature is a difference of close numbers.
+    /// Without it tensor cores are still used where that pays, with operands split in two, at the accuracy of f32.
     pub tf32: bool,
     /// Use cuBLAS where it can be loaded. On unless `RAPHSON_CUBLAS=0`.
     pub library: bool,
@@ -78,7 +81,11 @@ pub struct Cuda {
 impl Cuda {
     /// The GPU of this number, in the driver's order. An error where there is no driver, no such GPU, or one too old.
     pub fn open(ordinal: usize) -> Result<Cuda> {
-        let options = Options::by_environment()?;
+        Cuda::open_with(ordinal, Options::by_environment()?)
+    }
+
+    /// The same with these options.
+    pub fn open_with(ordinal: usize, options: Options) -> Result<Cuda> {
         Ok(Cuda::with_driver(Arc::new(nvidia::Nvidia::open(ordinal, options.library)?), options))
     }
 
@@ -105,7 +112,8 @@ impl Device for Cuda {
         let gpu = self.core.driver.gpu();
         let (major, minor) = gpu.capability;
         let gib = gpu.memory_bytes as f64 / (1_u64 << 30) as f64;
-        Description { kind: "cuda", name: format!("{} (compute {major}.{minor}, {gib:.0} GiB)", gpu.name) }
+        let name = format!("{} (compute {major}.{minor}, {gib:.0} GiB)", gpu.name);
+        Description { kind: "cuda", name, dtypes: &DType::ALL, threads: 1 }
     }
 
     fn usage(&self) -> Usage {
@@ -134,6 +142,7 @@ impl Device for Cuda {
     }
 
     fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>> {
+        let program = Arc::new(without_convolutions(&program));
         Ok(Box::new(CudaProgram::new(self.core.clone(), program)?))
     }
 

@@ -19,6 +19,7 @@ pub fn check_bounds(program: &Program) -> Result<()> {
         match kernel {
             Kernel::Row(row) => check_row(program, row)?,
             Kernel::Dot(dot) => check_dot(program, dot)?,
+            Kernel::Conv(_) => return Err(bug("a convolution that was not replaced")),
             Kernel::Gather(g) => {
                 holds(program, g.data, g.dtype, g.outer * g.axis * g.inner)?;
                 holds(program, g.indices, g.index_dtype, g.count)?;
@@ -33,6 +34,10 @@ pub fn check_bounds(program: &Program) -> Result<()> {
                 if is_narrow(s.dtype) {
                     return Err(bug(format!("a scatter of {}", s.dtype)));
                 }
+            }
+            Kernel::Argsort(s) => {
+                holds(program, s.data, s.dtype, s.rows * s.length)?;
+                holds(program, s.out, DType::I32, s.rows * s.length)?;
             }
             Kernel::Fill { buffer, .. } => definition(program, *buffer).map(drop)?,
         }

@@ -48,7 +48,9 @@ impl Faults {
     pub fn check(&self) -> Result<()> {
         let mut state = self.lock();
         if let Some(reason) = &state.lost {
-            let message = format!("the device was lost ({reason}); its tensors are gone. Make a new session");
+            let message = format!(
+                "the device was lost ({reason}); its tensors are gone. Save what you have on the host, and go on in a new process or worker thread"
+            );
             return Err(Error::new(Code::Device, "device", message));
         }
         state.error.take().map_or(Ok(()), Err)

@@ -14,7 +14,7 @@ const WORKGROUP: usize = 256;
 const SCATTER_INVOCATIONS: usize = 32 * 1024;
 
 /// A frame of one invocation for each of `n` points.
-fn points(n: usize, abilities: &Abilities, body: &str) -> Result<Frame> {
+pub(super) fn points(n: usize, abilities: &Abilities, body: &str) -> Result<Frame> {
     countable("an index space", n)?;
     let workgroup = WORKGROUP.min(abilities.workgroup);
     let head = format!(

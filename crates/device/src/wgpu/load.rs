@@ -1,6 +1,7 @@
 //! Preparing a program: placing its buffers, printing its kernels, making (or finding) their pipelines.
 
 use super::Shared;
+use super::argsort::argsort_text;
 use super::bounds::check_bounds;
 use super::dot::dot_text;
 use super::gather::{gather_text, pack_text, scatter_text};
@@ -10,6 +11,7 @@ use super::place::{Layout, Outer};
 use super::row::row_text;
 use super::slots::{Copy, FLAG_WORDS, Slots};
 use super::text::Text;
+use raphson_compile::direct::without_convolutions;
 use raphson_compile::program::{Buffer, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
@@ -66,9 +68,10 @@ impl Printed {
 pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgram> {
     shared.faults.check()?;
     refuse_wide(program)?;
-    check_bounds(program)?;
-    let (inputs, outputs) = ends(program);
-    let program = lowered(program);
+    let program = without_convolutions(program);
+    check_bounds(&program)?;
+    let (inputs, outputs) = ends(&program);
+    let program = lowered(&program);
     let checked: Vec<Checked> = program.kernels.iter().filter_map(checks).collect();
     let layout = Layout::new(&program, FLAG_WORDS * checked.len());
     let printed = print(shared, &program, &layout)?;
@@ -88,7 +91,12 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
 fn refuse_wide(program: &Program) -> Result<()> {
     let steps = program.kernels.iter().flat_map(|kernel| match kernel {
         Kernel::Row(row) => &row.steps[..],
-        Kernel::Dot(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Fill { .. } => &[],
+        Kernel::Dot(_)
+        | Kernel::Conv(_)
+        | Kernel::Gather(_)
+        | Kernel::ScatterAdd(_)
+        | Kernel::Argsort(_)
+        | Kernel::Fill { .. } => &[],
     });
     let mut dtypes = program.buffers.iter().map(|buffer| buffer.dtype).chain(steps.map(|step| step.dtype));
     let Some(dtype) = dtypes.find(|dtype| matches!(dtype, DType::F64 | DType::I64)) else { return Ok(()) };
@@ -111,7 +119,7 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
         Kernel::ScatterAdd(scatter) => {
             Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
         }
-        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Fill { .. } => None,
+        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
     }
 }
 
@@ -131,8 +139,10 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
         let text = match kernel {
             Kernel::Row(row) => row_text(row, &slots, abilities),
             Kernel::Dot(dot) => dot_text(dot, &slots, abilities),
+            Kernel::Conv(_) => Err(Error::internal("wgpu", "a convolution that was not replaced")),
             Kernel::Gather(gather) => gather_text(gather, &slots, abilities),
             Kernel::ScatterAdd(scatter) => scatter_text(scatter, &slots, abilities),
+            Kernel::Argsort(sort) => argsort_text(sort, &slots, abilities),
             Kernel::Fill { .. } => Err(Error::internal("wgpu", "a fill that was not lowered")),
         };
         printed.push(Printed { text: text?, slots });

@@ -35,7 +35,9 @@ pub fn lowered(program: &Program) -> Program {
                 let pieces = cut(&mut result, row);
                 result.kernels.extend(pieces.into_iter().map(Kernel::Row));
             }
-            Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.kernels.push(kernel.clone()),
+            Kernel::Conv(_) | Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Argsort(_) => {
+                result.kernels.push(kernel.clone());
+            }
         }
     }
     result
@@ -46,8 +48,11 @@ fn writes(kernel: &Kernel) -> bool {
     match kernel {
         Kernel::Row(row) => !row.kept.contains(&0),
         Kernel::Dot(dot) => !dot.batch.contains(&0) && dot.m * dot.n > 0,
+        // Replaced before.
+        Kernel::Conv(_) => true,
         Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
         Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
+        Kernel::Argsort(sort) => sort.rows * sort.length > 0,
         Kernel::Fill { .. } => true,
     }
 }

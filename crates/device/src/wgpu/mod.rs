@@ -2,6 +2,8 @@
 //! kernel (`row`, `dot`, `gather` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
+mod adapters;
+mod argsort;
 mod bounds;
 mod combine;
 mod cut;
@@ -20,19 +22,18 @@ mod slots;
 mod text;
 
 use crate::{Description, Device, Loaded, Memory, Usage};
+use adapters::{block_on, sorted_adapters, title};
 use faults::{Faults, guarded};
 use memory::{Pool, Pooled, READ_BACK, STORAGE};
 use raphson_compile::program::Program;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use text::Abilities;
 
-/// Backends that are compiled in.
-const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+/// WGSL has no f64.
+const DTYPES: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool];
 
 /// Runs that may be queued before the next one waits.
 const MOST_IN_FLIGHT: usize = 32;
@@ -106,19 +107,6 @@ impl Wgpu {
         Wgpu::with_settings(Settings::default())
     }
 
-    /// The device of a name as in `RAPHSON_DEVICE`: `wgpu`, or `wgpu:1` for the second adapter.
-    pub fn named(name: &str) -> Result<Wgpu> {
-        let rest = name.strip_prefix("wgpu").filter(|rest| rest.is_empty() || rest.starts_with(':'));
-        let adapter = rest.and_then(|rest| if rest.is_empty() { Some(0) } else { rest[1..].parse().ok() });
-        let adapter = adapter.ok_or_else(|| {
-            Error::argument(
-                "device",
-                format!("no wgpu device is called \"{name}\"; write wgpu, or wgpu:1 for the second adapter"),
-            )
-        })?;
-        Wgpu::with_settings(Settings { adapter, ..Settings::default() })
-    }
-
     /// An adapter opened in a certain way.
     pub fn with_settings(settings: Settings) -> Result<Wgpu> {
         guarded(|| Shared::open(settings).map(|shared| Wgpu { shared: Arc::new(shared) }))
@@ -133,39 +121,6 @@ impl Wgpu {
     pub fn subgroup_sizes(&self) -> Option<(u32, u32)> {
         let info = &self.shared.info;
         self.shared.abilities.subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size))
-    }
-}
-
-fn sorted_adapters() -> Vec<wgpu::Adapter> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = BACKENDS;
-    let instance = wgpu::Instance::new(descriptor);
-    let mut adapters = block_on(instance.enumerate_adapters(BACKENDS));
-    adapters
-        .retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
-    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    });
-    adapters
-}
-
-fn title(info: &wgpu::AdapterInfo) -> String {
-    format!("{} ({:?})", info.name, info.backend)
-}
-
-/// Wait for a future. Those of native wgpu are ready at once, so this hardly ever waits.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::yield_now(),
-        }
     }
 }
 
@@ -301,7 +256,7 @@ fn watched(device: &wgpu::Device) -> Arc<Faults> {
 
 impl Device for Wgpu {
     fn describe(&self) -> Description {
-        Description { kind: "wgpu", name: format!("wgpu: {}", title(&self.shared.info)) }
+        Description { kind: "wgpu", name: format!("wgpu: {}", title(&self.shared.info)), dtypes: DTYPES, threads: 1 }
     }
 
     fn usage(&self) -> Usage {
@@ -339,5 +294,11 @@ impl Device for Wgpu {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
+    }
+
+    fn lose_for_test(&self) -> bool {
+        self.shared.faults.note_lost("a test asked for it");
+        self.shared.device.destroy();
+        true
     }
 }

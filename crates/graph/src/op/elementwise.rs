@@ -2,10 +2,12 @@
 //! stand in `unary`, `binary` and `ternary`: one `Row` states everything about one op.
 
 mod binary;
+mod inverse;
 mod ternary;
 mod unary;
 
 pub use binary::*;
+pub use inverse::*;
 pub use ternary::*;
 pub use unary::*;
 
@@ -97,6 +99,19 @@ pub struct Row {
     pub domain: &'static [(f64, f64)],
 }
 
+/// A smooth function of floats; the fields that most rows share.
+const FLOAT: Row = Row {
+    name: "",
+    doc: "",
+    arity: 1,
+    accept: Accept::Float,
+    gives: Gives::Same,
+    reference: |_, _| f64::NAN,
+    kernel: |_, x| x[0],
+    partial: no_partial,
+    domain: &[(-3.0, 3.0)],
+};
+
 /// Every row; the position is the number that the addon's interface uses.
 pub static ROWS: &[&Row] = &[
     &NEG,
@@ -148,6 +163,13 @@ pub static ROWS: &[&Row] = &[
     &SHIFT_RIGHT,
     &SELECT,
     &THREEFRY,
+    &ATAN,
+    &ASIN,
+    &ACOS,
+    &ASINH,
+    &CBRT,
+    &ERFC,
+    &ATAN2,
 ];
 
 impl PartialEq for Row {
@@ -204,6 +226,19 @@ fn check_dtypes(row: &Row, operands: &[&Value]) -> Result<DType> {
     Err(Error::new(Code::DType, row.name, message)
         .with_shapes(operands.iter().map(|operand| operand.shape()))
         .with_dtypes(dtypes))
+}
+
+/// Whether the row is affine in those operands that `moves` names together.
+pub(super) fn is_affine(row: &Row, moves: &[bool]) -> bool {
+    if [&NEG, &ADD, &SUB].contains(&row) {
+        true
+    } else if *row == MUL {
+        !(moves[0] && moves[1])
+    } else if *row == DIV {
+        !moves[1]
+    } else {
+        *row == SELECT && !moves[0]
+    }
 }
 
 /// y′ = Σ ∂y/∂xᵢ · xᵢ′
@@ -268,6 +303,7 @@ methods! {
     less_equal LESS_EQUAL(other); greater GREATER(other); greater_equal GREATER_EQUAL(other); equal EQUAL(other);
     not_equal NOT_EQUAL(other); and AND(other); or OR(other); xor XOR(other); shift_left SHIFT_LEFT(other);
     shift_right SHIFT_RIGHT(other); select SELECT(a, b); threefry THREEFRY(key1, counter);
+    atan ATAN(); asin ASIN(); acos ACOS(); asinh ASINH(); cbrt CBRT(); erfc ERFC(); atan2 ATAN2(x);
 }
 
 impl Value {

@@ -1,6 +1,8 @@
 //! The ops. `elementwise` holds the table of rows; each other file states one family: shape rule, builder, reference,
 //! jvp and vjp. This file holds the closed list and dispatches over it, with no catch-all arm.
 
+pub mod argsort;
+pub mod conv;
 pub mod dot;
 pub mod elementwise;
 pub mod gather;
@@ -11,6 +13,7 @@ pub mod reduce;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::value::Value;
+use conv::Window;
 use elementwise::Row;
 use reduce::ReduceOp;
 
@@ -49,10 +52,15 @@ pub enum Op {
     Reduce { op: ReduceOp, axes: Vec<usize> },
     /// Batched matrix product [b…, m, k] · [b…, k, n].
     Dot,
+    /// Convolution of data [batch, groups, in, size…] with a kernel [groups, out, in, taps…]; the node's shape says how
+    /// many outputs there are.
+    Conv { windows: Vec<Window> },
     /// Rows of `data` along an axis, chosen by integer indices.
     Gather { axis: usize },
     /// Sum of updates into positions along an axis: the adjoint of gather.
     ScatterAdd { axis: usize },
+    /// Positions along the last axis in the order of their elements.
+    Argsort { descending: bool },
 }
 
 impl Op {
@@ -75,8 +83,10 @@ impl Op {
             Op::Concatenate { .. } => "concatenate",
             Op::Reduce { op, .. } => op.name(),
             Op::Dot => "dot",
+            Op::Conv { .. } => "conv",
             Op::Gather { .. } => "gather",
             Op::ScatterAdd { .. } => "scatterAdd",
+            Op::Argsort { .. } => "argsort",
         }
     }
 
@@ -99,8 +109,10 @@ impl Op {
             | Op::Concatenate { .. }
             | Op::Reduce { .. }
             | Op::Dot
+            | Op::Conv { .. }
             | Op::Gather { .. }
-            | Op::ScatterAdd { .. } => false,
+            | Op::ScatterAdd { .. }
+            | Op::Argsort { .. } => false,
         }
     }
 }
@@ -116,11 +128,12 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
         return Ok(None);
     }
     match y.op() {
-        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => Ok(None),
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => Ok(None),
         Op::Elementwise(row) => elementwise::jvp(row, y, x, tangents),
         Op::Concatenate { axis } => movement::concatenate_jvp(*axis, x, tangents),
         Op::Reduce { op, axes } => reduce::jvp(*op, axes, y, x, tangents),
         Op::Dot => dot::jvp(x, tangents),
+        Op::Conv { windows } => conv::jvp(windows, y, x, tangents),
         // The rest are linear in their first operand: y′ = op(x′).
         Op::Alias
         | Op::Cast
@@ -139,11 +152,34 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
     }
 }
 
+/// Whether `y` is an affine function of those operands that `moves` names together, the others held fixed: exactly so but
+/// for rounding, and with the derivative that [`jvp`] gives.
+pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
+    let only_first = moves.iter().skip(1).all(|moves| !moves);
+    match y.op() {
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => false,
+        // A conversion may round coarsely.
+        Op::Cast => false,
+        Op::Elementwise(row) => elementwise::is_affine(row, moves),
+        Op::Reduce { op, .. } => *op == ReduceOp::Sum,
+        Op::Dot | Op::Conv { .. } => !(moves[0] && moves[1]),
+        Op::Gather { .. } | Op::ScatterAdd { .. } => only_first,
+        Op::Alias
+        | Op::Reshape
+        | Op::Permute { .. }
+        | Op::Expand
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Flip { .. }
+        | Op::Concatenate { .. } => true,
+    }
+}
+
 /// Cotangents of the operands `x` given the cotangent of `y`; `None` means zero. Only operands with `wanted` are asked for.
 pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result<Vec<Option<Value>>> {
     let none = || Ok(vec![None; x.len()]);
     match y.op() {
-        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient => none(),
+        Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => none(),
         Op::Elementwise(row) => elementwise::vjp(row, y, x, cotangent, wanted),
         // x̄ = ȳ in the operand's dtype
         Op::Cast if x[0].dtype().is_float() => Ok(vec![Some(cotangent.cast(x[0].dtype())?)]),
@@ -158,6 +194,7 @@ pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result
         Op::Concatenate { axis } => movement::concatenate_vjp(*axis, x, cotangent, wanted),
         Op::Reduce { op, axes } => Ok(vec![reduce::vjp(*op, axes, y, &x[0], cotangent)?]),
         Op::Dot => dot::vjp(x, cotangent, wanted),
+        Op::Conv { windows } => conv::vjp(windows, x, cotangent, wanted),
         Op::Gather { axis } => Ok(vec![Some(gather::gather_vjp(*axis, &x[0], &x[1], cotangent)?), None]),
         Op::ScatterAdd { axis } => Ok(vec![Some(cotangent.gather(&x[1], *axis)?), None]),
     }

@@ -1,6 +1,5 @@
 //! The exact rule: h = ωᵀH(θ′)ω, the second derivative along the line by automatic differentiation (jvp of jvp in α).
 
-use super::scalar::number;
 use super::{Estimate, Formula, Measured, Needs};
 use raphson_graph::error::Result;
 
@@ -13,5 +12,5 @@ pub(super) static FORMULA: Formula = Formula { needs: NEEDS, estimate };
 fn estimate(m: &Measured) -> Result<Estimate> {
     let slope = Measured::wanted(&m.slope1, "slope1")?.clone();
     let curvature = Measured::wanted(&m.curvature, "curvature")?.clone();
-    Ok(Estimate { slope, curvature, noise: number(0.0) })
+    Ok(Estimate { slope, curvature, noise: m.alpha.like(0.0) })
 }

@@ -3,7 +3,7 @@
 //! absolute deviation, and their count.
 
 use super::measure::{Measured, measure};
-use super::scalar::{choose, clip, finite_or, loss_scalar, moved, number, report};
+use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
 use super::{Estimate, Finish, Finished, Rule, Spec};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
@@ -25,29 +25,29 @@ struct State {
 }
 
 pub(super) fn init(spec: &Spec) -> Vec<Value> {
-    vec![number(spec.initial), number(0.0), number(0.0), number(0.0)]
+    [spec.initial, 0.0, 0.0, 0.0].map(|value| spec.number(value)).to_vec()
 }
 
 impl State {
-    fn read(rule: Rule, state: &[Value]) -> Result<State> {
+    fn read(spec: &Spec, state: &[Value]) -> Result<State> {
         let [alpha, mean, deviation, count] = state else {
-            return Err(Error::argument(rule.name(), format!("{} state tensors; it has 4", state.len())));
+            return Err(Error::argument(spec.rule.name(), format!("{} state tensors; it has 4", state.len())));
         };
-        state.iter().try_for_each(|value| super::check_f64("state", value))?;
+        state.iter().try_for_each(|value| super::check_scalar("state", value, spec.scalar))?;
         let [alpha, mean, deviation, count] = [alpha, mean, deviation, count].map(Value::clone);
         Ok(State { alpha, mean, deviation, count })
     }
 
     /// Mean and deviation with L0 in them: S ← .9S + .1|L − L̄|, L̄ ← .9L̄ + .1L; at first L̄ = L, S = 0.
     fn with(&self, loss: &Value) -> Result<State> {
-        let first = self.count.equal(&number(0.0))?;
+        let first = self.count.equal(&self.count.like(0.0))?;
         let away = loss.sub(&self.mean)?.abs()?.scale(1.0 - DECAY)?;
         let deviation = self.deviation.scale(DECAY)?.add(&away)?;
         let mean = self.mean.scale(DECAY)?.add(&loss.scale(1.0 - DECAY)?)?;
         Ok(State {
             alpha: self.alpha.clone(),
             mean: first.select(loss, &mean)?,
-            deviation: first.select(&number(0.0), &deviation)?,
+            deviation: first.select(&deviation.like(0.0), &deviation)?,
             count: self.count.shift(1.0)?,
         })
     }
@@ -72,7 +72,8 @@ impl Proposal {
             (None, [alpha]) => Ok(Proposal::Rate(alpha.clone())),
             (None, [slope, curvature]) => {
                 let (slope, curvature) = (slope.clone(), curvature.clone());
-                Ok(Proposal::Newton(Estimate { slope, curvature, noise: number(0.0) }))
+                let noise = curvature.like(0.0);
+                Ok(Proposal::Newton(Estimate { slope, curvature, noise }))
             }
             (None, _) => Err(Error::argument(rule.name(), "nothing is proposed; give [slope, curvature] or [alpha]")),
         }
@@ -88,7 +89,7 @@ impl Proposal {
 
 /// A step of a same-batch or custom rule.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
-    let state = State::read(spec.rule, step.state)?;
+    let state = State::read(spec, step.state)?;
     let applied = state.alpha.mul(step.scale)?;
     if !spec.measure {
         return unmeasured(spec, step, state, &applied);
@@ -133,7 +134,7 @@ fn newton_step(spec: &Spec, alpha: &Value, applied: &Value, estimate: &Estimate)
 /// - h < −noise: the line bends down, so go on downhill: 1.5α where n > 0, else .5α;
 /// - a rate proposed as such: itself, .5α where it is not finite.
 fn sensible(m: &Measured, proposal: &Proposal, alpha: &Value, bare: &Value) -> Result<Value> {
-    let (up, down, zero) = (alpha.scale(UP)?, alpha.scale(DOWN)?, number(0.0));
+    let (up, down, zero) = (alpha.scale(UP)?, alpha.scale(DOWN)?, alpha.like(0.0));
     let finite = bare.is_finite()?.select(bare, &down)?;
     let Proposal::Newton(Estimate { slope, curvature, noise }) = proposal else { return Ok(finite) };
     let limited = finite.maximum(&down)?.minimum(&up)?;
@@ -161,14 +162,14 @@ fn accepted(m: &Measured, seen: &State) -> Result<Value> {
 /// clip(1/(1 − n/|d|), .1, .5): the secant's best rate where the slope turned round; .1 where there is none.
 fn rejected_factor(m: &Measured, estimate: Option<&Estimate>) -> Result<Value> {
     let (low, high) = REJECTED;
-    let Some(Estimate { slope, .. }) = estimate else { return Ok(number(low)) };
-    let ratio = number(1.0).sub(&slope.div(&m.slope0.abs()?)?)?.reciprocal()?;
+    let Some(Estimate { slope, .. }) = estimate else { return Ok(m.slope0.like(low)) };
+    let ratio = slope.like(1.0).sub(&slope.div(&m.slope0.abs()?)?)?.reciprocal()?;
     clip(&finite_or(&ratio, low)?, low, high)
 }
 
 /// A step between two measured ones: α as it is. Where the guard is on, a loss that is not finite rejects the step.
 fn unmeasured(spec: &Spec, step: &Finish, state: State, applied: &Value) -> Result<Finished> {
-    let loss = loss_scalar(spec.rule.name(), step.loss)?;
+    let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
     let accepted = if spec.guard { Some(loss.is_finite()?) } else { None };
     let (seen, alpha) = (state.with(&loss)?, state.alpha.clone());
     finished(step, state, seen, applied, Outcome { accepted, alpha }, None)
@@ -183,10 +184,10 @@ fn finished(
     outcome: Outcome,
     measured: Option<(&Measured, Option<&Estimate>)>,
 ) -> Result<Finished> {
-    let nan = number(f64::NAN);
+    let nan = applied.like(f64::NAN);
     let (mut params, mut direction) = (moved(step.params, applied, step.omega)?, step.direction_new.to_vec());
     let mut state = State { alpha: outcome.alpha.clone(), ..seen }.list();
-    let mut flag = number(1.0);
+    let mut flag = applied.like(1.0);
     if let Some(accepted) = &outcome.accepted {
         params = choose(accepted, &params, step.params)?;
         direction = choose(accepted, &direction, step.direction_old)?;
@@ -194,7 +195,7 @@ fn finished(
         state = [vec![outcome.alpha.clone()], choose(accepted, &state[1..], &kept[1..])?].concat();
         flag = accepted.cast(flag.dtype())?;
     }
-    let loss = loss_scalar("report", step.loss)?;
+    let loss = loss_scalar("report", step.loss, applied.dtype())?;
     let slope0 = measured.map_or(&nan, |(m, _)| &m.slope0);
     let loss1 = measured.and_then(|(m, _)| m.loss1.as_ref()).unwrap_or(&nan);
     let estimate = measured.and_then(|(_, estimate)| estimate);

@@ -1,8 +1,8 @@
 //! Measuring along the line φ(s) = L(θ − sω): losses, slopes and curvature of the step's own batch. The loss graph is
 //! reused with other parameters, so batch and random draws are the same. Only what is asked for is computed.
 
-use super::scalar::{loss_scalar, moved, number};
-use raphson_graph::derivative::{jvp, substitute};
+use super::scalar::loss_scalar;
+use raphson_graph::derivative::{along, jvp};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
@@ -49,7 +49,7 @@ impl Needs {
     }
 }
 
-/// What was measured; f64 scalars.
+/// What was measured; scalars of the dtype of α.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// The learning rate that it was measured at.
@@ -66,7 +66,7 @@ pub struct Measured {
     pub curvature: Option<Value>,
     /// L₋ = φ(−α)
     pub loss_minus: Option<Value>,
-    /// Relative rounding error of the loss's dtype.
+    /// Relative rounding error of the loss's dtype, or of the scalars' where that is coarser.
     pub(super) epsilon: f64,
 }
 
@@ -83,10 +83,10 @@ impl Measured {
     }
 }
 
-/// Σ aᵢbᵢ over all elements of all tensors, as f64. f32 products are summed along the last axis first (a sum accumulates
-/// in f64 and rounds once), and those sums in f64: half the work of converting every element, and the rounding of a
-/// few thousand row sums averages out.
-pub fn inner(a: &[Value], b: &[Value]) -> Result<Value> {
+/// Σ aᵢbᵢ over all elements of all tensors, as a scalar of `dtype`. f32 products are summed along the last axis first (a sum
+/// accumulates in f64 and rounds once), and those sums in `dtype`: half the work of converting every element, and the
+/// rounding of a few thousand row sums averages out. A device without f64 adds in f32, as a tree of partial sums.
+pub fn inner(a: &[Value], b: &[Value], dtype: DType) -> Result<Value> {
     if a.len() != b.len() {
         let message = format!("{} and {} tensors; give as many on both sides", a.len(), b.len());
         return Err(Error::argument("inner", message));
@@ -98,17 +98,17 @@ pub fn inner(a: &[Value], b: &[Value]) -> Result<Value> {
             0 => products,
             rank => products.sum(&[rank - 1])?,
         };
-        let term = rows.cast(DType::F64)?.sum_all()?;
+        let term = rows.cast(dtype)?.sum_all()?;
         sum = Some(match sum {
             Some(sum) => sum.add(&term)?,
             None => term,
         });
     }
-    Ok(sum.unwrap_or_else(|| number(0.0)))
+    Ok(sum.unwrap_or_else(|| Value::scalar(0.0, dtype)))
 }
 
-/// L0 and d, and what `needs` asks for at θ − αω (f64 scalar α). A rule's [`super::finish`] measures at α = state\[0\] ·
-/// scale; a caller that measures with that very product (in this order) shares its nodes.
+/// L0 and d, and what `needs` asks for at θ − αω (α a float scalar, whose dtype the results have). A rule's
+/// [`super::finish`] measures at α = state\[0\] · scale; a caller that measures with that very product (in this order) shares its nodes.
 pub fn measure(
     needs: Needs,
     loss: &Value,
@@ -117,12 +117,14 @@ pub fn measure(
     omega: &[Value],
     alpha: &Value,
 ) -> Result<Measured> {
-    super::check_f64("alpha", alpha)?;
-    let epsilon = loss.dtype().epsilon();
+    let dtype = alpha.dtype();
+    let scalar = if dtype.is_float() { dtype } else { DType::F64 };
+    super::check_scalar("alpha", alpha, scalar)?;
+    let epsilon = loss.dtype().epsilon().max(scalar.epsilon());
     let mut measured = Measured {
         alpha: alpha.clone(),
-        loss0: loss_scalar("measure", loss)?,
-        slope0: inner(gradients, omega)?,
+        loss0: loss_scalar("measure", loss, dtype)?,
+        slope0: inner(gradients, omega, dtype)?,
         loss1: None,
         slope1: None,
         curvature: None,
@@ -130,13 +132,13 @@ pub fn measure(
         epsilon,
     };
     let at = |s: &Value| -> Result<Value> {
-        let there = substitute(std::slice::from_ref(loss), params, &moved(params, s, omega)?)?;
-        loss_scalar("measure", &there[0])
+        let there = along(std::slice::from_ref(loss), params, omega, s)?;
+        loss_scalar("measure", &there[0], dtype)
     };
     if needs.loss1 || needs.slope1 || needs.curvature {
         // The alias cuts every other use of α off from the derivative: only the line itself is differentiated.
         let s = alpha.alias();
-        let one = number(1.0);
+        let one = alpha.like(1.0);
         let derivative = |of: &Value| -> Result<Value> {
             let tangents = jvp(std::slice::from_ref(of), std::slice::from_ref(&s), std::slice::from_ref(&one))?;
             Ok(tangents[0].clone())

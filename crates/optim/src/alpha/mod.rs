@@ -163,6 +163,8 @@ pub struct Spec {
     pub guard: bool,
     /// What is measured for `Rule::Custom`; other rules know their own.
     pub needs: Needs,
+    /// What α and everything it is computed from are kept in: f64, or f32 for a device that has no f64.
+    pub scalar: DType,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
 }
@@ -175,7 +177,8 @@ impl Spec {
             Family::Constant | Family::Measured => 0.5,
         };
         let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
-        Spec { rule, gamma, min: 1e-8, max: 100.0, initial: 1e-3, every: 1, guard: true, needs, measure: true }
+        let (min, max, initial, scalar) = (1e-8, 100.0, 1e-3, DType::F64);
+        Spec { rule, gamma, min, max, initial, every: 1, guard: true, needs, scalar, measure: true }
     }
 
     /// Refuse settings that make no sense.
@@ -201,6 +204,11 @@ impl Spec {
             return refuse(format!("every must be {most}, not {}", self.every));
         }
         Ok(())
+    }
+
+    /// A constant among the scalars.
+    fn number(&self, value: f64) -> Value {
+        Value::scalar(value, self.scalar)
     }
 
     /// What this step measures.
@@ -230,9 +238,9 @@ pub struct Finish<'a> {
     pub state: &'a [Value],
     /// What [`begin`] gave.
     pub carry: &'a [Value],
-    /// f64 scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
+    /// Scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
     pub scale: &'a Value,
-    /// `Rule::Custom`: \[slope, curvature\] or \[α\], f64 scalars. Empty for every other rule.
+    /// `Rule::Custom`: \[slope, curvature\] or \[α\], scalars. Empty for every other rule.
     pub proposal: &'a [Value],
 }
 
@@ -244,11 +252,11 @@ pub struct Finished {
     pub direction: Vec<Value>,
     /// The rule's state; `state[0]` is α.
     pub state: Vec<Value>,
-    /// f64 \[8\]: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
+    /// Eight scalars in a row: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
     pub report: Value,
 }
 
-/// The rule's state before the first step. `state[0]` is α, an f64 scalar.
+/// The rule's state before the first step. `state[0]` is α. Scalars are of the spec's dtype.
 pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
     match spec.rule.family() {
@@ -263,7 +271,7 @@ pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Va
 pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
     match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss)?, params, gradients, state),
+        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss, spec.scalar)?, params, gradients, state),
         Family::Constant | Family::Measured => Ok(Vec::new()),
     }
 }
@@ -292,16 +300,16 @@ pub fn probe(
     factor: &Value,
 ) -> Result<Value> {
     check_next(spec, "probe")?;
-    check_f64("factor", factor)?;
-    next::probe(loss, params, state, reach, factor)
+    check_scalar("factor", factor, spec.scalar)?;
+    next::probe(spec, loss, params, state, reach, factor)
 }
 
 /// Start-up of `next`, after the probes: the step taken again with α·factor. Parameters, then the state.
 pub fn rescale(spec: &Spec, params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
     check_next(spec, "rescale")?;
-    check_f64("factor", factor)?;
-    check_f64("scale", scale)?;
-    next::rescale(params, state, factor, scale)
+    check_scalar("factor", factor, spec.scalar)?;
+    check_scalar("scale", scale, spec.scalar)?;
+    next::rescale(spec, params, state, factor, scale)
 }
 
 fn check_next(spec: &Spec, what: &str) -> Result<()> {
@@ -311,11 +319,11 @@ fn check_next(spec: &Spec, what: &str) -> Result<()> {
     Err(Error::argument(what, format!("only the rule next has a start-up probe, not {}", spec.rule.name())))
 }
 
-fn check_f64(what: &str, value: &Value) -> Result<()> {
-    if value.dtype() == DType::F64 && value.shape().rank() == 0 {
+fn check_scalar(what: &str, value: &Value, dtype: DType) -> Result<()> {
+    if value.dtype() == dtype && value.shape().rank() == 0 {
         return Ok(());
     }
-    let message = format!("{what} is {} {}; give an f64 scalar", value.dtype(), value.shape());
+    let message = format!("{what} is {} {}; give a scalar of dtype {dtype}", value.dtype(), value.shape());
     Err(Error::new(Code::DType, "alpha", message).with_shapes([value.shape()]).with_dtypes([value.dtype()]))
 }
 
@@ -331,8 +339,8 @@ fn check_step(spec: &Spec, step: &Finish) -> Result<()> {
         let (old, new) = (step.direction_old.len(), step.direction_new.len());
         return Err(Error::argument(name, format!("the direction's state had {old} tensors and now has {new}")));
     }
-    check_f64("scale", step.scale)?;
-    step.proposal.iter().try_for_each(|value| check_f64("proposal", value))?;
+    check_scalar("scale", step.scale, spec.scalar)?;
+    step.proposal.iter().try_for_each(|value| check_scalar("proposal", value, spec.scalar))?;
     let wanted = spec.rule == Rule::Custom && spec.measure;
     match (wanted, step.proposal.len()) {
         (true, 1 | 2) | (false, 0) => Ok(()),

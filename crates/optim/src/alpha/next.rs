@@ -8,10 +8,9 @@
 //! parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
 
 use super::measure::inner;
-use super::scalar::{choose, clip, finite_or, loss_scalar, moved, number, report};
+use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
 use super::{Finish, Finished, Rule, Spec};
 use raphson_graph::derivative::substitute;
-use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -32,7 +31,7 @@ const MEMORYLESS: f64 = 0.999;
 /// The part of the first-order decrease that a probe must reach.
 const SUFFICIENT: f64 = 0.3;
 
-/// The state's scalars (f64), in order.
+/// The state's scalars, in order.
 const SCALARS: usize = 11;
 
 /// The rule's state, named.
@@ -57,8 +56,8 @@ struct State<'a> {
 
 pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
     // Nodes of their own: each is donated to the step.
-    let mut state: Vec<Value> = (0..SCALARS).map(|_| number(0.0)).collect();
-    state[0] = number(spec.initial);
+    let mut state: Vec<Value> = (0..SCALARS).map(|_| spec.number(0.0)).collect();
+    state[0] = spec.number(spec.initial);
     for _ in 0..if direction.is_empty() { 3 } else { 2 } {
         state.extend(params.iter().map(|param| param.like(0.0)));
     }
@@ -66,7 +65,7 @@ pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result
 }
 
 impl<'a> State<'a> {
-    fn read(params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
+    fn read(spec: &Spec, params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
         let count = params.len();
         let fits = |rest: &[Value]| rest.len() == 2 * count || rest.len() == 3 * count;
         let Some((scalars, rest)) = state.split_at_checked(SCALARS).filter(|(_, rest)| fits(rest)) else {
@@ -74,7 +73,7 @@ impl<'a> State<'a> {
             let message = format!("{} state tensors; it has {least}, or {most} with a trace", state.len());
             return Err(Error::argument(Rule::Next.name(), message));
         };
-        scalars.iter().try_for_each(|value| super::check_f64("state", value))?;
+        scalars.iter().try_for_each(|value| super::check_scalar("state", value, spec.scalar))?;
         let [alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars else {
             return Err(Error::internal(Rule::Next.name(), "the scalars were counted"));
         };
@@ -85,7 +84,7 @@ impl<'a> State<'a> {
 
     /// Whether no step was taken yet.
     fn first(&self) -> Result<Value> {
-        self.t.equal(&number(0.0))
+        self.t.equal(&self.t.like(0.0))
     }
 }
 
@@ -105,9 +104,9 @@ pub(super) fn begin(
     gradients: &[Value],
     state: &[Value],
 ) -> Result<Vec<Value>> {
-    let state = State::read(params, state)?;
+    let state = State::read(spec, params, state)?;
     let first = state.first()?;
-    let n = inner(gradients, state.trace.unwrap_or(state.omega))?;
+    let n = inner(gradients, state.trace.unwrap_or(state.omega), spec.scalar)?;
     let finite = loss.is_finite()?.and(&n.is_finite()?)?;
     // L ≤ L̄ + 4S + |L̄|
     let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
@@ -130,8 +129,8 @@ fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
     let sum_d = state.sum_d.scale(RHO)?.add(&state.d.abs()?)?;
     let numerator = sum_n.add(&state.aim.mul(&sum_d)?)?;
     let denominator = sum_d.sub(&sum_n)?;
-    let zero = number(0.0);
-    let by_sign = numerator.greater(&zero)?.select(&number(UP), &number(DOWN))?;
+    let zero = numerator.like(0.0);
+    let by_sign = numerator.greater(&zero)?.select(&zero.like(UP), &zero.like(DOWN))?;
     let factor = numerator.scale(spec.gamma)?.div(&denominator)?.shift(1.0)?;
     let factor = denominator.greater(&zero)?.select(&factor, &by_sign)?;
     let factor = clip(&finite_or(&factor, DOWN)?, DOWN, UP)?;
@@ -142,11 +141,11 @@ fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
 
 /// α ← max(min, α·clip(1/(1 − n/|d|), .1, .5)), .1 where loss or slope are not finite; N = D = 0
 fn reject(spec: &Spec, state: &State, n: &Value, finite: &Value) -> Result<Rate> {
-    let ratio = number(1.0).sub(&n.div(&state.d.abs()?)?)?.reciprocal()?;
-    let usable = finite.and(&state.d.not_equal(&number(0.0))?)?;
-    let ratio = usable.select(&finite_or(&ratio, 0.0)?, &number(0.0))?;
-    let alpha = state.alpha.mul(&clip(&ratio, 0.1, 0.5)?)?.maximum(&number(spec.min))?;
-    Ok(Rate { alpha, sum_n: number(0.0), sum_d: number(0.0) })
+    let ratio = n.like(1.0).sub(&n.div(&state.d.abs()?)?)?.reciprocal()?;
+    let usable = finite.and(&state.d.not_equal(&state.d.like(0.0))?)?;
+    let ratio = usable.select(&finite_or(&ratio, 0.0)?, &ratio.like(0.0))?;
+    let alpha = state.alpha.mul(&clip(&ratio, 0.1, 0.5)?)?.maximum(&spec.number(spec.min))?;
+    Ok(Rate { alpha, sum_n: spec.number(0.0), sum_d: spec.number(0.0) })
 }
 
 /// What the new gradient and direction say about memory: the averaged cosine, the aim, e and d.
@@ -160,13 +159,14 @@ struct Memory {
 /// q = |⟨g, ω⟩|/(|g||ω|), averaged; c = c₀·cos⁴. For a direction that keeps no state, e ← .9e + ω where q > .999 (plain
 /// gradient descent), else ω, and d = ⟨g, e⟩, which is .9n or 0, plus ⟨g, ω⟩: no further pass over e.
 fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega: &[Value]) -> Result<Memory> {
-    let along = inner(gradients, omega)?;
-    let norms = inner(gradients, gradients)?.sqrt()?.mul(&inner(omega, omega)?.sqrt()?)?;
-    let q = along.abs()?.div(&norms.maximum(&number(1e-30))?)?;
+    let dtype = n.dtype();
+    let along = inner(gradients, omega, dtype)?;
+    let norms = inner(gradients, gradients, dtype)?.sqrt()?.mul(&inner(omega, omega, dtype)?.sqrt()?)?;
+    let q = along.abs()?.div(&norms.maximum(&norms.like(1e-30))?)?;
     let cosine = first.select(&q, &state.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
     let aim = cosine.square()?.square()?.scale(AIM)?;
     let Some(trace) = state.trace else { return Ok(Memory { cosine, aim, trace: Vec::new(), d: along }) };
-    let fresh = first.or(&q.less(&number(MEMORYLESS))?)?;
+    let fresh = first.or(&q.less(&q.like(MEMORYLESS))?)?;
     let trace = (trace.iter().zip(omega))
         .map(|(e, omega)| fresh.select(omega, &e.scale(DECAY)?.add(omega)?))
         .collect::<Result<Vec<_>>>()?;
@@ -178,12 +178,12 @@ fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega:
 /// direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss, gradient
 /// or parameter enters the result: every choice is a select.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
-    let state = State::read(step.params, step.state)?;
+    let state = State::read(spec, step.params, step.state)?;
     let [accepted, alpha, sum_n, sum_d, n] = step.carry else {
         let message = format!("{} carried tensors; pass on what begin gave", step.carry.len());
         return Err(Error::argument(spec.rule.name(), message));
     };
-    let loss = loss_scalar(spec.rule.name(), step.loss)?;
+    let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
     let first = state.first()?;
     let (mean, deviation) = loss_statistics(&state, &first, &loss)?;
     // At a refused first step there is no previous start: stay at θ (ω is still zero).
@@ -195,10 +195,10 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let applied = alpha.mul(step.scale)?;
     let params = moved(&start, &applied, &omega)?;
     let started = accepted.or(&first.not()?)?;
-    let rejected = accepted.not()?.cast(DType::F64)?;
+    let rejected = accepted.not()?.cast(spec.scalar)?;
     let mut new = vec![
         alpha.clone(),
-        state.t.add(&started.cast(DType::F64)?)?,
+        state.t.add(&started.cast(spec.scalar)?)?,
         sum_n.clone(),
         sum_d.clone(),
         accepted.select(&memory.cosine, state.cosine)?,
@@ -222,7 +222,7 @@ fn loss_statistics(state: &State, first: &Value, loss: &Value) -> Result<(Value,
     let away = loss.sub(state.loss_mean)?.abs()?.scale(1.0 - DECAY)?;
     let deviation = state.loss_deviation.scale(DECAY)?.add(&away)?;
     let mean = state.loss_mean.scale(DECAY)?.add(&loss.scale(1.0 - DECAY)?)?;
-    Ok((first.select(loss, &mean)?, first.select(&number(0.0), &deviation)?))
+    Ok((first.select(loss, &mean)?, first.select(&deviation.like(0.0), &deviation)?))
 }
 
 /// d of this step, n of the previous direction, and the secant curvature (|d_prev| − n)/α_prev between them.
@@ -235,26 +235,39 @@ fn next_report(
     new: &[Value],
 ) -> Result<Value> {
     let (accepted, alpha, n) = (&carry[0], &carry[1], &carry[4]);
-    let nan = number(f64::NAN);
+    let nan = n.like(f64::NAN);
     let slope1 = first.select(&nan, n)?;
     let curvature = first.select(&nan, &before.d.abs()?.sub(n)?.div(before.alpha)?)?;
-    report([loss, applied, alpha, &new[6], &slope1, &curvature, &nan, &accepted.cast(DType::F64)?])
+    report([loss, applied, alpha, &new[6], &slope1, &curvature, &nan, &accepted.cast(n.dtype())?])
 }
 
 /// L(θ_start − s·ω) ≤ L − .3·s·max(d, 0) with s = reach·α·factor. Always true where the first step was refused (t = 0):
 /// there is nothing to learn from it.
-pub(super) fn probe(loss: &Value, params: &[Value], state: &[Value], reach: f64, factor: &Value) -> Result<Value> {
-    let state = State::read(params, state)?;
+pub(super) fn probe(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    state: &[Value],
+    reach: f64,
+    factor: &Value,
+) -> Result<Value> {
+    let state = State::read(spec, params, state)?;
     let s = state.alpha.mul(factor)?.scale(reach)?;
     let there = substitute(std::slice::from_ref(loss), params, &moved(state.start, &s, state.omega)?)?;
-    let there = loss_scalar("probe", &there[0])?;
-    let wanted = s.mul(&state.d.maximum(&number(0.0))?)?.scale(SUFFICIENT)?;
+    let there = loss_scalar("probe", &there[0], spec.scalar)?;
+    let wanted = s.mul(&state.d.maximum(&state.d.like(0.0))?)?.scale(SUFFICIENT)?;
     there.less_equal(&state.loss.sub(&wanted)?)?.or(&state.first()?)
 }
 
 /// α ← α·factor, θ′ = θ_start − scale·α·ω
-pub(super) fn rescale(params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
-    let named = State::read(params, state)?;
+pub(super) fn rescale(
+    spec: &Spec,
+    params: &[Value],
+    state: &[Value],
+    factor: &Value,
+    scale: &Value,
+) -> Result<Vec<Value>> {
+    let named = State::read(spec, params, state)?;
     let alpha = named.alpha.mul(factor)?;
     let moved = moved(named.start, &alpha.mul(scale)?, named.omega)?;
     Ok([&moved[..], &[alpha], &state[1..]].concat())

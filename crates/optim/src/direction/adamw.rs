@@ -1,20 +1,15 @@
 //! AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay. The decay is part of ω, so that θ′ = θ − αω
 //! is the whole step. State as Adam's.
 
-use super::adam::{BETA1, BETA2, EPSILON, adam, init};
-use super::{Applied, Direction, NOT_NEGATIVE, OptionSpec, Options};
+use super::adam::adam;
+use super::decay::{add_decay, decoupled};
+use super::moments::{BETA1, BETA2, epsilon};
+use super::{Applied, Direction, OptionSpec, Options, slots};
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
 
 /// ω = Adam's ω + weightDecay · θ
 pub struct AdamW;
-
-const WEIGHT_DECAY: OptionSpec = OptionSpec {
-    name: "weightDecay",
-    default: 0.01,
-    range: &NOT_NEGATIVE,
-    doc: "Decoupled decay: the direction gains weightDecay · parameter.",
-};
 
 impl Direction for AdamW {
     fn name(&self) -> &'static str {
@@ -22,20 +17,16 @@ impl Direction for AdamW {
     }
 
     fn options(&self) -> &'static [OptionSpec] {
-        const { &[BETA1, BETA2, EPSILON, WEIGHT_DECAY] }
+        const { &[BETA1, BETA2, epsilon(1e-8), decoupled(0.01)] }
     }
 
-    fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
-        init(self.name(), params)
+    fn init(&self, options: &Options, params: &[Value]) -> Result<Vec<Value>> {
+        slots::zeros(options, self.name(), params, 1, 2)
     }
 
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
-        let decay = options.get("weightDecay")?;
-        let mut applied = adam(self.name(), options, params, gradients, state)?;
-        for (omega, param) in applied.omega.iter_mut().zip(params) {
-            *omega = omega.add(&param.scale(decay)?)?;
-        }
-        Ok(applied)
+        let Applied { omega, state } = adam(self.name(), options, params, gradients, state)?;
+        Ok(Applied { omega: add_decay(options, params, &omega)?, state })
     }
 }
 

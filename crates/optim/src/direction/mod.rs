@@ -1,18 +1,42 @@
 //! Directions: for each optimizer, its options, its initial state, and ω from parameters, gradients and state. A file
 //! for each; the registry and the options' checks are here. The learning rate is not: see `alpha`.
 
+mod adadelta;
+mod adafactor;
+mod adagrad;
 mod adam;
 mod adamw;
+mod amsgrad;
+mod decay;
+mod lamb;
+mod lion;
+mod moments;
 mod momentum;
+mod muon;
+mod nadam;
 mod nesterov;
+mod radam;
+mod rmsprop;
 mod sgd;
+mod slots;
 
+pub use adadelta::Adadelta;
+pub use adafactor::Adafactor;
+pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamw::AdamW;
+pub use amsgrad::AmsGrad;
+pub use lamb::Lamb;
+pub use lion::Lion;
 pub use momentum::Momentum;
+pub use muon::Muon;
+pub use nadam::NAdam;
 pub use nesterov::Nesterov;
+pub use radam::RAdam;
+pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
+use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
 
@@ -32,6 +56,9 @@ pub static POSITIVE: Range = Range { sentence: "a positive number", holds: |x| x
 /// 0 ≤ x < ∞
 pub static NOT_NEGATIVE: Range = Range { sentence: "zero or a positive number", holds: |x| x >= 0.0 && x.is_finite() };
 
+/// 0 or 1
+pub static FLAG: Range = Range { sentence: "0 (no) or 1 (yes)", holds: |x| x == 0.0 || x == 1.0 };
+
 /// One option of a direction. All options are numbers.
 #[derive(Debug)]
 pub struct OptionSpec {
@@ -50,6 +77,7 @@ pub struct OptionSpec {
 pub struct Options {
     direction: &'static str,
     values: Vec<(&'static str, f64)>,
+    scalar: DType,
 }
 
 impl Options {
@@ -69,7 +97,17 @@ impl Options {
             }
             values[at].1 = *value;
         }
-        Ok(Options { direction: name, values })
+        Ok(Options { direction: name, values, scalar: DType::F64 })
+    }
+
+    /// The same with scalars of the state in this dtype; f64 otherwise.
+    pub fn with_scalar(self, scalar: DType) -> Options {
+        Options { scalar, ..self }
+    }
+
+    /// Every option by name.
+    pub fn values(&self) -> &[(&'static str, f64)] {
+        &self.values
     }
 
     /// An option's value.
@@ -78,6 +116,11 @@ impl Options {
         found.map(|(_, value)| *value).ok_or_else(|| {
             Error::argument(self.direction, format!("these are options of {}, which lack {name}", self.direction))
         })
+    }
+
+    /// Whether an option of the range [`FLAG`] is on.
+    fn flag(&self, name: &str) -> Result<bool> {
+        Ok(self.get(name)? != 0.0)
     }
 }
 
@@ -106,7 +149,10 @@ pub trait Direction: Sync {
 }
 
 /// Every direction.
-pub static ALL: &[&dyn Direction] = &[&Sgd, &Momentum, &Nesterov, &Adam, &AdamW];
+pub static ALL: &[&dyn Direction] = &[
+    &Sgd, &Momentum, &Nesterov, &Adam, &AdamW, &AmsGrad, &NAdam, &RAdam, &Adagrad, &Adadelta, &RmsProp, &Lion,
+    &Adafactor, &Lamb, &Muon,
+];
 
 /// The direction of this name.
 pub fn named(name: &str) -> Result<&'static dyn Direction> {
@@ -114,12 +160,6 @@ pub fn named(name: &str) -> Result<&'static dyn Direction> {
         let known = ALL.iter().map(|direction| direction.name()).collect::<Vec<_>>().join(", ");
         Error::argument("direction", format!("there is no direction {name}; choose from {known}"))
     })
-}
-
-/// Zeros like each parameter, which must be floats.
-fn zeros(name: &str, params: &[Value]) -> Result<Vec<Value>> {
-    check_float(name, params)?;
-    Ok(params.iter().map(|param| param.like(0.0)).collect())
 }
 
 fn check_float(name: &str, params: &[Value]) -> Result<()> {
@@ -172,9 +212,34 @@ mod tests {
     /// ω and state after a step, in plain numbers: reference(θ, g, state of this parameter, step from 1).
     pub(super) type Reference = fn(f64, f64, &mut [f64], i32) -> f64;
 
-    /// Follow `direction` and its reference for six steps of θ′ = θ − ω/10 on gradients that vary from step to step.
-    /// `slots`: tensors of state for each parameter; scalars stand before them.
+    /// A whole parameter in plain numbers, with the reference's own state.
+    pub(super) struct Tensor {
+        pub theta: Vec<f64>,
+        pub gradient: Vec<f64>,
+        pub slots: Vec<Vec<f64>>,
+    }
+
+    /// Follow `direction` and its reference for six steps. `slots`: numbers of state for each element.
     pub(super) fn follow(direction: &dyn Direction, given: &[(&str, f64)], slots: usize, reference: Reference) {
+        follow_tensors(direction, given, slots, |tensor, step| {
+            let one = |i: usize| {
+                let mut own: Vec<f64> = tensor.slots.iter().map(|slot| slot[i]).collect();
+                let omega = reference(tensor.theta[i], tensor.gradient[i], &mut own, step);
+                tensor.slots.iter_mut().zip(own).for_each(|(slot, value)| slot[i] = value);
+                omega
+            };
+            (0..tensor.theta.len()).map(one).collect()
+        });
+    }
+
+    /// Follow `direction` and its reference for six steps of θ′ = θ − ω/10 on gradients that vary from step to step, with
+    /// a matrix of 2 × 2 in f64 and a vector of 3 in f32. `reference` gives a parameter's ω.
+    pub(super) fn follow_tensors(
+        direction: &dyn Direction,
+        given: &[(&str, f64)],
+        slots: usize,
+        reference: impl Fn(&mut Tensor, i32) -> Vec<f64>,
+    ) {
         let given: Vec<(String, f64)> = given.iter().map(|(name, value)| (name.to_string(), *value)).collect();
         let options = Options::new(direction, &given).unwrap();
         let dtypes = [(Shape::from([2, 2]), DType::F64), (Shape::from([3]), DType::F32)];
@@ -185,22 +250,33 @@ mod tests {
         let applied = direction.direction(&options, &params, &gradients, &state).unwrap();
         let placeholders: Vec<Value> = [&params[..], &gradients, &state].concat();
         let outputs: Vec<Value> = [&applied.omega[..], &applied.state].concat();
+        assert_eq!(outputs.len(), params.len() + state.len());
         for (output, like) in outputs.iter().zip(params.iter().chain(&state)) {
             assert_eq!((output.shape(), output.dtype()), (like.shape(), like.dtype()));
         }
         let graph = simplify(&flatten(&placeholders, &outputs).unwrap().graph);
-        let mut theta: Vec<f64> = (0..7).map(|i| 0.3 * f64::from(i) - 1.0).collect();
         let mut numbers = evaluate(&simplify(&flatten(&[], &start).unwrap().graph), &[]).unwrap();
-        let mut own = vec![vec![0.0; slots]; 7];
+        let mut tensors = [(0, 4), (4, 7)].map(|(from, to)| Tensor {
+            theta: (from..to).map(|i| 0.3 * f64::from(i) - 1.0).collect(),
+            gradient: Vec::new(),
+            slots: vec![vec![0.0; (to - from) as usize]; slots],
+        });
         for step in 1..=6 {
-            let g: Vec<f64> = (0..7).map(|i| f64::from(i * 3 + step * 5 % 7).sin()).collect();
-            let split = |x: &[f64]| vec![x[..4].to_vec(), x[4..].to_vec()];
-            let out = evaluate(&graph, &[split(&theta), split(&g), numbers].concat()).unwrap();
-            for i in 0..7 {
-                let expected = reference(theta[i], g[i], &mut own[i], step);
-                let omega = out[usize::from(i >= 4)][i % 4];
-                assert!((omega - expected).abs() <= 1e-7 * expected.abs(), "step {step}, {i}: {omega} for {expected}");
-                theta[i] -= 0.1 * expected;
+            let mut at = 0;
+            for tensor in &mut tensors {
+                tensor.gradient =
+                    tensor.theta.iter().map(|_| (at += 1, f64::from((at - 1) * 3 + step * 5 % 7).sin()).1).collect();
+            }
+            let theta = tensors.iter().map(|tensor| tensor.theta.clone());
+            let g = tensors.iter().map(|tensor| tensor.gradient.clone());
+            let out = evaluate(&graph, &theta.chain(g).chain(numbers).collect::<Vec<_>>()).unwrap();
+            for (tensor, omega) in tensors.iter_mut().zip(&out) {
+                let expected = reference(tensor, step);
+                for (i, (omega, expected)) in omega.iter().zip(&expected).enumerate() {
+                    let close = (omega - expected).abs() <= 1e-7 * expected.abs();
+                    assert!(close, "step {step}, {i}: {omega} for {expected}");
+                    tensor.theta[i] -= 0.1 * expected;
+                }
             }
             numbers = out[2..].to_vec();
         }
@@ -221,8 +297,12 @@ mod tests {
         };
         assert_eq!(check("momentum", "beta", 1.0).unwrap_err(), "beta must be at least 0 and less than 1, not 1");
         assert_eq!(check("adam", "epsilon", f64::NAN).unwrap_err(), "epsilon must be a positive number, not NaN");
-        assert_eq!(check("sgd", "beta", 0.9).unwrap_err(), "there is no option beta; it has none");
-        assert!(check("adam", "weightDecay", 0.1).unwrap_err().contains("beta1, beta2, epsilon"));
+        assert_eq!(check("sgd", "beta", 0.9).unwrap_err(), "there is no option beta; it has weightDecay");
+        assert!(check("adam", "rho", 0.1).unwrap_err().contains("beta1, beta2, epsilon, weightDecay"));
+        assert_eq!(check("rmsprop", "centered", 2.0).unwrap_err(), "centered must be 0 (no) or 1 (yes), not 2");
+        assert!(check("muon", "iterations", 1.5).unwrap_err().starts_with("iterations must be a whole number"));
+        assert!(check("muon", "adjust", 3.0).unwrap_err().contains("matchRmsAdamW"));
+        assert!(check("adafactor", "beta2Decay", 0.1).is_err());
         assert!(check("adamw", "weightDecay", f64::INFINITY).is_err());
         assert!(check("adamw", "weightDecay", 0.0).is_ok());
         for direction in ALL {

@@ -1,10 +1,11 @@
 //! Plain gradient descent. No state.
 
+use super::decay::{COUPLED, add_decay};
 use super::{Applied, Direction, OptionSpec, Options, check_float, check_like};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
-/// ω = g
+/// ω = g (+ weightDecay · θ)
 pub struct Sgd;
 
 impl Direction for Sgd {
@@ -13,7 +14,7 @@ impl Direction for Sgd {
     }
 
     fn options(&self) -> &'static [OptionSpec] {
-        &[]
+        const { &[COUPLED] }
     }
 
     fn init(&self, _: &Options, params: &[Value]) -> Result<Vec<Value>> {
@@ -21,12 +22,12 @@ impl Direction for Sgd {
         Ok(Vec::new())
     }
 
-    fn direction(&self, _: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
+    fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
         check_like(self.name(), "gradient", params, gradients)?;
         if !state.is_empty() {
             return Err(Error::argument(self.name(), "it has no state; pass none"));
         }
-        Ok(Applied { omega: gradients.to_vec(), state: Vec::new() })
+        Ok(Applied { omega: add_decay(options, params, gradients)?, state: Vec::new() })
     }
 }
 
@@ -35,5 +36,6 @@ mod tests {
     #[test]
     fn follows_the_plain_loop() {
         super::super::tests::follow(&super::Sgd, &[], 0, |_, g, _, _| g);
+        super::super::tests::follow(&super::Sgd, &[("weightDecay", 0.1)], 0, |theta, g, _, _| g + 0.1 * theta);
     }
 }

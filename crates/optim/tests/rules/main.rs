@@ -4,6 +4,7 @@ mod error_order;
 mod golden;
 mod guard;
 mod json;
+mod line;
 mod next_trace;
 mod program;
 mod settings;

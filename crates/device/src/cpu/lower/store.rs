@@ -38,7 +38,7 @@ impl Lowering<'_> {
             Some(run) => self.converted(run, value, level, phase),
             None => value,
         };
-        self.push(phase, Action::Store(access), level, NONE, [value, NONE, NONE]);
+        self.push(phase, Action::Store(access), level, NONE, &[value]);
         Ok(())
     }
 
@@ -58,7 +58,7 @@ impl Lowering<'_> {
     fn converted(&mut self, run: LoopFn, value: Value, level: Level, phase: usize) -> Value {
         self.read(&[value], level);
         let out = self.value();
-        self.push(phase, Action::Map(run), level, out, [value, NONE, NONE]);
+        self.push(phase, Action::Map(run), level, out, &[value]);
         out
     }
 
@@ -88,7 +88,7 @@ impl Lowering<'_> {
         let level = self.levels[i];
         let (from, out) = (self.operand(reg, level, spread)?, self.value());
         self.read(&[from], level);
-        self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, [from, NONE, NONE]);
+        self.push(phase, Action::Copy(step.dtype.size_bytes()), level, out, &[from]);
         let values = if level == Level::Full { &mut self.full } else { &mut self.kept };
         values[reg.0 as usize] = Some(out);
         Ok(())
@@ -161,6 +161,116 @@ impl Lowering<'_> {
                 self.needs_slot[op.out as usize] &= !self.accesses[target as usize].dense;
             }
         }
+    }
+
+    /// Store what is stored over memory that is also read as early as that memory's last reader allows, and let the value be
+    /// computed there: directly, or where a choice takes it, if the choice does.
+    pub(super) fn store_straight_away(&mut self) {
+        for phase in 0..self.phases.len() {
+            let mut ops = std::mem::take(&mut self.phases[phase].ops);
+            for at in 0..ops.len() {
+                if let Some(target) = self.target_of(&ops[at]) {
+                    let to = self.earliest(&ops, at, &self.lying_in(target, &ops), target);
+                    ops[to..=at].rotate_right(1);
+                }
+            }
+            for at in 0..ops.len() {
+                if let Some(target) = self.target_of(&ops[at]) {
+                    let lying = self.lying_in(target, &ops);
+                    self.compute_in_place(&mut ops, at, &lying, target);
+                }
+            }
+            self.phases[phase].ops = ops;
+        }
+    }
+
+    /// The buffer that an operation stores to.
+    fn target_of(&self, op: &Op) -> Option<BufferId> {
+        match op.action {
+            Action::Store(access) => Some(BufferId(self.accesses[access as usize].buffer as u32)),
+            _ => None,
+        }
+    }
+
+    /// Per value: whether it may lie in the memory of `target`.
+    fn lying_in(&self, target: BufferId, ops: &[Op]) -> Vec<bool> {
+        let mut lying = vec![false; self.needs_slot.len()];
+        for op in self.phases.iter().flat_map(|phase| &phase.ops).chain(ops) {
+            match op.action {
+                Action::Load(access) => {
+                    let buffer = BufferId(self.accesses[access as usize].buffer as u32);
+                    lying[op.out as usize] = may_overlap(self.buffers, buffer, target);
+                }
+                Action::Choose => lying[op.out as usize] = op.args[1..3].iter().any(|&arg| lying[arg as usize]),
+                _ => {}
+            }
+        }
+        lying
+    }
+
+    /// The first place for the store at `at`: behind its value and behind all that reads or writes the target otherwise.
+    fn earliest(&self, ops: &[Op], at: usize, lying: &[bool], target: BufferId) -> usize {
+        let value = ops[at].args[0];
+        let holds = |op: &Op| {
+            let writes = self.target_of(op).is_some_and(|other| may_overlap(self.buffers, other, target));
+            op.out == value || writes || self.reads_lying(op, lying, &[value])
+        };
+        ops[..at].iter().rposition(holds).map_or(0, |last| last + 1)
+    }
+
+    /// Let the value of the store at `at` be computed in its target, where nothing reads that memory in between.
+    fn compute_in_place(&mut self, ops: &mut [Op], at: usize, lying: &[bool], target: BufferId) {
+        let Action::Store(access) = ops[at].action else { return };
+        let value = ops[at].args[0];
+        let defines = |ops: &[Op], value: Value| ops[..at].iter().position(|op| op.out == value);
+        let Some(made) = defines(ops, value) else { return };
+        let candidates = match (ops[made].action, ops[made].args) {
+            (Action::Choose, [condition, a, b, _]) => vec![(a, Some((condition, true))), (b, Some((condition, false)))],
+            _ => vec![(value, None)],
+        };
+        let stores = |op: &&Op| self.target_of(op).is_some_and(|other| may_overlap(self.buffers, other, target));
+        if ops.iter().filter(stores).count() > 1 || !self.read_where_stored(access, target, ops) {
+            return;
+        }
+        for (candidate, only_if) in candidates {
+            let Some(from) = defines(ops, candidate) else { continue };
+            let op = &ops[from];
+            let computes = match op.action {
+                Action::Fused(..) => true,
+                Action::Map(_) => !self.reads_lying(op, lying, &[]),
+                _ => false,
+            };
+            let between = ops[from + 1..at].iter().any(|op| self.reads_lying(op, lying, &[value, candidate]));
+            let free = op.target == NONE && op.level == self.accesses[access as usize].level;
+            if computes && free && !between {
+                ops[from].target = access;
+                ops[from].only_if = only_if;
+                self.needs_slot[candidate as usize] &= only_if.is_some() || !self.accesses[access as usize].dense;
+            }
+        }
+    }
+
+    /// Whether an operation looks at elements of a value that may lie in some memory, other than these values.
+    fn reads_lying(&self, op: &Op, lying: &[bool], except: &[Value]) -> bool {
+        match op.action {
+            Action::Load(access) => lying[op.out as usize] && !self.accesses[access as usize].dense,
+            // As a dense load, it only passes an address on.
+            Action::Choose => false,
+            _ => op.args.iter().any(|&arg| arg != NONE && lying[arg as usize] && !except.contains(&arg)),
+        }
+    }
+
+    /// Whether every load of memory that the store `access` writes reads at each point what the store writes there.
+    fn read_where_stored(&self, access: u32, target: BufferId, ops: &[Op]) -> bool {
+        let store = &self.accesses[access as usize];
+        let in_arena = |buffer: usize| matches!(self.buffers[buffer].place, Place::Arena(_));
+        self.phases.iter().flat_map(|phase| &phase.ops).chain(ops).all(|op| {
+            let Action::Load(load) = op.action else { return true };
+            let load = &self.accesses[load as usize];
+            let apart = !may_overlap(self.buffers, BufferId(load.buffer as u32), target);
+            let same_start = load.buffer == store.buffer || !in_arena(load.buffer);
+            apart || (same_start && load.level == store.level && load.walk == store.walk && load.size == store.size)
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! the updates of that list, each thread to its own elements.
 
 use super::Launch;
+use super::grid::each_point;
 use super::parameters::Parameters;
 use super::prim::{class, constant, suffix};
 use super::row::{load, store};
@@ -45,8 +46,7 @@ fn narrow_index(text: &mut Text, index: Register) -> Register {
 
 /// Each thread copies elements; the index of each is read by all threads that need it.
 pub fn gather(kernel: &GatherKernel) -> Result<Option<Launch>> {
-    let elements = kernel.outer * kernel.count * kernel.inner;
-    if elements == 0 {
+    if kernel.outer * kernel.count * kernel.inner == 0 {
         return Ok(None);
     }
     let (axis, _) = (narrow("gather", kernel.axis)?, narrow("gather", kernel.count)?);
@@ -58,48 +58,30 @@ pub fn gather(kernel: &GatherKernel) -> Result<Option<Launch>> {
     let out = parameters.pointer(text, kernel.out);
     let words = parameters.error_words(text);
     let walk = Walk::new(&[kernel.outer, kernel.count, kernel.inner], 1);
-    let threads = (elements.next_multiple_of(32) as u32).clamp(32, BLOCK);
-    let blocks = elements.div_ceil(threads as usize).min(MOST_BLOCKS);
-    let thread = text.word("mov.u32", &[&"%tid.x"]);
-    let block = text.word("mov.u32", &[&"%ctaid.x"]);
-    let start = text.word("mad.lo.u32", &[&block, &threads, &thread]);
-    let wide = walk.class() == Class::Long;
-    let position = if wide { text.long("cvt.u64.u32", &[&start]) } else { text.copy(start) };
-    let kind = if wide { "u64" } else { "u32" };
-    let (again, next, done) = (text.label(), text.label(), text.label());
-    let beyond = text.predicate(&format!("setp.ge.{kind}"), &[&position, &elements]);
-    text.branch_if(beyond, done);
-    text.place(again);
-
     let size = kernel.dtype.size_bytes() as i64;
-    let mut point = Point::new(position);
-    let coordinates: Vec<Register> = (0..3).map(|axis| walk.coordinate(text, &mut point, axis)).collect();
-    let address = text.scaled(indices, coordinates[1], 4);
-    let index = text.word("ld.global.b32", &[&format!("[{address}]")]);
-    // As an unsigned number a negative index is too great as well.
-    let inside = text.predicate("setp.lt.u32", &[&index, &axis]);
-    let good = text.label();
-    text.branch_if(inside, good);
-    let at = narrow_index(text, coordinates[1]);
-    note_error(text, words, GATHER_FAILED, index, at, axis);
-    text.branch(next);
-    text.place(good);
-    let row_bytes = kernel.inner as i64 * size;
-    let from = text.scaled(data, coordinates[0], kernel.axis as i64 * row_bytes);
-    let from = text.scaled(from, index, row_bytes);
-    let from = text.scaled(from, coordinates[2], size);
-    let value = load(text, kernel.dtype, from, 0);
-    let to = text.scaled(out, position, size);
-    store(text, None, kernel.dtype, to, 0, value);
-
-    text.place(next);
-    let stride = blocks * threads as usize;
-    if stride < elements {
-        text.set(position, &format!("add.{kind}"), &[&position, &stride]);
-        let more = text.predicate(&format!("setp.lt.{kind}"), &[&position, &elements]);
-        text.branch_if(more, again);
-    }
-    text.place(done);
+    let (blocks, threads) = each_point(text, &walk, MOST_BLOCKS, |text, position| {
+        let next = text.label();
+        let mut point = Point::new(position);
+        let coordinates: Vec<Register> = (0..3).map(|axis| walk.coordinate(text, &mut point, axis)).collect();
+        let address = text.scaled(indices, coordinates[1], 4);
+        let index = text.word("ld.global.b32", &[&format!("[{address}]")]);
+        // As an unsigned number a negative index is too great as well.
+        let inside = text.predicate("setp.lt.u32", &[&index, &axis]);
+        let good = text.label();
+        text.branch_if(inside, good);
+        let at = narrow_index(text, coordinates[1]);
+        note_error(text, words, GATHER_FAILED, index, at, axis);
+        text.branch(next);
+        text.place(good);
+        let row_bytes = kernel.inner as i64 * size;
+        let from = text.scaled(data, coordinates[0], kernel.axis as i64 * row_bytes);
+        let from = text.scaled(from, index, row_bytes);
+        let from = text.scaled(from, coordinates[2], size);
+        let value = load(text, kernel.dtype, from, 0);
+        let to = text.scaled(out, position, size);
+        store(text, None, kernel.dtype, to, 0, value);
+        text.place(next);
+    });
     Launch::new("gather", text, parameters.finish(), blocks, threads).map(Some)
 }
 

@@ -3,8 +3,10 @@
 //! companions are arithmetic and functions of floats, `prim` the primitives, `row` and `team` the fused kernels, `dot` and
 //! `indexed` the others. Nothing here runs anything.
 
+mod argsort;
 pub mod dot;
 mod elementary;
+mod grid;
 mod indexed;
 mod parameters;
 mod power;
@@ -119,8 +121,10 @@ pub fn print(kernel: &Kernel, buffers: &[Buffer]) -> Result<Vec<Launch>> {
     let launch = match kernel {
         Kernel::Row(row) => team::print(row, buffers)?,
         Kernel::Dot(dot) => dot::print(dot)?,
+        Kernel::Conv(_) => return Err(Error::internal("cuda", "a convolution that was not replaced")),
         Kernel::Gather(gather) => indexed::gather(gather)?,
         Kernel::ScatterAdd(scatter) => indexed::scatter_add(scatter)?,
+        Kernel::Argsort(sort) => argsort::print(sort)?,
         Kernel::Fill { buffer, value } => fill(*buffer, *value, buffers)?,
     };
     Ok(launch.into_iter().collect())

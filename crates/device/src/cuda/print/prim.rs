@@ -79,7 +79,7 @@ pub fn emit(text: &mut Text, prim: Prim, from: DType, to: DType, args: &[Registe
     }
 }
 
-fn compare(text: &mut Text, prim: Prim, dtype: DType, a: Register, b: Register) -> Register {
+pub fn compare(text: &mut Text, prim: Prim, dtype: DType, a: Register, b: Register) -> Register {
     if dtype == DType::Bool {
         return compare_bools(text, prim, a, b);
     }

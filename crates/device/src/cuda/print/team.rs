@@ -91,7 +91,7 @@ fn flat(mut row: Row<'_>) -> Result<Launch> {
     let lanes = lanes(&row, elements >= FOUR_AT_ONCE);
     let walk = Walk::new(&row.inner, lanes);
     let points = walk.points();
-    let threads = (points.next_multiple_of(32) as u32).clamp(32, BLOCK);
+    let threads = points.next_multiple_of(32).clamp(32, BLOCK as usize) as u32;
     let blocks = points.div_ceil(threads as usize).min(MOST_BLOCKS);
     let text = &mut row.text;
     let thread = text.word("mov.u32", &[&"%tid.x"]);
@@ -186,7 +186,7 @@ fn in_rows(mut row: Row<'_>, rows: usize, length: usize) -> Result<Launch> {
         return row.launch(rows, threads);
     }
     let width = points.div_ceil(2).next_power_of_two().clamp(2, 32) as u32;
-    let threads = ((rows * width as usize).next_multiple_of(32) as u32).clamp(32, BLOCK);
+    let threads = (rows * width as usize).next_multiple_of(32).clamp(32, BLOCK as usize) as u32;
     let rows_of_block = threads / width;
     let blocks = rows.div_ceil(rows_of_block as usize);
     let rank = text.word("and.b32", &[&thread, &(width - 1)]);

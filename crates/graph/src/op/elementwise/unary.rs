@@ -1,22 +1,9 @@
 //! Rows of one operand.
 
-use super::{Accept, Gives, Row, no_partial};
+use super::{Accept, FLOAT, Gives, Row};
 use crate::dtype::DType;
 use crate::kernel::{Emit, Prim, Reg};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
-
-/// A smooth function of floats; the fields that most rows share.
-const FLOAT: Row = Row {
-    name: "",
-    doc: "",
-    arity: 1,
-    accept: Accept::Float,
-    gives: Gives::Same,
-    reference: |_, _| f64::NAN,
-    kernel: |_, x| x[0],
-    partial: no_partial,
-    domain: &[(-3.0, 3.0)],
-};
 
 /// −x
 pub static NEG: Row = Row {

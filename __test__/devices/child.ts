@@ -1,0 +1,134 @@
+/**
+ * What the tests of devices run in processes of their own, for a thread has one device: `child.ts TASK [arguments]` prints
+ * one line of JSON after a mark, so that what drivers print does not disturb.
+ */
+import { Worker } from "node:worker_threads";
+import {
+  data,
+  deviceInfo,
+  loss,
+  newton,
+  nn,
+  ones,
+  optim,
+  probeDevices,
+  RaphsonError,
+  setDevice,
+  type Tensor,
+  train,
+  trainingStep,
+} from "../../src";
+import type { DeviceSpec } from "../../src/device";
+import { native } from "../../src/native";
+import { MARK } from "./apart";
+
+type Batch = { readonly x: Tensor; readonly y: Tensor<"i32"> };
+
+const FEATURES = 8;
+const CLASSES = 3;
+const BATCH = 32;
+
+/** Numbers from −1 to 1 that every device is given alike. */
+function numbers(size: number, seed: number): Float32Array {
+  let state = seed;
+  return Float32Array.from({ length: size }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 31 - 1;
+  });
+}
+
+/** Points with the class of their largest coordinate of three, but every seventh at random: the loss does not vanish. */
+function points(size: number) {
+  const x = numbers(size * FEATURES, 1);
+  const noise = numbers(size, 2);
+  const y = Int32Array.from({ length: size }, (_, row) => {
+    const [a = 0, b = 0, c = 0] = x.subarray(row * FEATURES, row * FEATURES + 3);
+    const clean = a >= b && a >= c ? 0 : b >= c ? 1 : 2;
+    return row % 7 === 0 ? Math.floor(((noise[row] ?? 0) + 1) * 1.4999) : clean;
+  });
+  return data.arrays({ x: { data: x, shape: [size, FEATURES] }, y });
+}
+
+const OPTIMIZERS = { adamW: () => optim.adamW(), momentum: () => optim.momentum(), sgd: () => optim.sgd() };
+
+/** Losses and rates of a small network's steps, with the rule `next`. */
+async function curve(spec: string, optimizer: string, initial: string, steps: string) {
+  const [fitted, { loss: losses, alpha }] = await learn(spec as DeviceSpec, optimizer, Number(initial), Number(steps));
+  return { device: fitted, losses: [...losses], alphas: [...alpha] };
+}
+
+async function learn(device: DeviceSpec, optimizer: string, initial: number, steps: number) {
+  const model = nn.sequential(nn.linear(FEATURES, 16), nn.tanh(), nn.linear(16, CLASSES));
+  const run = await train({
+    device,
+    model,
+    loss: ({ x, y }, model) => loss.crossEntropy(model(x), y),
+    optimizer: newton(OPTIMIZERS[optimizer as keyof typeof OPTIMIZERS](), { initial }),
+    data: points(BATCH * 8).batches(BATCH),
+    steps,
+    seed: 5,
+  });
+  return [deviceInfo().spec, run.history] as const;
+}
+
+const errorOf = (error: unknown) =>
+  error instanceof RaphsonError ? { code: error.code, op: error.op, message: error.message } : String(error);
+
+/** The device goes in the middle of a training; what every way to notice throws, and whether others still compute. */
+async function lose(spec: string) {
+  setDevice(spec as DeviceSpec);
+  const held = ones([4]);
+  await held.sum().data();
+  const model = nn.sequential(nn.linear(FEATURES, CLASSES));
+  const step = trainingStep({
+    model,
+    loss: ({ x, y }: Batch, model) => loss.crossEntropy(model(x), y),
+    optimizer: newton(optim.sgd()),
+  });
+  const batch = { x: ones([BATCH, FEATURES]), y: ones([BATCH], { dtype: "i32" }) };
+  const before = (await step.step(batch)).loss;
+  native.loseDeviceForTest();
+  const caught = async (run: () => unknown) => {
+    try {
+      await run();
+      return "nothing thrown";
+    } catch (error) {
+      return errorOf(error);
+    }
+  };
+  const errors = {
+    step: await caught(() => step.step(batch)),
+    read: await caught(() => held.data()),
+    readSync: await caught(() => held.mul(2).dataSync()),
+    upload: await caught(() => ones([3]).add(1).data()),
+  };
+  return { before, errors, worker: await inWorker("curve", "cpu", "adamW", "1e-3", "3") };
+}
+
+/** Another task in a thread of this process. */
+function inWorker(...args: string[]): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(__filename, {
+      argv: args,
+      execArgv: ["-r", "ts-node/register/transpile-only"],
+      stdout: true,
+    });
+    let out = "";
+    worker.stdout.on("data", (text) => {
+      out += text;
+    });
+    worker.on("error", reject);
+    worker.on("exit", () => resolve(JSON.parse(out.slice(out.indexOf(MARK) + MARK.length))));
+  });
+}
+
+const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
+  curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
+  lose: (spec = "") => lose(spec),
+  probe: async () => probeDevices(),
+};
+
+const [task = "", ...args] = process.argv.slice(2);
+const run = TASKS[task];
+if (run === undefined) throw new Error(`there is no task ${task}`);
+run(...args).then((found) => console.log(MARK + JSON.stringify(found)));
