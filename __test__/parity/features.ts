@@ -14,6 +14,7 @@ import {
   type Runner,
   readParity,
 } from "./format";
+import { CONVOLUTIONS } from "./convolutionTable";
 import { LAYERS_AND_LOSSES } from "./layerTable";
 import { OPS } from "./opTable";
 
@@ -27,6 +28,7 @@ export interface Source {
 export const SOURCES: readonly Source[] = [
   { file: "ops", runners: OPS },
   { file: "layers", runners: LAYERS_AND_LOSSES },
+  { file: "convolutions", runners: CONVOLUTIONS },
 ];
 
 export const FEATURES_PATH = join(__dirname, "..", "..", "FEATURES.md");

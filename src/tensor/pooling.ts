@@ -105,7 +105,7 @@ const LEAST = {
   bf16: Number.NEGATIVE_INFINITY,
   i32: -(2 ** 31),
   u32: 0,
-  // The least that a number holds exactly: LEAST_I64 is no number.
+  // The least that a number holds exactly: of a window that is all below, padding is the maximum.
   i64: Number.MIN_SAFE_INTEGER,
   u8: 0,
 } as const satisfies Record<NumericDType, number>;

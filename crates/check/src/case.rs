@@ -39,8 +39,6 @@ pub struct Case {
     pub tolerance: (f64, f64),
     /// Errors are measured against the operands' magnitude too, element by element (elementwise ops only).
     pub elementwise: bool,
-    /// Values stored on the way that one result adds up: f16 and bf16 are rounded there each time.
-    pub stored: usize,
     /// One of very many alike: slow runners may take a sample of them.
     pub many: bool,
 }
@@ -98,7 +96,6 @@ impl Case {
             derivatives: Derivatives::Second,
             tolerance: (1e-5, 1e-10),
             elementwise: false,
-            stored: 1,
             many: false,
         }
     }
@@ -106,12 +103,6 @@ impl Case {
     /// The same case without derivatives.
     pub fn values_only(mut self) -> Case {
         self.derivatives = Derivatives::None;
-        self
-    }
-
-    /// The same case, in which results are sums of `n` terms that are stored before.
-    pub fn storing(mut self, n: usize) -> Case {
-        self.stored = n.max(1);
         self
     }
 
@@ -132,8 +123,8 @@ impl Case {
         match dtype {
             DType::F32 => self.tolerance.0,
             DType::F64 => self.tolerance.1,
-            // Rounded when stored: two units there, or what f32 may lose on the way. Roundings of n terms add up as √n.
-            DType::F16 | DType::BF16 => self.tolerance.0.max(2.0 * dtype.epsilon() * (self.stored as f64).sqrt()),
+            // Rounded when stored: two units there, or what f32 may lose on the way.
+            DType::F16 | DType::BF16 => self.tolerance.0.max(2.0 * dtype.epsilon()),
             DType::I32 | DType::U32 | DType::I64 | DType::U8 | DType::Bool => 0.0,
         }
     }

@@ -140,14 +140,9 @@ impl Suite {
                 let (error, at) = largest_error(got, want, dtype, &scale);
                 worst = worst.max(error);
                 let precision = coarsest.filter(|_| dtype.is_float()).unwrap_or(dtype);
-                // A derivative of a product or a sum passes memory up to four times.
-                let passes = match i < traced.n_outputs {
-                    // A single op is rounded once: ε/2 at most, which is within two units wherever in its binade it lies.
-                    true if case.elementwise && precision.is_storage() => 0.5,
-                    false if precision.is_storage() => 2.0,
-                    _ => 1.0,
-                };
-                if error > passes * case.allowed(precision) {
+                // A single op is rounded once: ε/2 at most, which is within two units wherever in its binade it lies.
+                let single = i < traced.n_outputs && case.elementwise && precision.is_storage();
+                if error > if single { 0.5 } else { 1.0 } * case.allowed(precision) {
                     let part = format!("{name} {}", traced.part(i));
                     let message = mismatch(got, want, at, error, &traced.data[..traced.n_inputs]);
                     self.fail(case, &part, &message);

@@ -6,7 +6,7 @@
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
-use raphson_graph::op::elementwise::{MAXIMUM, MINIMUM};
+use raphson_graph::op::elementwise::{Accept, Gives, MAXIMUM, MINIMUM, Row};
 use raphson_graph::op::reduce::ReduceOp;
 
 /// The same graph with conversions around such nodes. Equal conversions are not merged here.
@@ -21,6 +21,20 @@ pub fn widen(graph: &Graph) -> Graph {
     let at = |list: &[NodeIndex]| list.iter().map(|&i| new[i as usize]).collect();
     Graph { inputs: at(&graph.inputs), outputs: at(&graph.outputs), nodes: widening.nodes }
 }
+
+/// From a register's dtype to f16 or bf16 without rounding: that is left to the store, if there is one. (A cast that somebody
+/// asked for rounds at once.) So the mean of many f16 does not overflow where their sum would, and is rounded once.
+static NARROW: Row = Row {
+    name: "narrow",
+    doc: "",
+    arity: 1,
+    accept: Accept::Float,
+    gives: Gives::Same,
+    reference: |x, _| x[0],
+    kernel: |_, x| x[0],
+    partial: |_, _, _| Ok(None),
+    domain: &[(-1.0, 1.0)],
+};
 
 struct Widening {
     nodes: Vec<Node>,
@@ -39,6 +53,31 @@ impl Widening {
         }
         let shape = node.shape.clone();
         self.push(Node { op: Op::Cast, inputs: vec![of], shape, dtype })
+    }
+
+    /// A value in its register's dtype. The conversion goes before what only moves elements, to where they are computed: there
+    /// it costs nothing, and nothing is rounded in between.
+    fn widened(&mut self, of: NodeIndex) -> NodeIndex {
+        let node = self.nodes[of as usize].clone();
+        let dtype = node.dtype.register();
+        match node.op {
+            _ if dtype == node.dtype => of,
+            Op::Elementwise(row) if *row == NARROW => node.inputs[0],
+            Op::Reshape | Op::Permute { .. } | Op::Expand | Op::Flip { .. } => {
+                let inputs = vec![self.widened(node.inputs[0])];
+                self.push(Node { inputs, dtype, ..node })
+            }
+            _ => self.cast(of, dtype),
+        }
+    }
+
+    /// The result of an op on wide operands, as the op's own dtype.
+    fn narrowed(&mut self, wide: NodeIndex, dtype: DType) -> NodeIndex {
+        if !dtype.is_float() {
+            return self.cast(wide, dtype);
+        }
+        let shape = self.nodes[wide as usize].shape.clone();
+        self.push(Node { op: Op::Elementwise(&NARROW), inputs: vec![wide], shape, dtype })
     }
 
     fn node(&mut self, mut node: Node) -> NodeIndex {
@@ -72,18 +111,17 @@ impl Widening {
         let dtype = node.dtype;
         // Wider numbers are in the same order.
         if let Op::Argsort { .. } = node.op {
-            let operand = self.nodes[node.inputs[0] as usize].dtype.register();
-            node.inputs[0] = self.cast(node.inputs[0], operand);
+            node.inputs[0] = self.widened(node.inputs[0]);
         }
         if operands == 0 || !dtype.is_storage() {
             return self.push(node);
         }
         node.dtype = dtype.register();
         for at in 0..operands {
-            node.inputs[at] = self.cast(node.inputs[at], node.dtype);
+            node.inputs[at] = self.widened(node.inputs[at]);
         }
         let wide = self.push(node);
-        self.cast(wide, dtype)
+        self.narrowed(wide, dtype)
     }
 
     /// Indices as devices read them, i32 or u32. Of i64 those beyond the range of i32 stay outside every axis: −1 and the

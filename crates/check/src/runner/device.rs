@@ -33,9 +33,6 @@ fn interpreted_cuda() -> Cuda {
     Cuda::with_driver(Arc::new(driver), Options { tf32: false, library: false, pool: false, graphs: true })
 }
 
-/// There are no 64-bit numbers in WGSL.
-const WGPU_DTYPES: [DType; 7] = [DType::F32, DType::I32, DType::U32, DType::Bool, DType::F16, DType::BF16, DType::U8];
-
 /// The wgpu device, opened once for all tests of a process so that they share pipelines; where there is none, that is
 /// printed.
 pub fn wgpu() -> Option<OnDevice> {
@@ -51,7 +48,8 @@ pub fn wgpu() -> Option<OnDevice> {
     let everything = std::env::var("RAPHSON_TEST").is_ok_and(|which| which == "all");
     // A software renderer takes tens of milliseconds to compile a kernel.
     let one_in = if device.is_software() && !everything { 8 } else { 1 };
-    Some(OnDevice { device, dtypes: &WGPU_DTYPES, one_in })
+    let dtypes = device.describe().dtypes;
+    Some(OnDevice { device, dtypes, one_in })
 }
 
 /// Runs graphs on a device.
