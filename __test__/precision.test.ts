@@ -126,27 +126,30 @@ describe("a training step", () => {
     ["retsinas", newton(optim.momentum(), { rule: "retsinas" })],
     ["exact", newton(optim.sgd(), { rule: "exact" })],
     ["a constant", optim.momentum({ learningRate: 0.01 })],
-  ] as const)("with the rule %s leaves a step out whose gradients overflow, and halves the scale", async (_, optimizer) => {
-    const model = network();
-    // times 65536, gradients of this are beyond the greatest f16, and times 32768 and 16384 some still are
-    const large = ({ x, y }: Batch, model: nn.Module) => loss.mse(model(x), y).mul(200);
-    using step = trainingStep({ model, loss: large, optimizer, precision: "f16" });
-    const start = parameters(model);
-    const first = await step.step(batch());
-    expect(first).toMatchObject({ lossScale: 65536, overflow: true, accepted: false });
-    expect(Number.isFinite(first.loss)).toBe(true);
-    expect(first.nextAlpha).toBe(first.alpha);
-    expect(parameters(model), "bit for bit").toEqual(start);
-    let report = first;
-    let scale = 65536;
-    while (report.overflow === true && scale > 1) {
-      report = await step.step(batch());
-      scale /= 2;
-      expect(report.lossScale).toBe(scale);
-    }
-    expect(report).toMatchObject({ overflow: false, accepted: true });
-    expect(parameters(model)).not.toEqual(start);
-  });
+  ] as const)(
+    "with the rule %s leaves a step out whose gradients overflow, and halves the scale",
+    async (_, optimizer) => {
+      const model = network();
+      // times 65536, gradients of this are beyond the greatest f16, and times 32768 and 16384 some still are
+      const large = ({ x, y }: Batch, model: nn.Module) => loss.mse(model(x), y).mul(200);
+      using step = trainingStep({ model, loss: large, optimizer, precision: "f16" });
+      const start = parameters(model);
+      const first = await step.step(batch());
+      expect(first).toMatchObject({ lossScale: 65536, overflow: true, accepted: false });
+      expect(Number.isFinite(first.loss)).toBe(true);
+      expect(first.nextAlpha).toBe(first.alpha);
+      expect(parameters(model), "bit for bit").toEqual(start);
+      let report = first;
+      let scale = 65536;
+      while (report.overflow === true && scale > 1) {
+        report = await step.step(batch());
+        scale /= 2;
+        expect(report.lossScale).toBe(scale);
+      }
+      expect(report).toMatchObject({ overflow: false, accepted: true });
+      expect(parameters(model)).not.toEqual(start);
+    },
+  );
 
   it("leaves out a step of several batches if one of them overflows", async () => {
     const model = network();

@@ -10,6 +10,7 @@ import {
   dtypeCode,
   dtypeOfCode,
   type FloatDType,
+  isFloat,
   type NumericDType,
   view,
 } from "./dtype";
@@ -452,9 +453,9 @@ export function fromHandle<D extends DType>(handle: Handle, dtype?: D, shape?: S
   return new Tensor(handle, dtype, shape);
 }
 
-/** Throws a RaphsonError (code `DTYPE`) unless the tensor is f32 or f64. */
+/** Throws a RaphsonError (code `DTYPE`) unless the tensor is of a float dtype. */
 export function requireFloat(op: string, tensor: AnyTensor): asserts tensor is Tensor<FloatDType> {
-  if (tensor.dtype !== "f32" && tensor.dtype !== "f64") {
+  if (!isFloat(tensor.dtype)) {
     throw dtypeError(op, `needs a float tensor, got ${tensor.dtype}; use .cast("f32")`, tensor.dtype);
   }
 }

@@ -2,8 +2,8 @@
  * How each entry of convolutions.json is computed here: convolutions take data and kernel, pools take data and a window.
  */
 
-import * as api from "../../src";
 import type { Tensor } from "../../src";
+import * as api from "../../src";
 import type { Runner } from "./format";
 
 type Pair = (x: Tensor, kernel: Tensor, options: object) => Tensor;

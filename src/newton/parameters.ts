@@ -29,7 +29,7 @@ export class ParameterValues {
       const path = this.#flat.paths[index] ?? "";
       throw dtypeError(
         "trainingStep",
-        `parameter ${path} is ${tensor.dtype}; only floats can be trained`,
+        `parameter ${path} is ${tensor.dtype}; only f32 and f64 can be trained (in lower precision by the option precision)`,
         tensor.dtype,
       );
     });

@@ -4,7 +4,7 @@
  */
 import type { FloatDType } from "../dtype";
 import { argumentError } from "../errors";
-import { type AnyTensor, Tensor } from "../tensor";
+import type { AnyTensor, Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { full } from "../tensor/creation";
 import { concatenate } from "../tensor/movement";

@@ -294,7 +294,10 @@ function measuringOutputs(given: Given): AnyTensor[] {
     const answer = chosen.next(measures, ownState);
     proposal = proposalOf(chosen.name, answer.proposal);
     const { lossScale } = ownStateOf(subject, ownRule);
-    const flat = flatten(lossScale === undefined ? { own: answer.state } : { own: answer.state, lossScale }, chosen.name);
+    const flat = flatten(
+      lossScale === undefined ? { own: answer.state } : { own: answer.state, lossScale },
+      chosen.name,
+    );
     sameKinds(chosen.name, flat, subject.ownRule);
     ownAfter = flat.tensors;
   }

@@ -180,7 +180,9 @@ export class BatchNorm extends Module {
 
   override forward(x: Tensor): Tensor {
     this.#check(x);
-    const normal = inSingle(x, (wide) => (isTraining() ? this.#byBatch(wide as Tensor) : this.#byRunning(wide as Tensor)));
+    const normal = inSingle(x, (wide) =>
+      isTraining() ? this.#byBatch(wide as Tensor) : this.#byRunning(wide as Tensor),
+    );
     return perChannel(normal, this.scale, this.shift);
   }
 

@@ -40,10 +40,15 @@ export function clip<D extends NumericDType>(t: Tensor<D>, low: number, high: nu
   return high === Number.POSITIVE_INFINITY ? above.clone() : above.minimum(high);
 }
 
+/** Whether the tensor is of a dtype with 16 bits. */
+export const isHalf = (t: Tensor<FloatDType>): boolean => t.dtype === "f16" || t.dtype === "bf16";
+
 /** `f` of a half in f32, rounded once: what sums exponentials or squares would overflow f16 on the way. */
-export function inSingle<D extends FloatDType>(t: Tensor<D>, f: (t: Tensor<FloatDType>) => Tensor<FloatDType>): Tensor<D> {
-  const isHalf = t.dtype === "f16" || t.dtype === "bf16";
-  return (isHalf ? f(t.cast("f32")).cast(t.dtype) : f(t)) as Tensor<D>;
+export function inSingle<D extends FloatDType>(
+  t: Tensor<D>,
+  f: (t: Tensor<FloatDType>) => Tensor<FloatDType>,
+): Tensor<D> {
+  return (isHalf(t) ? f(t.cast("f32")).cast(t.dtype) : f(t)) as Tensor<D>;
 }
 
 /** exp(x − max x) / Σ exp(x − max x); no derivative passes through the maximum, whose terms cancel exactly. */

@@ -119,7 +119,17 @@ class Training<M, B extends Batch> {
   }
 
   async run(): Promise<Run> {
-    const { model, loss, optimizer, evaluate, seed = 0, signal, clip, accumulate = 1, precision = "f32" } = this.#options;
+    const {
+      model,
+      loss,
+      optimizer,
+      evaluate,
+      seed = 0,
+      signal,
+      clip,
+      accumulate = 1,
+      precision = "f32",
+    } = this.#options;
     const start = performance.now();
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
