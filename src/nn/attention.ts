@@ -2,10 +2,11 @@
  * Attention: the function, rotary positions, the layer with several heads, and the transformer's block.
  */
 
+import type { FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
 import { fromHandle, type Tensor } from "../tensor";
-import { where } from "../tensor/composed";
+import { inSingle, where } from "../tensor/composed";
 import { arange } from "../tensor/creation";
 import { triangle } from "../tensor/matrix";
 import { concatenate } from "../tensor/movement";
@@ -70,7 +71,10 @@ function weightsOf(
   const [queries = 0, keys = 0] = scores.shape.slice(-2);
   const before = causal ? triangle(queries, keys, { offset: keys - queries }) : undefined;
   const seen = before === undefined || mask === undefined ? (before ?? mask) : before.and(mask);
-  return seen === undefined ? scores.softmax(-1) : where(seen, where(seen, scores, HIDDEN).softmax(-1), 0);
+  // in f32, for f16 does not reach as far as HIDDEN
+  return inSingle(scores, (wide) =>
+    seen === undefined ? wide.softmax(-1) : where(seen, where(seen, wide, HIDDEN).softmax(-1), 0),
+  );
 }
 
 /** Options of `rotary`. */
@@ -99,14 +103,15 @@ export function rotary(x: Tensor, options: RotaryOptions = {}): Tensor {
   }
   if (!(base > 0)) throw argumentError("nn.rotary", `the base must be a positive number, got ${base}`);
   const half = width / 2;
-  const option = { dtype: x.dtype };
+  // angles in f32 at least: halves do not hold every position
+  const option = { dtype: x.dtype === ("f64" as FloatDType) ? "f64" : "f32" } as const;
   const frequencies = arange(0, half, 1, option)
     .mul((-2 * Math.log(base)) / width)
     .exp();
   const angles = arange(start, start + positions, 1, option)
     .unsqueeze(1)
     .mul(frequencies);
-  const [cos, sin] = [angles.cos(), angles.sin()];
+  const [cos, sin] = [angles.cos().cast(x.dtype), angles.sin().cast(x.dtype)];
   const [first, second] = [x.slice(0, half, -1), x.slice(half, width, -1)];
   return concatenate([first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))], -1);
 }

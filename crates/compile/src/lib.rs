@@ -13,6 +13,7 @@ mod orient;
 mod plan;
 pub mod program;
 mod split;
+mod widen;
 
 use program::{Fused, Program};
 use raphson_graph::error::{Error, Result};
@@ -32,8 +33,9 @@ pub fn compile_for(graph: &Graph, donated: &[bool], fused: &Fused) -> Result<Pro
     }
     // An expansion shares what it can with the graph around it.
     let expanded = simplify(&expand(&simplify(graph), |node, of| keeps(fused, node, of))?);
-    // The product that was turned round is dead after `orient`; simplifying again drops it.
-    let oriented = simplify(&orient::orient_products(&expanded));
+    // The product that was turned round is dead after `orient`, and `widen` may convert one value twice; simplifying again
+    // drops both.
+    let oriented = simplify(&widen::widen(&orient::orient_products(&expanded)));
     let lowered = lower::lower(&split::split_reductions(&oriented));
     let groups = group::group(&lowered);
     let emitted = emit::emit(&lowered, &groups);

@@ -61,9 +61,13 @@ impl Sizes {
 impl Value {
     /// softmax(scale · self·keyᵀ) · values over the last two axes: [b…, queries, width], [b…, keys, width] and
     /// [b…, keys, any] make [b…, queries, any]; leading axes broadcast. The mask, [b…, queries, keys] or broadcast to it, is
-    /// true where a query sees a key. A query that sees none gets zeros.
+    /// true where a query sees a key. A query that sees none gets zeros. Halves are computed in f32.
     pub fn attention(&self, key: &Value, value: &Value, mask: Option<&Value>, options: Attention) -> Result<Value> {
         let sizes = check(self, key, value, mask)?;
+        if self.dtype().is_storage() {
+            let wide = |x: &Value| x.cast(self.dtype().register());
+            return wide(self)?.attention(&wide(key)?, &wide(value)?, mask, options)?.cast(self.dtype());
+        }
         let mut inputs = vec![
             self.expand(&sizes.with(&[sizes.queries, sizes.width])?)?,
             key.expand(&sizes.with(&[sizes.keys, sizes.width])?)?,
