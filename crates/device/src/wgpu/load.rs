@@ -96,6 +96,7 @@ fn refuse_wide(program: &Program) -> Result<()> {
         | Kernel::Gather(_)
         | Kernel::ScatterAdd(_)
         | Kernel::Argsort(_)
+        | Kernel::Attention(_)
         | Kernel::Fill { .. } => &[],
     });
     let mut dtypes = program.buffers.iter().map(|buffer| buffer.dtype).chain(steps.map(|step| step.dtype));

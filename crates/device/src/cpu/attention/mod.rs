@@ -177,6 +177,13 @@ impl<T> Matrix<T> {
     }
 }
 
+/// The cotangents that a piece of work computes: of queries, of keys and values.
+#[derive(Clone, Copy)]
+struct Cotangents<T> {
+    query: Option<Matrix<T>>,
+    keys: Option<(Matrix<T>, Matrix<T>)>,
+}
+
 /// One batch entry of an attention, and the scratch memory of the thread that works on it.
 struct Entry<'a, T> {
     kernel: &'a AttentionKernel,
@@ -269,11 +276,11 @@ impl<'a, T: Real> Entry<'a, T> {
         (keys.start..end).step_by(KEYS).map(move |start| start..end.min(start + KEYS))
     }
 
-    /// out += left·right
+    /// out = left·right, or added to it.
     ///
     /// # Safety
     /// The matrices have these sizes.
-    unsafe fn add_product(
+    unsafe fn product(
         &self,
         out: Matrix<T>,
         left: Matrix<T>,
@@ -363,9 +370,9 @@ impl<'a, T: Real> Entry<'a, T> {
             std::slice::from_raw_parts_mut(self.sums, rows).fill(0.0);
             for keys in self.key_tiles(&queries, &(0..self.kernel.keys)) {
                 let n = keys.len();
-                self.add_product(scores, scaled, self.key.below(keys.start).transposed(), [rows, width, n], false);
+                self.product(scores, scaled, self.key.below(keys.start).transposed(), [rows, width, n], false);
                 self.tile(&queries, &keys).call(self.loops.weigh);
-                self.add_product(out, scores, self.value.below(keys.start), [rows, n, values], true);
+                self.product(out, scores, self.value.below(keys.start), [rows, n, values], true);
             }
             let log_sums = self.out.add(self.kernel.queries * values + queries.start);
             for row in 0..rows {
@@ -385,48 +392,61 @@ impl<'a, T: Real> Entry<'a, T> {
     /// As for [`run`].
     unsafe fn reverse(&self, queries: Range<usize>, keys: Range<usize>, what: What) {
         let AttentionKernel { width, values, .. } = *self.kernel;
-        let (of_queries, of_keys) = (what != What::OfKeys, what != What::OfQueries);
-        let query_bar = Matrix::contiguous(self.out, width);
-        let key_bar = Matrix::contiguous(self.out.wrapping_add(self.kernel.queries * width), width);
-        let value_bar = Matrix::contiguous(key_bar.start.wrapping_add(self.kernel.keys * width), values);
-        let (p, s_bar) = (Matrix::contiguous(self.scores, KEYS), Matrix::contiguous(self.score_cotangents, KEYS));
+        let key_bar = self.out.wrapping_add(self.kernel.queries * width);
+        let value_bar = key_bar.wrapping_add(self.kernel.keys * width);
+        let bars = Cotangents {
+            query: (what != What::OfKeys).then_some(Matrix::contiguous(self.out, width)),
+            keys: (what != What::OfQueries)
+                .then_some((Matrix::contiguous(key_bar, width), Matrix::contiguous(value_bar, values))),
+        };
         let clear = |matrix: Matrix<T>, rows: &Range<usize>, columns: usize| {
             // SAFETY: these rows of the result are ours.
             let part = unsafe { std::slice::from_raw_parts_mut(matrix.below(rows.start).start, rows.len() * columns) };
             part.fill(T::ZERO);
         };
-        if of_queries {
+        if let Some(query_bar) = bars.query {
             clear(query_bar, &queries, width);
         }
-        if of_keys {
+        if let Some((key_bar, value_bar)) = bars.keys {
             clear(key_bar, &keys, width);
             clear(value_bar, &keys, values);
         }
-        for i in queries.clone().step_by(QUERIES).map(|start| start..queries.end.min(start + QUERIES)) {
-            let m = i.len();
-            let (cotangent, query_bar) = (self.cotangent.below(i.start), query_bar.below(i.start));
-            // SAFETY: the views were checked against their buffers, and the scratch memory has room for a tile.
-            unsafe {
-                let scaled = self.scale_queries(&i);
-                for j in self.key_tiles(&i, &keys) {
-                    let n = j.len();
-                    let (key, value) = (self.key.below(j.start), self.value.below(j.start));
-                    self.add_product(p, scaled, key.transposed(), [m, width, n], false);
-                    self.add_product(s_bar, cotangent, value.transposed(), [m, values, n], false);
-                    self.tile(&i, &j).call(self.loops.unweigh);
-                    if of_queries {
-                        self.add_product(query_bar, s_bar, key, [m, n, width], true);
-                    }
-                    if of_keys {
-                        self.add_product(key_bar.below(j.start), s_bar.transposed(), scaled, [n, m, width], true);
-                        self.add_product(value_bar.below(j.start), p.transposed(), cotangent, [n, m, values], true);
-                    }
+        for start in queries.clone().step_by(QUERIES) {
+            // SAFETY: passed on to our caller.
+            unsafe { self.reverse_queries(start..queries.end.min(start + QUERIES), &keys, bars) };
+        }
+    }
+
+    /// What a tile of queries adds to the cotangents.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    unsafe fn reverse_queries(&self, queries: Range<usize>, keys: &Range<usize>, bars: Cotangents<T>) {
+        let AttentionKernel { width, values, .. } = *self.kernel;
+        let (p, s_bar) = (Matrix::contiguous(self.scores, KEYS), Matrix::contiguous(self.score_cotangents, KEYS));
+        let (m, cotangent) = (queries.len(), self.cotangent.below(queries.start));
+        let query_bar = bars.query.map(|query_bar| query_bar.below(queries.start));
+        // SAFETY: the views were checked against their buffers, and the scratch memory has room for a tile.
+        unsafe {
+            let scaled = self.scale_queries(&queries);
+            for keys in self.key_tiles(&queries, keys) {
+                let n = keys.len();
+                let (key, value) = (self.key.below(keys.start), self.value.below(keys.start));
+                self.product(p, scaled, key.transposed(), [m, width, n], false);
+                self.product(s_bar, cotangent, value.transposed(), [m, values, n], false);
+                self.tile(&queries, &keys).call(self.loops.unweigh);
+                if let Some(query_bar) = query_bar {
+                    self.product(query_bar, s_bar, key, [m, n, width], true);
                 }
-                if of_queries {
-                    let scale = T::of(self.kernel.scale.to_f64());
-                    let query_bar = std::slice::from_raw_parts_mut(query_bar.start, m * width);
-                    query_bar.iter_mut().for_each(|x| *x = *x * scale);
+                if let Some((key_bar, value_bar)) = bars.keys {
+                    self.product(key_bar.below(keys.start), s_bar.transposed(), scaled, [n, m, width], true);
+                    self.product(value_bar.below(keys.start), p.transposed(), cotangent, [n, m, values], true);
                 }
+            }
+            if let Some(query_bar) = query_bar {
+                let scale = T::of(self.kernel.scale.to_f64());
+                let query_bar = std::slice::from_raw_parts_mut(query_bar.start, m * width);
+                query_bar.iter_mut().for_each(|x| *x = *x * scale);
             }
         }
     }
