@@ -126,8 +126,8 @@ function labelled<F extends FloatDType>(
 }
 
 /**
- * The label's element of each row, as a sum in which the others are 0: with the softmax before it that is one kernel, and so
- * is its gradient, where a gather's would be a matrix of zeros.
+ * The label's element of each row, as a sum in which the others are 0: that fuses with the softmax before it, and so does its
+ * gradient, where a gather's would be a matrix of zeros.
  */
 function picked<F extends FloatDType>(rows: Tensor<F>, labels: Tensor<"i32">): Tensor<F> {
   const places = arange(0, rows.shape.at(-1) ?? 0, 1, { dtype: "i32" });
