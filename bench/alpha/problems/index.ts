@@ -13,7 +13,7 @@ import type { Problem } from "./problem";
 import { charGpt, charLstm, charMlp } from "./text";
 import { deepLinear, logistic } from "./vectors";
 
-export const PROBLEMS = {
+const TABLE = {
   quadratic,
   rosenbrock,
   logistic,
@@ -31,4 +31,6 @@ export const PROBLEMS = {
 } as const satisfies Readonly<Record<string, Problem>>;
 
 /** The name of a problem. */
-export type ProblemName = keyof typeof PROBLEMS;
+export type ProblemName = keyof typeof TABLE;
+
+export const PROBLEMS: Readonly<Record<ProblemName, Problem>> = TABLE;

@@ -11,6 +11,7 @@ function reader(title: string, context: number, every: boolean, network: (vocabu
     title,
     deterministic: false,
     horizons: { short: 500, long: 3000 },
+    fewer: every ? 4 : 1,
     async make(seed: number, sources: Sources): Promise<Task> {
       const { vocabulary, ...examples } = await textExamples(sources, context, every);
       const task: Task<Reader, TextBatch> = {
