@@ -69,8 +69,8 @@ const plain = (make: (setting: Setting) => ReturnType<typeof prodigy>) => (setti
 
 /** Prior methods. One that fixes its own optimizer is compared with the tuned constants of that optimizer. */
 const COMPARATORS: Readonly<Record<string, Omit<Method, "kind">>> = {
-  prodigy: { optimizers: ["adam"], takesAlpha: false, start: plain(prodigy) },
-  dAdaptation: { optimizers: ["adam"], takesAlpha: false, start: plain(dAdaptation) },
+  prodigy: { optimizers: ADAMS, takesAlpha: false, start: plain(prodigy) },
+  dAdaptation: { optimizers: ADAMS, takesAlpha: false, start: plain(dAdaptation) },
   mechanic: { takesAlpha: false, start: plain(({ optimizer }) => mechanic(OPTIMIZERS[optimizer].make())) },
   hypergradient: {
     takesAlpha: true,
