@@ -4,6 +4,7 @@ import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readArguments } from "../../bench/alpha/arguments";
 import type { Baseline, Cell } from "../../bench/alpha/cells";
 import { METHODS } from "../../bench/alpha/methods";
 import { OPTIMIZERS } from "../../bench/alpha/optimizers";
@@ -14,6 +15,7 @@ import { type RunResult, type RunSpec, runOne } from "../../bench/alpha/run";
 import { HALVES } from "../../bench/alpha/split";
 import { rowsOf } from "../../bench/alpha/summary";
 import { tune } from "../../bench/alpha/tuning";
+import { UsageError } from "../../examples/arguments";
 
 const ROOT = join(__dirname, "..", "..");
 const TINY = { folder: undefined, size: "tiny" } as const;
@@ -71,11 +73,27 @@ describe("bench:alpha", () => {
   });
 
   it("refuses what it does not know, with the usage", async () => {
-    for (const wrong of ["--rules guess", "--problems mnist", "--half third", "--seeds 99", "--data nowhere"]) {
-      const { code, err } = await bench(...wrong.split(" "));
-      expect(code, wrong).toBe(2);
-      expect(err).toContain("Usage:");
+    const { code, err } = await bench("--rules", "guess");
+    expect(code).toBe(2);
+    expect(err).toContain("Usage:");
+    for (const wrong of [
+      "--problems mnist",
+      "--half third",
+      "--seeds 99",
+      "--data nowhere",
+      "--alphas 0",
+      "--steps 1",
+    ]) {
+      expect(() => readArguments(wrong.split(" ")), wrong).toThrow(UsageError);
     }
+    expect(() => readArguments(["--half", "choosing", "--problems", "charLstm"])).toThrow(/choosing|one of/);
+  });
+
+  it("asks for everything unless told otherwise", () => {
+    const plan = readArguments(["--data", "none"])?.plan;
+    expect(plan?.problems).toHaveLength(Object.keys(PROBLEMS).length);
+    expect(plan?.methods).toEqual(Object.keys(METHODS).filter((name) => METHODS[name]?.kind !== "baseline"));
+    expect(plan).toMatchObject({ alphas: [1e-6, 1e-4, 0.01, 1, 10], seeds: 3, batches: [64], horizons: ["short"] });
   });
 });
 

@@ -65,9 +65,11 @@ async function pathOf(trainer: Trainer): Promise<number[][]> {
   const path: number[][] = [];
   for (let t = 0; t < STEPS; t++) {
     await trainer.run(batchOf(t));
-    await trainer.drain();
-    const { a, b } = trainer.evaluated() as { a: F64; b: F64 };
-    path.push([...a.dataSync(), ...b.dataSync()]);
+    const numbers = (params: unknown) => {
+      const { a, b } = params as { a: F64; b: F64 };
+      return [...a.dataSync(), ...b.dataSync()];
+    };
+    path.push(await trainer.evaluate(numbers));
   }
   trainer.dispose();
   return path;

@@ -77,7 +77,7 @@ function thinned(values: readonly number[], mean: boolean): (readonly [number, n
 }
 
 /** Steps until the run is over or lost; measures on the way. Gives the mean of the measurements, Infinity where lost. */
-async function train(spec: RunSpec, task: Task, trainer: Trainer, measure: () => number): Promise<number> {
+async function train(spec: RunSpec, task: Task, trainer: Trainer, measure: () => Promise<number>): Promise<number> {
   const next = sampler(task, spec.batch, spec.seed);
   const places = PROBLEMS[spec.problem].deterministic ? [1] : MEASURED_AT;
   const at = new Set(places.map((part) => Math.round(part * spec.steps)));
@@ -89,10 +89,7 @@ async function train(spec: RunSpec, task: Task, trainer: Trainer, measure: () =>
     } finally {
       dispose(batch);
     }
-    if (at.has(step)) {
-      await trainer.drain();
-      measured.push(measure());
-    }
+    if (at.has(step)) measured.push(await measure());
     const [first = 0, last = 0] = [trainer.losses[0], trainer.losses.at(-1)];
     const isConstant = spec.method === "constant" || spec.method === "cosine";
     if (isConstant && !(Math.abs(last) <= LOST * Math.max(Math.abs(first), 1e-3))) return Number.POSITIVE_INFINITY;
@@ -122,8 +119,9 @@ export async function runOne(spec: RunSpec): Promise<RunResult> {
   let loss = Number.POSITIVE_INFINITY;
   let heldOut = { loss: Number.NaN, accuracy: Number.NaN };
   try {
-    loss = await train(spec, task, trainer, () => measured(fit, trainer.evaluated()).loss);
-    if (Number.isFinite(loss) && held.length > 0) heldOut = measured(held, trainer.evaluated());
+    const measure = (batches: Batch[]) => trainer.evaluate((params) => measured(batches, params));
+    loss = await train(spec, task, trainer, async () => (await measure(fit)).loss);
+    if (Number.isFinite(loss) && held.length > 0) heldOut = await measure(held);
   } catch (error) {
     if (!(error instanceof RaphsonError && error.code === "NON_FINITE")) throw error;
   } finally {

@@ -9,16 +9,14 @@ import type { Batch, Task } from "./problems/problem";
 export interface Trainer {
   /** Takes a step; its loss may come in a little later. */
   run(batch: Batch): Promise<void>;
-  /** Resolves when every step is through. */
-  drain(): Promise<void>;
   /** The loss of each step before it was taken, on its batch. */
   readonly losses: readonly number[];
   /** α of each step as applied; NaN where the method has none. */
   readonly alphas: readonly number[];
   /** Work so far in gradient evaluations, of which a forward pass is a third. */
   readonly work: number;
-  /** The parameters that the method would have evaluated: a module, or a record of tensors. */
-  evaluated(): unknown;
+  /** Calls `use` with the parameters that the method would have evaluated, a module or a record of tensors, when every step is through. */
+  evaluate<R>(use: (params: unknown) => R): Promise<R>;
   dispose(): void;
 }
 
@@ -69,16 +67,13 @@ export class StepTrainer implements Trainer {
     this.#probes += Math.max(0, stats().runs - before - 1);
   }
 
-  drain(): Promise<void> {
-    return this.#step.drain();
-  }
-
   get work(): number {
     return this.#workPerStep * this.#step.steps + FORWARD * this.#probes;
   }
 
-  evaluated(): unknown {
-    return this.#step.params;
+  async evaluate<R>(use: (params: unknown) => R): Promise<R> {
+    await this.#step.drain();
+    return use(this.#step.params);
   }
 
   dispose(): void {

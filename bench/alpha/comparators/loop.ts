@@ -46,14 +46,12 @@ export abstract class LoopTrainer<S> implements Trainer {
     this.alphas.push(next.alpha);
   }
 
-  async drain(): Promise<void> {}
-
   get work(): number {
     return this.objective.gradients + FORWARD * this.objective.forwards;
   }
 
-  evaluated(): unknown {
-    return this.objective.place(this.chosen(this.#current.params, this.#current.state));
+  async evaluate<R>(use: (params: unknown) => R): Promise<R> {
+    return use(this.objective.place(this.chosen(this.#current.params, this.#current.state)));
   }
 
   dispose(): void {

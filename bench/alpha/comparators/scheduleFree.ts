@@ -43,7 +43,7 @@ export class ScheduleFree extends LoopTrainer<State> {
   }
 
   protected override chosen(_: Named, { x }: State): Named {
-    return copies(x); // the model that they are placed in may free them
+    return x;
   }
 
   protected override async step(batch: Batch, y: Named, state: State): Promise<Stepped<State>> {
