@@ -1,6 +1,6 @@
 /**
- * The comparators of `bench/alpha` once more, as plain loops over numbers after the papers: slow, in float64, without anything of
- * the package. And a loss to hold them against each other on, another one for each batch.
+ * The comparators of `bench/alpha` once more, as plain loops over numbers after the papers: slow, in float64, without
+ * anything of the package. And a loss to hold them against each other on, another one for each batch.
  */
 
 /** A loss and its gradient on batch `t`. */

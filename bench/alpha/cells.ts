@@ -5,7 +5,10 @@ import type { RunResult } from "./run";
 import type { HalfName } from "./split";
 import { geometricMean, lossOf, type Point, pointOf, type RunFunction, type Tuned, tune } from "./tuning";
 
-/** One row of the result. Ratios are geometric means over seeds of final training loss ÷ the baseline's with the same seed. */
+/**
+ * One row of the result. Ratios are geometric means over seeds of final training loss ÷ the baseline's with the same
+ * seed.
+ */
 export interface Cell {
   readonly problem: string;
   readonly optimizer: string;

@@ -1,6 +1,7 @@
 /**
- * What learning-rate rules are worth: problems × optimizers × rules × α₀ × seeds, each compared with the best constant α and the best
- * warm-up with cosine of a grid, and with prior methods. Every run is kept on disk, so that an interrupted benchmark goes on where it was.
+ * What learning-rate rules are worth: problems × optimizers × rules × α₀ × seeds, each compared with the best constant
+ * α and the best warm-up with cosine of a grid, and with prior methods. Every run is kept on disk, so that an
+ * interrupted benchmark goes on where it was.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -21,7 +22,9 @@ function clock(seconds: number): string {
   return whole < 3600 ? `${Math.floor(whole / 60)} min` : `${(whole / 3600).toFixed(1)} h`;
 }
 
-/** Writes how far the benchmark is to standard error: over the last line on a terminal, in lines of their own elsewhere. */
+/**
+ * Writes how far the benchmark is to standard error: over the last line on a terminal, in lines of their own elsewhere.
+ */
 function progress(groups: number, workers: number, started: () => number) {
   const begin = performance.now();
   let shown = 0;

@@ -1,6 +1,6 @@
 /**
- * What chooses α in a run: a constant, warm-up with cosine, a rule of the package, or a comparator; and the trainer that each
- * becomes. Which runs there are is `plan.ts`'s subject.
+ * What chooses α in a run: a constant, warm-up with cosine, a rule of the package, or a comparator; and the trainer
+ * that each becomes. Which runs there are is `plan.ts`'s subject.
  */
 import { ALPHA_RULES, newton, schedule } from "../../src";
 import { Armijo } from "./comparators/armijo";

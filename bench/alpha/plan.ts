@@ -1,4 +1,7 @@
-/** What is to be measured: groups of runs that share problem, optimizer, horizon and batch size, each with its own baselines. */
+/**
+ * What is to be measured: groups of runs that share problem, optimizer, horizon and batch size, each with its own
+ * baselines.
+ */
 import { METHODS } from "./methods";
 import type { OptimizerName } from "./optimizers";
 import { PROBLEMS, type ProblemName } from "./problems";

@@ -1,6 +1,6 @@
 /**
- * Pictures of the benchmark's result (`bench:alpha`, option --out): final loss against α₀ for each rule, α over time, and cost. SVG files,
- * drawn with what the demo draws its picture with.
+ * Pictures of the benchmark's result (`bench:alpha`, option --out): final loss against α₀ for each rule, α over time,
+ * and cost. SVG files, drawn with what the demo draws its picture with.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";

@@ -48,7 +48,9 @@ const POINTS = 48;
 const finite = (value: number): number | null => (Number.isFinite(value) ? value : null);
 const short = (value: number): number | null => finite(Number(value.toPrecision(5)));
 
-/** Row numbers of one batch after another: epochs in random order, or independent draws where there are many examples. */
+/**
+ * Row numbers of one batch after another: epochs in random order, or independent draws where there are many examples.
+ */
 function* rowsOf(size: number, batch: number, seed: number): Generator<Uint32Array, never> {
   const random = hostRandom(seed);
   if (size > 20_000) for (;;) yield Uint32Array.from({ length: batch }, () => random.integer(size));
@@ -76,7 +78,9 @@ function thinned(values: readonly number[], mean: boolean): (readonly [number, n
   });
 }
 
-/** Steps until the run is over or lost; measures on the way. Gives the mean of the measurements, Infinity where lost. */
+/**
+ * Steps until the run is over or lost; measures on the way. Gives the mean of the measurements, Infinity where lost.
+ */
 async function train(spec: RunSpec, task: Task, trainer: Trainer, measure: () => Promise<number>): Promise<number> {
   const next = sampler(task, spec.batch, spec.seed);
   const places = PROBLEMS[spec.problem].deterministic ? [1] : MEASURED_AT;

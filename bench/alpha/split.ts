@@ -1,9 +1,10 @@
 /**
- * Which problems and seeds may be looked at while a rule is being chosen, and which are for reporting only. Made once, before the
- * first measurement; a change of this table makes every earlier choice of a rule doubtful.
+ * Which problems and seeds may be looked at while a rule is being chosen, and which are for reporting only. Made once,
+ * before the first measurement; a change of this table makes every earlier choice of a rule doubtful.
  *
- * The choosing half has those that earlier versions of `next` were designed on (the MNIST MLP with ReLU, the character MLP, the
- * transformer, the plain CNN), and two more. Both halves have a deterministic problem, digits, text, and something that is not convex.
+ * The choosing half has those that earlier versions of `next` were designed on (the MNIST MLP with ReLU, the character
+ * MLP, the transformer, the plain CNN), and two more. Both halves have a deterministic problem, digits, text, and
+ * something that is not convex.
  */
 import type { ProblemName } from "./problems";
 

@@ -1,6 +1,6 @@
 /**
- * Results on disk, one JSON object a line, appended as runs end: what was measured once need not be measured again, also after an
- * interruption. A result counts only for the code that it was measured with.
+ * Results on disk, one JSON object a line, appended as runs end: what was measured once need not be measured again,
+ * also after an interruption. A result counts only for the code that it was measured with.
  */
 import { createHash } from "node:crypto";
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";

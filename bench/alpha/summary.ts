@@ -1,4 +1,7 @@
-/** The cells in a few tables for people: for each rule and optimizer, how near it comes to tuned baselines, and how flat it is in α₀. */
+/**
+ * The cells in a few tables for people: for each rule and optimizer, how near it comes to tuned baselines, and how flat
+ * it is in α₀.
+ */
 
 import type { Baseline, Cell } from "./cells";
 import { PROBLEMS, type ProblemName } from "./problems";
@@ -122,11 +125,12 @@ function baselineLines(baselines: readonly Baseline[]): string {
 
 /** What is said about how numbers were made. */
 export const NOTES = [
-  "÷ constant, ÷ cosine: final training loss over that of the best constant α, or of the best warm-up (5 %) with cosine, of a half-decade",
-  "grid widened until its best lies inside and refined once; geometric means of ratios, seed by seed. Final training loss: the mean of three",
-  "measurements at 95, 97.5 and 100 % of the steps on a fixed part of the training set, in evaluation mode; without noise, of the last alone.",
-  `A diverged run counts as ${CAP}, and ratios as ${1 / CAP} … ${CAP}. over α₀: largest ratio ÷ smallest. held out: accuracy in points above the`,
-  "tuned constant's. cost: gradient evaluations per step, a forward pass being a third.",
+  "÷ constant, ÷ cosine: final training loss over that of the best constant α, or of the best warm-up (5 %) with",
+  "cosine, of a half-decade grid widened until its best lies inside and refined once; geometric means of ratios, seed by",
+  "seed. Final training loss: the mean of three measurements at 95, 97.5 and 100 % of the steps on a fixed part of the",
+  "training set, in evaluation mode; without noise, at the end alone. A diverged run counts as",
+  `${CAP}, and ratios as ${1 / CAP} … ${CAP}. over α₀: largest ratio ÷ smallest, on average and at worst. held out:`,
+  "accuracy in points above the tuned constant's. cost: gradient evaluations per step, a forward pass being a third.",
 ].join("\n");
 
 /** The whole summary, half by half; problems without noise apart. */

@@ -1,6 +1,6 @@
 /**
- * One run under way, whatever chooses its α: what the benchmark asks of rules and comparators alike; and the one made of
- * the package's own training step.
+ * One run under way, whatever chooses its α: what the benchmark asks of rules and comparators alike; and the one made
+ * of the package's own training step.
  */
 import { type NewtonOptimizer, type Optimizer, stats, trainingStep } from "../../src";
 import type { Batch, Task } from "./problems/problem";
@@ -15,7 +15,10 @@ export interface Trainer {
   readonly alphas: readonly number[];
   /** Work so far in gradient evaluations, of which a forward pass is a third. */
   readonly work: number;
-  /** Calls `use` with the parameters that the method would have evaluated, a module or a record of tensors, when every step is through. */
+  /**
+   * Calls `use` with the parameters that the method would have evaluated, a module or a record of tensors, when every
+   * step is through.
+   */
   evaluate<R>(use: (params: unknown) => R): Promise<R>;
   dispose(): void;
 }

@@ -1,6 +1,6 @@
 /**
- * The baselines: the best constant α, and the best α for warm-up with cosine. A half-decade grid, widened until its best lies inside,
- * then refined once to both sides; and what that costs in steps.
+ * The baselines: the best constant α, and the best α for warm-up with cosine. A half-decade grid, widened until its
+ * best lies inside, then refined once to both sides; and what that costs in steps.
  */
 import { OPTIMIZERS } from "./optimizers";
 import { type Group, specOf } from "./plan";

@@ -1,7 +1,8 @@
 /**
- * Stochastic line search: SGD whose step satisfies Armijo's condition on its own batch. Vaswani, Mishkin, Laradji, Schmidt, Gidel,
- * Lacoste-Julien, "Painless Stochastic Gradient", NeurIPS 2019 (arXiv 1905.09997). Defaults of the published code: first step size 1, c 0.1,
- * backtracking by 0.9 at most 100 times (then 1e-6), growth by 2 in an epoch, at most 10.
+ * Stochastic line search: SGD whose step satisfies Armijo's condition on its own batch. Vaswani, Mishkin, Laradji,
+ * Schmidt, Gidel, Lacoste-Julien, "Painless Stochastic Gradient", NeurIPS 2019 (arXiv 1905.09997). Defaults of the
+ * published code: first step size 1, c 0.1, backtracking by 0.9 at most 100 times (then 1e-6), growth by 2 in an epoch,
+ * at most 10.
  */
 import { compile } from "../../../src";
 import type { Batch, Task } from "../problems/problem";

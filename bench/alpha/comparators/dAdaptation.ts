@@ -1,6 +1,7 @@
 /**
- * D-Adaptation for Adam. Defazio and Mishchenko, "Learning-Rate-Free Learning by D-Adaptation", 2023 (arXiv 2301.07733), as the
- * published code has it in its third version: β 0.9 and 0.999, d₀ 1e-6, no bias correction, no decay, growth unlimited.
+ * D-Adaptation for Adam. Defazio and Mishchenko, "Learning-Rate-Free Learning by D-Adaptation", 2023 (arXiv
+ * 2301.07733), as the published code has it in its third version: β 0.9 and 0.999, d₀ 1e-6, no bias correction, no
+ * decay, growth unlimited.
  */
 import { defineOptimizer, type Optimizer, type Tensor, where } from "../../../src";
 import { beginning, like, total, zerosOf } from "./prodigy";

@@ -1,8 +1,8 @@
 /**
- * GeN: a parabola through three losses of another batch along the direction. Bu and Xu, "Gradient Descent with Generalized Newton's
- * Method", ICLR 2025 (arXiv 2407.02772), lazily, as its published code (AutoGeN) does it: every 4th step, α for the next steps is
- * 0.9 α + 0.1 clip(α*, α/2, 2α) where the parabola opens upwards and falls; the optimizer's state advances a second time there; losses that
- * are not finite halve α.
+ * GeN: a parabola through three losses of another batch along the direction. Bu and Xu, "Gradient Descent with
+ * Generalized Newton's Method", ICLR 2025 (arXiv 2407.02772), lazily, as its published code (AutoGeN) does it: every
+ * 4th step, α for the next steps is 0.9 α + 0.1 clip(α*, α/2, 2α) where the parabola opens upwards and falls; the
+ * optimizer's state advances a second time there; losses that are not finite halve α.
  */
 import { compile, type Optimizer } from "../../../src";
 import type { Batch, Task } from "../problems/problem";
@@ -26,7 +26,10 @@ interface State {
   readonly base: unknown;
 }
 
-/** α after losses at θ − αω (`ahead`), θ + αω (`behind`) and θ. Of three points a parabola misses none, so its fit is not judged. */
+/**
+ * α after losses at θ − αω (`ahead`), θ + αω (`behind`) and θ. Of three points a parabola misses none, so its fit is
+ * not judged.
+ */
 export function genAlpha(alpha: number, ahead: number, behind: number, here: number): number {
   const [up, down] = [ahead - here, behind - here];
   if (!Number.isFinite(up) || !Number.isFinite(down)) return alpha / 2;

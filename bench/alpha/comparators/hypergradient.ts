@@ -1,7 +1,7 @@
 /**
- * Hypergradient descent on α around any optimizer. Baydin, Cornish, Martínez Rubio, Schmidt, Wood, "Online Learning Rate
- * Adaptation with Hypergradient Descent", ICLR 2018 (arXiv 1703.04782): α ← α + β ⟨g, ω of the step before⟩. Defaults of the published
- * code: β 1e-6, and 1e-8 for Adam.
+ * Hypergradient descent on α around any optimizer. Baydin, Cornish, Martínez Rubio, Schmidt, Wood, "Online Learning
+ * Rate Adaptation with Hypergradient Descent", ICLR 2018 (arXiv 1703.04782): α ← α + β ⟨g, ω of the step before⟩.
+ * Defaults of the published code: β 1e-6, and 1e-8 for Adam.
  */
 import { type AnyTensor, defineOptimizer, type Optimizer, type Tensor } from "../../../src";
 import { beginning, like, total, zerosOf } from "./prodigy";

@@ -1,6 +1,6 @@
 /**
- * What comparators with loops of their own share: parameters and state from one step to the next, who frees them, and the
- * direction of a base optimizer as a compiled function.
+ * What comparators with loops of their own share: parameters and state from one step to the next, who frees them, and
+ * the direction of a base optimizer as a compiled function.
  */
 import { type AnyTensor, compile, dispose, type Optimizer, type Tensor, tidy, untracked } from "../../../src";
 import type { Batch, Task } from "../problems/problem";

@@ -1,7 +1,7 @@
 /**
- * Mechanic: learns the scale of any optimizer's updates by betting. Cutkosky, Defazio, Mehta, "Mechanic: A Learning Rate Tuner",
- * NeurIPS 2023 (arXiv 2306.00144), with the clipping of h that its authors added to their code, and their defaults: six β from 0.9 to
- * 0.999999, a first scale of 1e-8, decay λ 0.01, ε 1e-8.
+ * Mechanic: learns the scale of any optimizer's updates by betting. Cutkosky, Defazio, Mehta, "Mechanic: A Learning
+ * Rate Tuner", NeurIPS 2023 (arXiv 2306.00144), with the clipping of h that its authors added to their code, and their
+ * defaults: six β from 0.9 to 0.999999, a first scale of 1e-8, decay λ 0.01, ε 1e-8.
  */
 import { type AnyTensor, defineOptimizer, fromTypedArray, type Optimizer, type Tensor, zeros } from "../../../src";
 import { like, total, zerosOf } from "./prodigy";

@@ -1,8 +1,9 @@
 /**
- * newt, the PyTorch code that came with "Newton-like method for learning rate selection" (dscamiss, 2025), in its default configuration:
- * the secant rule on the step's own batch, γ 0.001, α within [1e-7, 1] and growing by at most 5 %, divided by 10 whenever the loss on that
- * batch has risen, left alone where the denominator is below 1e-9. It recovers ω as the parameters' change divided by −α. It is here as a
- * reference for tests on MNIST with SGD, Adam and AdamW. Its other configuration never stores the loss that it compares with, and is left out.
+ * newt, the PyTorch code that came with "Newton-like method for learning rate selection" (dscamiss, 2025), in its
+ * default configuration: the secant rule on the step's own batch, γ 0.001, α within [1e-7, 1] and growing by at most 5
+ * %, divided by 10 whenever the loss on that batch has risen, left alone where the denominator is below 1e-9. It
+ * recovers ω as the parameters' change divided by −α. It is here as a reference for tests on MNIST with SGD, Adam and
+ * AdamW. Its other configuration never stores the loss that it compares with, and is left out.
  */
 import { compile, type Optimizer, type Tensor } from "../../../src";
 import type { Batch, Task } from "../problems/problem";

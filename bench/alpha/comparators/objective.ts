@@ -1,6 +1,6 @@
 /**
- * A task as compiled functions of its parameters, for methods that need more of the loss than its gradient. All passes of
- * one step see the same batch and the same random draws; running statistics move with gradients only.
+ * A task as compiled functions of its parameters, for methods that need more of the loss than its gradient. All passes
+ * of one step see the same batch and the same random draws; running statistics move with gradients only.
  */
 import {
   type AnyTensor,

@@ -1,7 +1,7 @@
 /**
- * Stochastic Polyak step size: SGD with α = L/(c‖g‖²), which grows by at most a factor of 2 in an epoch. Loizou, Vaswani, Laradji,
- * Lacoste-Julien, "Stochastic Polyak Step-size for SGD", AISTATS 2021 (arXiv 2002.10542). Defaults of the published code: f* = 0, c 0.5, first
- * step size 1.
+ * Stochastic Polyak step size: SGD with α = L/(c‖g‖²), which grows by at most a factor of 2 in an epoch. Loizou,
+ * Vaswani, Laradji, Lacoste-Julien, "Stochastic Polyak Step-size for SGD", AISTATS 2021 (arXiv 2002.10542). Defaults of
+ * the published code: f* = 0, c 0.5, first step size 1.
  */
 import { compile } from "../../../src";
 import type { Batch, Task } from "../problems/problem";

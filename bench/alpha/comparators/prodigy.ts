@@ -1,7 +1,7 @@
 /**
- * Prodigy: Adam whose step size d estimates the distance to the solution. Mishchenko and Defazio, "Prodigy: An Expeditiously
- * Adaptive Parameter-Free Learner", 2023 (arXiv 2306.06101), with the defaults of its published code: β 0.9 and 0.999, β₃ = √β₂,
- * d₀ 1e-6, no bias correction, no decay.
+ * Prodigy: Adam whose step size d estimates the distance to the solution. Mishchenko and Defazio, "Prodigy: An
+ * Expeditiously Adaptive Parameter-Free Learner", 2023 (arXiv 2306.06101), with the defaults of its published code: β
+ * 0.9 and 0.999, β₃ = √β₂, d₀ 1e-6, no bias correction, no decay.
  */
 import { defineOptimizer, type Optimizer, scalar, type Tensor, where, zerosLike } from "../../../src";
 

@@ -1,7 +1,8 @@
 /**
- * Schedule-Free SGD and AdamW: gradients at y, between the plain iterate z and the average x that is evaluated. Defazio, Yang, Mehta,
- * Mishchenko, Khaled, Cutkosky, "The Road Less Scheduled", 2024 (arXiv 2405.15682). Defaults of the published code: a learning rate of 1
- * (SGD) or 0.0025 (AdamW), β 0.9, β₂ 0.999, no warm-up, no decay, weights by the square of the largest rate so far.
+ * Schedule-Free SGD and AdamW: gradients at y, between the plain iterate z and the average x that is evaluated.
+ * Defazio, Yang, Mehta, Mishchenko, Khaled, Cutkosky, "The Road Less Scheduled", 2024 (arXiv 2405.15682). Defaults of
+ * the published code: a learning rate of 1 (SGD) or 0.0025 (AdamW), β 0.9, β₂ 0.999, no warm-up, no decay, weights by
+ * the square of the largest rate so far.
  */
 import { compile, type Tensor } from "../../../src";
 import type { Batch, Task } from "../problems/problem";

@@ -42,7 +42,9 @@ export interface Problem {
   /** Whole-problem gradients: neither batches nor noise. */
   readonly deterministic: boolean;
   readonly horizons: Horizons;
-  /** Batches have this many times fewer examples than asked for, where each is a row of many characters; 1 if not given. */
+  /**
+   * Batches have this many times fewer examples than asked for, where each is a row of many characters; 1 if not given.
+   */
   readonly fewer?: number;
   make(seed: number, sources: Sources): Promise<Task>;
 }
