@@ -66,10 +66,13 @@ function rowOf(cells: readonly Cell[], baselines: ReadonlyMap<string, Baseline>)
   };
 }
 
-/** The rows of a set of cells: a row for each method and optimizer, baselines left out. */
+/** The rows of a set of cells: one for each method and optimizer, and one for the tuned cosine. */
 export function rowsOf(cells: readonly Cell[], baselines: readonly Baseline[]): Row[] {
-  const constants = new Map(baselines.filter(({ method }) => method === "constant").map((one) => [placeOf(one), one]));
-  const measured = cells.filter(({ kind }) => kind !== "baseline");
+  const tunedBy = (name: Baseline["method"]) =>
+    new Map(baselines.filter(({ method }) => method === name).map((one) => [placeOf(one), one]));
+  const [constants, cosines] = [tunedBy("constant"), tunedBy("cosine")];
+  const isTuned = (cell: Cell) => cell.rule === "cosine" && cell.alpha0 === cosines.get(placeOf(cell))?.alpha;
+  const measured = cells.filter((cell) => cell.kind !== "baseline" || isTuned(cell));
   return [...groupBy(measured, ({ rule, optimizer }) => `${rule} ${optimizer}`).values()]
     .map((group) => rowOf(group, constants))
     .sort((a, b) => a.optimizer.localeCompare(b.optimizer) || a.constant - b.constant);

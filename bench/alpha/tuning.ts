@@ -53,7 +53,7 @@ function bestOf(points: readonly Point[]): number {
 }
 
 /** Searches the best α of a baseline for a group. */
-export async function tune(run: RunFunction, group: Group, method: "constant" | "cosine"): Promise<Tuned> {
+export async function tune(run: RunFunction, group: Group, method: string): Promise<Tuned> {
   const { decade } = OPTIMIZERS[group.optimizer];
   const alphaAt = (exponent: number) => Number((10 ** exponent).toPrecision(4));
   const at = (exponent: number) => pointOf(run, group, method, alphaAt(exponent));
