@@ -14,6 +14,7 @@ const ROOT = join(__dirname, "..", "..");
 const USAGE = `Usage: npm run bench:alpha:plots -- [options]
   --in FILE        the result of bench:alpha (default runs/alpha/cells.json)
   --out DIR        where the pictures go (default runs/alpha)
+  --rules A,B      only these beside the baselines (default all)
   --help`;
 
 /** What `bench:alpha` writes. */
@@ -43,7 +44,7 @@ interface Sheet {
   readonly panels: readonly Panel[];
 }
 
-const [WIDTH, HEIGHT, TOP, COLUMNS] = [320, 250, 90, 3];
+const [WIDTH, HEIGHT, TOP, COLUMNS] = [320, 250, 100, 3];
 
 /** The same colour for the same name in every picture. */
 const COLORS: Readonly<Record<string, string>> = {
@@ -61,15 +62,22 @@ const COLORS: Readonly<Record<string, string>> = {
   newt: "#a05030",
 };
 
+/** A number on an axis: powers of ten as 1e-5 where digits would be many. */
+function tick(value: number): string {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 0.01 || size >= 10_000)) return value.toExponential(0).replace("e+", "e");
+  return String(Number(value.toPrecision(3)));
+}
+
 /** Panels in rows of three, with one legend. */
 function draw(sheet: Sheet): string {
   const rows = Math.ceil(sheet.panels.length / COLUMNS);
-  const [width, height] = [COLUMNS * WIDTH + 40, TOP + rows * HEIGHT];
+  const [width, height] = [COLUMNS * WIDTH + 40, TOP + rows * HEIGHT - 20];
   const chart = echarts.init(null, null, { renderer: "svg", ssr: true, width, height });
   const at = (index: number) => [index % COLUMNS, Math.floor(index / COLUMNS)] as const;
   const axis = ({ name, log }: Sheet["x"], index: number) => ({
     ...{ type: log ? ("log" as const) : ("value" as const), gridIndex: index, name, scale: true },
-    ...{ nameLocation: "middle" as const, nameGap: 24, axisLabel: { fontSize: 9, hideOverlap: true } },
+    ...{ nameLocation: "middle" as const, nameGap: 24, axisLabel: { fontSize: 9, hideOverlap: true, formatter: tick } },
     splitLine: { lineStyle: { opacity: 0.3 } },
   });
   const names = [...new Set(sheet.panels.flatMap(({ lines }) => lines.map(({ name }) => name)))];
@@ -84,7 +92,7 @@ function draw(sheet: Sheet): string {
         return { text: title, ...place, textStyle: { fontSize: 11, fontWeight: "normal" as const } };
       }),
     ],
-    legend: { top: 26, data: names, textStyle: { fontSize: 10 } },
+    legend: { top: 36, data: names, textStyle: { fontSize: 10 } },
     grid: sheet.panels.map((_, index) => {
       const [column, row] = at(index);
       return { left: 60 + column * WIDTH, top: TOP + row * HEIGHT, width: WIDTH - 80, height: HEIGHT - 80 };
@@ -141,13 +149,12 @@ export function lossSheet(cells: readonly Cell[], title: string): Sheet {
 }
 
 /** α over the steps of a run, from each α₀. */
-export function alphaSheet(traces: readonly Trace[], rule: string): Sheet {
-  const own = traces.filter((trace) => trace.rule === rule);
-  const panels = [...groupBy(own, placeOf)].map(([name, runs]): Panel => {
+export function alphaSheet(traces: readonly Trace[], title: string): Sheet {
+  const panels = [...groupBy(traces, placeOf)].map(([name, runs]): Panel => {
     const lines = runs.map(({ alpha0, alphas }): Line => ({ name: `α₀ = ${alpha0 ?? "none"}`, points: alphas }));
     return { title: name, lines };
   });
-  return { title: `α over time, ${rule}`, x: { name: "step", log: false }, y: { name: "α", log: true }, panels };
+  return { title, x: { name: "step", log: false }, y: { name: "α", log: true }, panels };
 }
 
 /** A bar for each rule and optimizer: gradient evaluations per step. */
@@ -164,8 +171,8 @@ function costPicture({ cells, baselines }: Result): string {
       left: "center",
       textStyle: { fontSize: 15 },
     },
-    legend: { top: 28 },
-    grid: { left: 60, right: 20, top: 70, bottom: 90 },
+    legend: { top: 36 },
+    grid: { left: 60, right: 20, top: 80, bottom: 90 },
     xAxis: { type: "category", data: rules, axisLabel: { rotate: 40, interval: 0 } },
     yAxis: { type: "value", min: 0 },
     series: optimizers.map((optimizer) => ({
@@ -178,18 +185,32 @@ function costPicture({ cells, baselines }: Result): string {
   return svg;
 }
 
-/** All pictures of a result, by file name. */
+/** All pictures of a result, by file name: a sheet for each optimizer, and besides for each half or each rule. */
 export function pictures(result: Result): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
-  for (const [half, cells] of groupBy(result.cells, (cell) => cell.half)) {
-    const sheet = lossSheet(cells, `Final training loss from each α₀ (${half} half)`);
-    if (sheet.panels.length > 0) files.set(`alpha-loss-${half}.svg`, draw(sheet));
+  for (const [place, cells] of groupBy(result.cells, ({ half, optimizer }) => `${half}-${optimizer}`)) {
+    const [{ half, optimizer } = {} as Cell] = cells;
+    const sheet = lossSheet(cells, `Final training loss from each α₀: ${optimizer}, ${half} half`);
+    files.set(`alpha-loss-${place}.svg`, draw(sheet));
   }
-  for (const rule of new Set(result.traces.filter(({ alpha0 }) => alpha0 !== null).map((trace) => trace.rule))) {
-    files.set(`alpha-time-${rule}.svg`, draw(alphaSheet(result.traces, rule)));
+  const started = result.traces.filter(({ alpha0 }) => alpha0 !== null);
+  for (const [place, traces] of groupBy(started, ({ rule, optimizer }) => `${rule}-${optimizer}`)) {
+    const [{ rule, optimizer } = {} as Trace] = traces;
+    files.set(`alpha-time-${place}.svg`, draw(alphaSheet(traces, `α over time: ${rule}, ${optimizer}`)));
   }
   files.set("alpha-cost.svg", costPicture(result));
   return files;
+}
+
+/** The result with these rules only, and the baselines. */
+function only({ cells, baselines, traces }: Result, rules: readonly string[] | undefined): Result {
+  if (rules === undefined) return { cells, baselines, traces };
+  const has = ({ rule }: { readonly rule: string }) => rules.includes(rule);
+  return {
+    cells: cells.filter((cell) => cell.kind === "baseline" || has(cell)),
+    baselines,
+    traces: traces.filter(has),
+  };
 }
 
 function read(path: string): Result {
@@ -207,11 +228,12 @@ async function main(): Promise<void> {
     options: {
       in: { type: "string", default: join(ROOT, "runs", "alpha", "cells.json") },
       out: { type: "string", default: join(ROOT, "runs", "alpha") },
+      rules: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
   if (values.help) return console.log(USAGE);
-  for (const [name, svg] of pictures(read(values.in))) {
+  for (const [name, svg] of pictures(only(read(values.in), values.rules?.split(",")))) {
     const path = resolve(values.out, name);
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, svg);
