@@ -42,8 +42,13 @@ describe("bench:alpha", () => {
     const [store, out] = [join(folder, "results.jsonl"), join(folder, "cells.json")];
     const slice = "--problems logistic,quadratic --optimizers sgd --rules next,polyak --alphas 1e-4,1 --steps 12";
     const options = ["--quick", "--json", "--size", "tiny", "--data", "none", "--workers", "2", ...slice.split(" ")];
+    const part = await bench(...options, "--store", store, "--out", out, "--minutes", "0.001");
+    expect(part.code, part.err).toBe(3);
+    expect(part.err).toMatch(/2 of 2 groups are not through/);
+    const begun = (await readFile(store, "utf8")).trim().split("\n");
     const first = await bench(...options, "--store", store, "--out", out);
     expect(first.code, first.err).toBe(0);
+    expect((await readFile(store, "utf8")).trim().split("\n").slice(0, begun.length)).toEqual(begun);
     expect(first.out).toMatch(/CHOOSING HALF, without noise: quadratic/);
     expect(first.out).toMatch(/REPORTING HALF, stochastic: logistic/);
     const { cells } = JSON.parse(first.out.trim().split("\n").at(-1) ?? "") as { cells: Cell[] };

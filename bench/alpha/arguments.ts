@@ -34,6 +34,7 @@ export const USAGE = `Usage: npm run bench:alpha -- [options]
   --data DIR       a folder with mnist/ and tinyshakespeare/ ("none": digits and text that the examples draw; default
                    ../shared/data where it exists)
   --workers N      runs at a time, with one thread each (default: one for each core)
+  --minutes N      begin no run after that time, and end with code 3 if some are left; the same command goes on from there
   --store FILE     where results are kept, and taken from (default runs/alpha/results.jsonl)
   --any-build      also take results that other versions of the code have left there
   --out FILE       the result as JSON, with α over time for plots (default runs/alpha/cells.json)
@@ -45,6 +46,8 @@ export const USAGE = `Usage: npm run bench:alpha -- [options]
 export interface Options {
   readonly plan: Plan;
   readonly workers: number;
+  /** After which no run is begun; Infinity if not given. */
+  readonly minutes: number;
   readonly store: string;
   readonly anyBuild: boolean;
   readonly out: string;
@@ -113,6 +116,7 @@ export function readArguments(args: readonly string[]): Options | undefined {
       size: { type: "string" },
       data: { type: "string" },
       workers: { type: "string" },
+      minutes: { type: "string" },
       store: { type: "string", default: join(ROOT, "runs", "alpha", "results.jsonl") },
       "any-build": { type: "boolean", default: false },
       out: { type: "string", default: join(ROOT, "runs", "alpha", "cells.json") },
@@ -145,6 +149,7 @@ export function readArguments(args: readonly string[]): Options | undefined {
     throw new UsageError(`--seeds: there are ${HALVES.choosing.seeds.length}`);
   return {
     plan,
+    minutes: values.minutes === undefined ? Number.POSITIVE_INFINITY : numberOf("minutes", values.minutes, 0),
     workers: countOf("workers", values.workers ?? String(availableParallelism())),
     ...{ store: values.store, anyBuild: values["any-build"], out: values.out, json: values.json },
   };

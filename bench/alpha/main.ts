@@ -9,7 +9,7 @@ import { runExample } from "../../examples/arguments";
 import { readArguments, USAGE } from "./arguments";
 import { type GroupResult, measureGroup } from "./cells";
 import { type Group, groupsOf } from "./plan";
-import { Pool, type Standing } from "./pool";
+import { OutOfTime, Pool, type Standing } from "./pool";
 import { Store } from "./store";
 import { summaryOf } from "./summary";
 
@@ -48,19 +48,18 @@ async function main(): Promise<void> {
   const groups = groupsOf(plan);
   const store = new Store(options.store, options.anyBuild);
   let started = 0;
-  const pool = new Pool(
-    store,
-    workers,
-    progress(groups.length, workers, () => started),
-  );
+  const show = progress(groups.length, workers, () => started);
+  const pool = new Pool(store, workers, options.minutes, show);
   console.error(`${groups.length} groups of runs, ${workers} at a time; ${store.size} runs known (${options.store})`);
 
   const failures: string[] = [];
+  let unfinished = 0;
   const measure = async (group: Group): Promise<GroupResult | undefined> => {
     try {
       return await measureGroup((spec) => pool.run(spec), plan, group);
     } catch (error) {
-      failures.push(error instanceof Error ? error.message : String(error));
+      if (error instanceof OutOfTime) unfinished += 1;
+      else failures.push(error instanceof Error ? error.message : String(error));
       return undefined;
     }
   };
@@ -71,7 +70,7 @@ async function main(): Promise<void> {
     results.push(measure(group));
   }
   const found = (await Promise.all(results)).filter((result) => result !== undefined);
-  pool.close();
+  await pool.close();
   if (process.stderr.isTTY === true) process.stderr.write("\n");
 
   const cells = found.flatMap((group) => group.cells);
@@ -81,6 +80,10 @@ async function main(): Promise<void> {
   writeFileSync(options.out, JSON.stringify({ cells, baselines, traces: found.flatMap((group) => group.traces) }));
   console.log(`\n${cells.length} cells in ${options.out}`);
   for (const failure of failures) console.error(`FAILED: ${failure}`);
+  if (unfinished > 0) {
+    console.error(`${unfinished} of ${groups.length} groups are not through; the same command goes on from here`);
+    process.exitCode = 3;
+  }
   if (failures.length > 0) process.exitCode = 1;
   if (options.json) console.log(JSON.stringify({ cells, baselines }));
 }

@@ -12,6 +12,9 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
+/** Why a run was not begun: the time that the benchmark was given is over. */
+export class OutOfTime extends Error {}
+
 /** How far the pool is. */
 export interface Standing {
   readonly done: number;
@@ -31,17 +34,21 @@ export class Pool {
   readonly #queue: Waiting[] = [];
   readonly #running = new Map<string, Promise<RunResult>>();
   readonly #hungry: (() => void)[] = [];
+  readonly #quiet: (() => void)[] = [];
   readonly #onProgress: (standing: Standing) => void;
+  /** When runs are no longer begun, as `performance.now()` has it. */
+  readonly #deadline: number;
   #busy = 0;
   #done = 0;
   #known = 0;
   #seconds = 0;
   #closed = false;
 
-  constructor(store: Store, workers: number, onProgress: (standing: Standing) => void) {
+  constructor(store: Store, workers: number, minutes: number, onProgress: (standing: Standing) => void) {
     this.#store = store;
     this.#workers = workers;
     this.#onProgress = onProgress;
+    this.#deadline = performance.now() + 60_000 * minutes;
   }
 
   /** The result of a run: from the store, or as soon as a worker has it. */
@@ -70,19 +77,25 @@ export class Pool {
     });
   }
 
-  /** Ends the workers. */
-  close(): void {
+  /** Ends the workers when the runs under way are through. */
+  async close(): Promise<void> {
+    if (this.#busy > 0) await new Promise<void>((resolve) => this.#quiet.push(resolve));
     this.#closed = true;
     for (const child of this.#all) child.disconnect();
   }
 
   #next(): void {
+    if (performance.now() > this.#deadline) {
+      // those under way end; their results are kept
+      for (const { reject } of this.#queue.splice(0)) reject(new OutOfTime());
+    }
     while (this.#busy < this.#workers) {
       const waiting = this.#queue.shift();
       if (waiting === undefined) break;
       this.#start(waiting);
     }
     if (this.#queue.length < this.#workers) for (const resolve of this.#hungry.splice(0)) resolve();
+    if (this.#busy === 0) for (const resolve of this.#quiet.splice(0)) resolve();
   }
 
   #start({ spec, resolve, reject }: Waiting): void {
