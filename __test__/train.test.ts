@@ -121,7 +121,13 @@ describe("train", () => {
       ...rest,
       optimizer: newton(optim.sgd()),
       epochs: 100,
-      callbacks: [{ onEpoch: (epoch, stop) => epoch === 2 && stop() }],
+      callbacks: [
+        {
+          onEpoch: (epoch, { stop }) => {
+            if (epoch === 2) stop();
+          },
+        },
+      ],
     });
     expect(run.epochs).toBe(2);
   });

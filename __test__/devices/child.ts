@@ -6,6 +6,7 @@ import { Worker } from "node:worker_threads";
 import {
   data,
   deviceInfo,
+  io,
   loss,
   newton,
   nn,
@@ -15,6 +16,7 @@ import {
   RaphsonError,
   setDevice,
   type Tensor,
+  type TrainOptions,
   train,
   trainingStep,
 } from "../../src";
@@ -122,13 +124,50 @@ function inWorker(...args: string[]): Promise<unknown> {
   });
 }
 
+/** A run of a small network with dropout. */
+function run(steps: number, options: Pick<TrainOptions<unknown, Batch>, "checkpoint" | "resume" | "onStep"> = {}) {
+  const model = nn.sequential(nn.linear(FEATURES, 16), nn.tanh(), nn.dropout(0.1), nn.linear(16, CLASSES));
+  return train({
+    model,
+    loss: ({ x, y }: Batch, net: typeof model) => loss.crossEntropy(net(x), y),
+    optimizer: newton(optim.adamW()),
+    data: points(BATCH * 8).batches(BATCH, { shuffle: true }),
+    steps,
+    ...options,
+  });
+}
+
+/** Trains until somebody ends the process; says when a checkpoint is sure to be there. */
+async function long(path: string) {
+  const onStep = ({ step }: { step: number }) => void (step % 12 === 11 && console.log("saved"));
+  await run(1_000_000, { checkpoint: { path, every: 5 }, onStep });
+}
+
+/** Whether runs that go on from the files for another 20 steps are those that were never stopped. */
+async function goOn(...paths: string[]) {
+  const same: boolean[] = [];
+  for (const path of paths) same.push(await goesOn(path));
+  return { same };
+}
+
+async function goesOn(path: string): Promise<boolean> {
+  const { metadata } = await io.load(path);
+  const steps: number = JSON.parse(metadata.step ?? "").counter + 20;
+  const went = await run(steps, { resume: path });
+  const whole = await run(steps);
+  const words = ({ history }: typeof went) => JSON.stringify([[...history.loss], [...history.alpha]]);
+  return went.steps === steps && words(went) === words(whole);
+}
+
 const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
   curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
   lose: (spec = "") => lose(spec),
+  long: (path = "") => long(path),
+  goOn,
   probe: async () => probeDevices(),
 };
 
 const [task = "", ...args] = process.argv.slice(2);
-const run = TASKS[task];
-if (run === undefined) throw new Error(`there is no task ${task}`);
-run(...args).then((found) => console.log(MARK + JSON.stringify(found)));
+const chosen = TASKS[task];
+if (chosen === undefined) throw new Error(`there is no task ${task}`);
+chosen(...args).then((found) => console.log(MARK + JSON.stringify(found)));

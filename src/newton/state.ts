@@ -11,6 +11,8 @@ export interface StepState {
   rule: Handle[];
   /** The state of a rule from TypeScript. */
   ownRule: Handle[];
+  /** Where random draws come from, with the number of the batch. It is read only. */
+  key: Handle;
   readonly kinds: readonly Kind[];
   readonly ruleKinds: readonly Kind[];
   readonly directionTree: Flat;
@@ -20,13 +22,15 @@ export interface StepState {
 /** The tensors' handles. */
 export const handlesOf = (tensors: readonly AnyTensor[]): Handle[] => tensors.map((tensor) => tensor.handle);
 
-const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
+/** Dtype and shape. */
+export const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
 
 /** The state before the first step. Call it inside `tidy`: what the optimizer made on the way is freed there. */
 export function initialState(
   newton: NewtonOptimizer,
   params: readonly AnyTensor[],
   paths: readonly string[],
+  key: Handle,
 ): StepState {
   const { optimizer, rule, spec } = newton;
   const directionTree = flatten(optimizer.init(params, paths), optimizer.name);
@@ -40,6 +44,7 @@ export function initialState(
     direction: directionTree.tensors.map(ownCopy),
     rule: ruleState.map(ownCopy),
     ownRule: ownRuleTree.tensors.map(ownCopy),
+    key,
     kinds: params.map(kindOf),
     ruleKinds,
     directionTree,

@@ -174,7 +174,11 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return saveModule(this, path, metadata);
   }
 
-  /** Reads parameters and states from a safetensors file whose names and shapes are this module's. Returns the file's metadata. */
+  /**
+   * Reads parameters and states from a safetensors file whose names and shapes are this module's, or from a checkpoint of
+   * its training. Returns the file's metadata. RaphsonErrors, after which nothing has changed: `FILE` where the file is
+   * missing, damaged or another model's, `SHAPE` and `DTYPE` with the name that does not fit.
+   */
   load(path: string): Promise<Record<string, string>> {
     return loadModule(this, path);
   }

@@ -1,5 +1,13 @@
 /** The log of a run: one JSON object a line, written as the run goes on. */
-import { createWriteStream, mkdirSync, type WriteStream } from "node:fs";
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  type WriteStream,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { RaphsonError } from "../errors";
 import type { StepReport } from "../newton/step";
@@ -16,14 +24,16 @@ export class RunLog {
   readonly #stream: WriteStream;
   #error: Error | undefined;
 
-  constructor(folder: string) {
+  /** `steps` and `evaluations`: those done before. What the file says of later ones is of a run that was not saved, and goes. */
+  constructor(folder: string, steps = 0, evaluations = 0) {
     this.#path = join(folder, "steps.jsonl");
     try {
       mkdirSync(folder, { recursive: true });
+      if (steps > 0) keepUntil(this.#path, steps, evaluations);
     } catch (cause) {
       throw this.#failed(cause);
     }
-    this.#stream = createWriteStream(this.#path);
+    this.#stream = createWriteStream(this.#path, { flags: steps > 0 ? "a" : "w" });
     this.#stream.on("error", (error) => {
       this.#error ??= error;
     });
@@ -55,5 +65,27 @@ export class RunLog {
   #failed(cause: unknown): RaphsonError {
     const reason = cause instanceof Error ? cause.message : String(cause);
     return new RaphsonError("FILE", "train", `cannot write the log ${this.#path}: ${reason}`, { cause });
+  }
+}
+
+/** Leaves the lines of the first steps and the first evaluations. */
+function keepUntil(path: string, steps: number, evaluations: number): void {
+  if (!existsSync(path)) return;
+  let evaluated = 0;
+  const kept = readFileSync(path, "utf8")
+    .split("\n")
+    .filter((line) => {
+      const { kind, step } = entryOf(line);
+      return kind === "evaluation" ? ++evaluated <= evaluations : kind === "step" && Number(step) < steps;
+    });
+  writeFileSync(`${path}.tmp`, kept.map((line) => `${line}\n`).join(""));
+  renameSync(`${path}.tmp`, path);
+}
+
+function entryOf(line: string): { kind?: unknown; step?: unknown } {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return {}; // the last line of a process that was killed
   }
 }
