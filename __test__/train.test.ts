@@ -64,7 +64,9 @@ describe("train", () => {
     const { held, ...rest } = setting();
     const run = await train({ ...rest, optimizer: newton(optim.adam()), evaluate: { data: held }, steps: 12 });
     expect([run.steps, run.epochs]).toEqual([12, 2]);
-    for (const row of Object.values(run.history)) expect(row).toHaveLength(12);
+    const { measured, ...rows } = run.history;
+    for (const row of Object.values(rows)) expect(row).toHaveLength(12);
+    expect(measured).toEqual({});
     expect(run.history.loss.every(Number.isFinite)).toBe(true);
     const summary = run.summary();
     for (const part of ["12 in", "adam", '"next"', "loss", "held out"]) expect(summary).toContain(part);

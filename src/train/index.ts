@@ -4,6 +4,7 @@ export type { EarlyStoppingOptions } from "./earlyStopping";
 export { earlyStopping } from "./earlyStopping";
 export type { Evaluation, History } from "./history";
 export { Run } from "./history";
+export type { LogOptions } from "./log";
 export type { ClassMetricOptions, Compared, CountedMetric, Metric, MetricOptions } from "./metrics";
 export { metrics } from "./metrics";
 export type { ProgressOption } from "./progress";

@@ -4,7 +4,7 @@
  */
 import type { Batches } from "../data";
 import { type Batch, release } from "../data/batch";
-import { type DeviceSpec, setDevice } from "../device";
+import { type DeviceSpec, deviceInfo, setDevice } from "../device";
 import { argumentError } from "../errors";
 import { type Clip, type NewtonOptimizer, type StepReport, type TrainingStep, trainingStep } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
@@ -23,7 +23,7 @@ import {
 } from "./checkpoint";
 import { Evaluator } from "./evaluate";
 import { type Evaluation, Recorder, Run, short } from "./history";
-import { RunLog } from "./log";
+import { checkLog, type LogOptions, RunLog } from "./log";
 import type { Metric } from "./metrics";
 import { type Progress, type ProgressOption, progressFor } from "./progress";
 
@@ -73,8 +73,8 @@ export interface TrainOptions<M, B extends Batch> {
   readonly steps?: number;
   /** A bar on a terminal, plain lines elsewhere; nothing if not given. */
   readonly progress?: ProgressOption;
-  /** A folder for `steps.jsonl`: a line for each step and each evaluation. */
-  readonly log?: string;
+  /** A folder for `steps.jsonl` (a line for each step and each evaluation), events for TensorBoard, and `report.html`. */
+  readonly log?: string | LogOptions;
   /**
    * A file that holds the whole run: saved after each epoch and evaluation, at the end, when aborted, and at Ctrl-C, which
    * then ends the process as ever. `{ path, every: n }` saves it after each n steps too. Written whole or not at all.
@@ -130,6 +130,7 @@ function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
 class Training<M, B extends Batch> {
   readonly #options: TrainOptions<M, B>;
   readonly #checkpoint: CheckpointOptions | undefined;
+  readonly #logOptions: Required<LogOptions> | undefined;
   readonly #recorder = new Recorder();
   readonly #evaluations: Evaluation[] = [];
   readonly #callbacks: readonly Callbacks[];
@@ -153,6 +154,7 @@ class Training<M, B extends Batch> {
     this.#options = options;
     const { model, loss, optimizer, seed = 0, clip, accumulate = 1, callbacks = [], onStep } = options;
     this.#checkpoint = checkCheckpoint(options.checkpoint, options.resume);
+    this.#logOptions = checkLog(options.log);
     this.#callbacks = onStep === undefined ? callbacks : [{ onStep }, ...callbacks];
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
@@ -169,12 +171,14 @@ class Training<M, B extends Batch> {
   }
 
   async run(): Promise<Run> {
-    const { model, loss, evaluate, log, progress = false } = this.#options;
+    const { model, loss, evaluate, progress = false } = this.#options;
+    const log = this.#logOptions;
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
     let signatures = 0;
     try {
       await this.#resume();
-      this.#log = log === undefined ? undefined : new RunLog(log, this.#begun, this.#evaluations.length);
+      const before = { steps: this.#begun, evaluations: this.#evaluations.length };
+      this.#log = log === undefined ? undefined : new RunLog(log, before, this.#about());
       this.#progress = progressFor(progress, progress === false ? undefined : this.#total(), this.#begun);
       await this.#epochsOf(evaluator);
     } finally {
@@ -290,7 +294,7 @@ class Training<M, B extends Batch> {
 
   #onReport(report: StepReport): void {
     this.#recorder.add(report);
-    this.#log?.step(report);
+    this.#log?.step(report, this.#seconds());
     const loss = this.#recorder.recentLoss(20);
     this.#progress.update({ step: report.step + 1, loss, alpha: report.alpha });
     for (const { onStep } of this.#callbacks) onStep?.(report, this.#control);
@@ -310,18 +314,32 @@ class Training<M, B extends Batch> {
     return this.#before + (performance.now() - this.#start) / 1000;
   }
 
-  #result(signatures: number): Run {
+  /** The names of optimizer and rule. */
+  #names(): { optimizer: string; rule: string } {
     const { optimizer } = this.#options;
     const newton = "kind" in optimizer ? optimizer : undefined;
     const rule = newton === undefined ? "constant" : newton.rule;
+    const name = (newton?.optimizer ?? (optimizer as Optimizer)).name;
+    return { optimizer: name, rule: typeof rule === "string" ? rule : rule.name };
+  }
+
+  /** What a log says of the run before its first step. */
+  #about(): Record<string, unknown> {
+    const { optimizer, seed = 0, accumulate = 1, clip } = this.#options;
+    const settings = "kind" in optimizer ? { newton: optimizer.spec } : {};
+    const time = new Date().toISOString();
+    const from = { firstStep: this.#begun, steps: this.#total(), seed, accumulate, clip };
+    return { ...this.#names(), device: deviceInfo().spec, time, ...from, ...settings };
+  }
+
+  #result(signatures: number): Run {
     return new Run({
       history: this.#recorder.history(),
       evaluations: this.#evaluations,
       steps: this.#begun,
       epochs: this.#epochs,
       seconds: this.#seconds(),
-      optimizer: (newton?.optimizer ?? (optimizer as Optimizer)).name,
-      rule: typeof rule === "string" ? rule : rule.name,
+      ...this.#names(),
       signatures,
     });
   }
