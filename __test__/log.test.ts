@@ -115,7 +115,8 @@ describe("TensorBoard's events", () => {
     const [, second = ""] = await eventFiles(log);
     const later = eventsIn(await readFile(join(log, second)));
     expect(later[1]).toMatchObject({ step: 8, start: true });
-    expect(later[2]?.step).toBe(8);
+    expect(later[2], "an evaluation of that step is told again").toMatchObject({ step: 8, scalars: held[1]?.scalars });
+    expect(later.filter(({ scalars }) => "train/loss" in scalars).map(({ step }) => step)).toEqual([8, 9, 10, 11]);
   });
 });
 

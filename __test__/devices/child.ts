@@ -4,8 +4,11 @@
  */
 import { Worker } from "node:worker_threads";
 import {
+  type AnyTensor,
+  conv2d,
   data,
   deviceInfo,
+  fromTypedArray,
   io,
   loss,
   newton,
@@ -19,6 +22,7 @@ import {
   type TrainOptions,
   train,
   trainingStep,
+  valueAndGrad,
 } from "../../src";
 import type { DeviceSpec } from "../../src/device";
 import { native } from "../../src/native";
@@ -159,11 +163,62 @@ async function goesOn(path: string): Promise<boolean> {
   return went.steps === steps && words(went) === words(whole);
 }
 
+/** Batches that are large enough to be worth several threads: images, and characters. */
+function largeBatch() {
+  const images = fromTypedArray(numbers(64 * 28 * 28, 3), [64, 1, 28, 28]);
+  const labels = fromTypedArray(Int32Array.from({ length: 64 }, (_, i) => (7 * i) % 10));
+  const characters = fromTypedArray(
+    Int32Array.from({ length: 16 * 64 }, (_, i) => (i * i) % 29),
+    [16, 64],
+  );
+  return { images, labels, characters };
+}
+
+/** Losses of a convolutional network and of a transformer, and what a convolution and its derivatives come to. */
+async function threads() {
+  setDevice("cpu");
+  const batch = largeBatch();
+  const conv = { stride: 1, padding: 1 };
+  const kernel = fromTypedArray(numbers(16 * 9, 4), [16, 1, 3, 3]);
+  const convolved = valueAndGrad((x: Tensor, k: Tensor) => conv2d(x, k, conv).tanh().square().sum(), { argument: 1 });
+  const { value, gradient } = convolved(batch.images, kernel);
+  const image = nn.sequential(
+    nn.conv2d(1, 16, 3, { padding: "same" }),
+    nn.batchNorm2d(16),
+    nn.relu(),
+    nn.maxPool2d(2),
+    nn.conv2d(16, 32, 3, { padding: "same" }),
+    nn.relu(),
+    nn.flatten(),
+    nn.linear(32 * 14 * 14, 10),
+  );
+  const text = nn.sequential(nn.embedding(29, 32), nn.transformerBlock(32, 4, { causal: true }), nn.linear(32, 29));
+  const losses = [
+    await lossesOf(image, ({ images, labels }, model) => loss.crossEntropy(model(images), labels), batch),
+    await lossesOf(text, ({ characters }, model) => loss.crossEntropy(model(characters), characters), batch),
+  ];
+  return { threads: deviceInfo().threads, convolution: [value.item(), ...gradient.dataSync()], losses };
+}
+
+async function lossesOf<M>(
+  model: M,
+  lossOf: (batch: ReturnType<typeof largeBatch>, model: M) => AnyTensor,
+  batch: ReturnType<typeof largeBatch>,
+): Promise<number[]> {
+  const losses: number[] = [];
+  const optimizer = newton(optim.adamW(), { initial: 1e-3 });
+  using step = trainingStep({ model, loss: lossOf, optimizer, onReport: (report) => losses.push(report.loss) });
+  for (let index = 0; index < 8; index++) await step.run(batch);
+  await step.drain();
+  return losses;
+}
+
 const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
   curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
   lose: (spec = "") => lose(spec),
   long: (path = "") => long(path),
   goOn,
+  threads,
   probe: async () => probeDevices(),
 };
 

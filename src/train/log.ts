@@ -54,7 +54,7 @@ export function checkLog(log: string | LogOptions | undefined): Required<LogOpti
 /** What was done before this process. */
 interface Before {
   readonly steps: number;
-  readonly evaluations: number;
+  readonly evaluations: readonly Evaluation[];
 }
 
 /** Numbers that JSON has no word for become strings ("NaN", "Infinity"). */
@@ -87,7 +87,8 @@ export class RunLog {
     if (formats.includes("jsonl")) {
       this.#lines = createWriteStream(path, { flags: before.steps > 0 ? "a" : "w" }).on("error", onError);
     }
-    if (formats.includes("tensorboard")) this.#events = new TensorBoardLog(folder, before.steps, onError);
+    if (formats.includes("tensorboard"))
+      this.#events = new TensorBoardLog(folder, before.steps, before.evaluations, onError);
     this.#line({ kind: "run", ...about });
   }
 
@@ -153,7 +154,7 @@ function keepUntil(path: string, { steps, evaluations }: Before): void {
     .split("\n")
     .filter((line) => {
       const { kind, step } = entryOf(line);
-      if (kind === "evaluation") return ++evaluated <= evaluations;
+      if (kind === "evaluation") return ++evaluated <= evaluations.length;
       return kind === "run" || (kind === "step" && Number(step) < steps);
     });
   replace(path, kept.map((line) => `${line}\n`).join(""));

@@ -81,8 +81,11 @@ export class TensorBoardLog {
   readonly path: string;
   readonly #stream: WriteStream;
 
-  /** `steps`: those done before; TensorBoard forgets what an older file says of later ones. */
-  constructor(folder: string, steps: number, onError: (error: Error) => void) {
+  /**
+   * `steps` and `evaluations`: those done before. TensorBoard forgets what an older file says of this step and later ones,
+   * and so also an evaluation that was made after the last of the steps.
+   */
+  constructor(folder: string, steps: number, evaluations: readonly Evaluation[], onError: (error: Error) => void) {
     const time = Math.floor(Date.now() / 1000);
     this.path = join(folder, `events.out.tfevents.${time}.${hostname()}.${process.pid}.${files++}`);
     this.#stream = createWriteStream(this.path);
@@ -90,6 +93,7 @@ export class TensorBoardLog {
     this.#stream.write(record(event(0, bytes(3, Buffer.from("brain.Event:2"))))); // Event.file_version = 3
     // Event.session_log = 7, SessionLog { status = 1: START (1) }
     if (steps > 0) this.#stream.write(record(event(steps, bytes(7, whole(1, 1)))));
+    for (const evaluation of evaluations) if (steps > 0 && evaluation.step >= steps) this.evaluation(evaluation);
   }
 
   step(report: StepReport): void {

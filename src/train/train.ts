@@ -177,7 +177,7 @@ class Training<M, B extends Batch> {
     let signatures = 0;
     try {
       await this.#resume();
-      const before = { steps: this.#begun, evaluations: this.#evaluations.length };
+      const before = { steps: this.#begun, evaluations: this.#evaluations };
       this.#log = log === undefined ? undefined : new RunLog(log, before, this.#about());
       this.#progress = progressFor(progress, progress === false ? undefined : this.#total(), this.#begun);
       await this.#epochsOf(evaluator);
