@@ -57,10 +57,17 @@ function points(size: number) {
 
 const OPTIMIZERS = { adamW: () => optim.adamW(), momentum: () => optim.momentum(), sgd: () => optim.sgd() };
 
-/** Losses and rates of a small network's steps, with the rule `next`. */
-async function curve(spec: string, optimizer: string, initial: string, steps: string) {
-  const [fitted, { loss: losses, alpha }] = await learn(spec as DeviceSpec, optimizer, Number(initial), Number(steps));
-  return { device: fitted, losses: [...losses], alphas: [...alpha] };
+/** Losses and rates of a small network's steps with the rule `next`, for each optimizer and start, as `adamW:1e-3`. */
+async function curves(spec: string, steps: string, ...settings: string[]) {
+  const found: { losses: number[]; alphas: number[] }[] = [];
+  let device = "";
+  for (const setting of settings) {
+    const [optimizer = "", initial] = setting.split(":");
+    const [used, { loss: losses, alpha }] = await learn(spec as DeviceSpec, optimizer, Number(initial), Number(steps));
+    found.push({ losses: [...losses], alphas: [...alpha] });
+    device = used;
+  }
+  return { device, curves: found, probes: probeDevices(spec as DeviceSpec).probes };
 }
 
 async function learn(device: DeviceSpec, optimizer: string, initial: number, steps: number) {
@@ -108,7 +115,7 @@ async function lose(spec: string) {
     readSync: await caught(() => held.mul(2).dataSync()),
     upload: await caught(() => ones([3]).add(1).data()),
   };
-  return { before, errors, worker: await inWorker("curve", "cpu", "adamW", "1e-3", "3") };
+  return { before, errors, worker: await inWorker("curves", "cpu", "3", "adamW:1e-3") };
 }
 
 /** Another task in a thread of this process. */
@@ -214,7 +221,7 @@ async function lossesOf<M>(
 }
 
 const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
-  curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
+  curves: (spec = "", steps = "", ...settings) => curves(spec, steps, ...settings),
   lose: (spec = "") => lose(spec),
   long: (path = "") => long(path),
   goOn,
