@@ -64,6 +64,9 @@ export class Parameter implements ParameterLike {
   }
 }
 
+/** How Node asks for what it prints of an object. */
+const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
+
 /** A module is called like a function: `model(x)` is `model.forward(x)`. */
 export interface Module<In extends readonly unknown[] = [x: Tensor], Out = Tensor> {
   // biome-ignore lint/style/useShorthandFunctionType: a type alias cannot merge with the class
@@ -194,12 +197,20 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return this.constructor.name;
   }
 
-  /** Layers, shapes and counts of parameters, as a table. */
+  /**
+   * Layers, shapes and counts of parameters, as a table: a line for each module with its name as in `parameters()`, what
+   * it is, and its own parameters and states; those that stand elsewhere too are counted once.
+   */
   summary(): string {
     return summarize(this);
   }
 
   toString(): string {
+    return this.summary();
+  }
+
+  /** What `console.log` shows. */
+  [INSPECT](): string {
     return this.summary();
   }
 }
