@@ -9,6 +9,7 @@ import { CheckpointFile, type Expected, type Snapshot } from "./checkpoint";
 import type { MicroBatches } from "./microBatches";
 import type { NewtonOptimizer } from "./newton";
 import type { ParameterValues } from "./parameters";
+import type { Precision } from "./precision";
 import { handlesOf, kindOf, type StepState } from "./state";
 import type { Kind } from "./trace";
 
@@ -18,6 +19,7 @@ export interface StepParts {
   readonly values: ParameterValues;
   readonly state: StepState;
   readonly micro: MicroBatches;
+  readonly precision: Precision;
 }
 
 /** A step's own numbers. */
@@ -68,10 +70,10 @@ function expectedOf({ values, state }: StepParts, gathered: number): ByPart<Expe
 }
 
 /** What a checkpoint says beside its tensors that the step going on must share. */
-function identityOf({ newton, micro }: StepParts): Record<string, unknown> {
+function identityOf({ newton, micro, precision }: StepParts): Record<string, unknown> {
   const { optimizer, rule } = newton;
   const ruleName = typeof rule === "string" ? rule : rule.name;
-  return { optimizer: optimizer.name, rule: ruleName, accumulate: micro.perStep };
+  return { optimizer: optimizer.name, rule: ruleName, accumulate: micro.perStep, precision };
 }
 
 /** Everything that the step needs to go on. */

@@ -8,6 +8,7 @@ import { type DeviceSpec, deviceInfo, setDevice } from "../device";
 import { argumentError } from "../errors";
 import { type Clip, type NewtonOptimizer, type StepReport, type TrainingStep, trainingStep } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
+import type { Precision } from "../newton/precision";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
@@ -68,6 +69,11 @@ export interface TrainOptions<M, B extends Batch> {
   readonly clip?: Clip;
   /** Batches whose gradients are averaged for one step; 1 if not given. A step begun in one epoch goes on in the next. */
   readonly accumulate?: number;
+  /**
+   * What modules compute in while they are trained; f32 if not given. Parameters and the loss stay f32, evaluation is in f32.
+   * With "f16" the loss is scaled while gradients are computed, and a step whose gradients overflow is left out.
+   */
+  readonly precision?: Precision;
   /** How long to train: give one of the two. With `accumulate`, `steps` counts what that many batches make together. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -152,13 +158,23 @@ class Training<M, B extends Batch> {
 
   constructor(options: TrainOptions<M, B>) {
     this.#options = options;
-    const { model, loss, optimizer, seed = 0, clip, accumulate = 1, callbacks = [], onStep } = options;
+    const {
+      model,
+      loss,
+      optimizer,
+      seed = 0,
+      clip,
+      accumulate = 1,
+      precision = "f32",
+      callbacks = [],
+      onStep,
+    } = options;
     this.#checkpoint = checkCheckpoint(options.checkpoint, options.resume);
     this.#logOptions = checkLog(options.log);
     this.#callbacks = onStep === undefined ? callbacks : [{ onStep }, ...callbacks];
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
-    const step = trainingStep({ model, loss, optimizer, seed, accumulate, ...(clip && { clip }), onReport });
+    const step = trainingStep({ model, loss, optimizer, seed, accumulate, precision, ...(clip && { clip }), onReport });
     this.#step = step;
     this.#control = {
       stop: () => {
@@ -325,10 +341,10 @@ class Training<M, B extends Batch> {
 
   /** What a log says of the run before its first step. */
   #about(): Record<string, unknown> {
-    const { optimizer, seed = 0, accumulate = 1, clip } = this.#options;
+    const { optimizer, seed = 0, accumulate = 1, clip, precision = "f32" } = this.#options;
     const settings = "kind" in optimizer ? { newton: optimizer.spec } : {};
     const time = new Date().toISOString();
-    const from = { firstStep: this.#begun, steps: this.#total(), seed, accumulate, clip };
+    const from = { firstStep: this.#begun, steps: this.#total(), seed, accumulate, precision, clip };
     return { ...this.#names(), device: deviceInfo().spec, time, ...from, ...settings };
   }
 
