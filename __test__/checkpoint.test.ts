@@ -152,6 +152,19 @@ describe("a run that goes on", () => {
     }
   });
 
+  it("is so in half precision, with its loss scale", async () => {
+    const options = { precision: "f16", epochs: 3 } as const;
+    const whole = setting(newton(optim.adamW()));
+    const expected = await outcome(await train({ ...whole, ...options }), whole.model);
+    const path = join(folder, "half.safetensors");
+    const part = stopped(setting(newton(optim.adamW())), 13, path);
+    await expect(train({ ...part, ...options })).rejects.toBe(STOP);
+    const rest = setting(newton(optim.adamW()));
+    expect(await outcome(await train({ ...rest, ...options, resume: path }), rest.model)).toEqual(expected);
+    const other = train({ ...setting(newton(optim.adamW())), epochs: 3, resume: path });
+    await expect(other).rejects.toThrow(/its precision is "f16", and here it is "f32"/);
+  });
+
   it("goes further than the first one was to, from wherever that ended", async () => {
     const whole = setting(newton(optim.adamW()));
     const { history } = await train({ ...whole, steps: 25 });
@@ -214,7 +227,8 @@ describe("a run that goes on", () => {
     const steps = entries.filter(({ kind }) => kind === "step").map(({ step }) => step);
     expect(steps).toEqual([...Array(15).keys()]);
     expect(entries.filter(({ kind }) => kind === "evaluation").map(({ step }) => step)).toEqual([10, 12, 15]);
-    expect(entries.every(({ loss }) => typeof loss === "number")).toBe(true);
+    expect(entries.filter(({ kind }) => kind === "run").map(({ firstStep }) => firstStep)).toEqual([0, 12]);
+    expect(entries.every(({ kind, loss }) => kind === "run" || typeof loss === "number")).toBe(true);
   });
 
   it("begins anew where resume is true and there is no checkpoint yet", async () => {
