@@ -1,4 +1,6 @@
 /** `newton`, its rules, and the compiled training step. */
+
+export type { CheckpointExtras } from "./checkpoint";
 export type { Clip } from "./gradients";
 export type { AlphaRuleName, NewtonOptimizer, NewtonOptions } from "./newton";
 export { ALPHA_RULES, newton } from "./newton";
