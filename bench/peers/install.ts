@@ -34,7 +34,16 @@ function installPython(given: string | undefined): boolean {
   if (!existsSync(OWN_PYTHON) && !run(python, ["-m", "venv", join(__dirname, ".venv")])) return false;
   const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
   if (process.platform !== "darwin") {
-    const cpuOnly = ["--retries", "0", "--index-url", CPU_WHEELS, "--requirement", requirements, "--only-binary", ":all:"];
+    const cpuOnly = [
+      "--retries",
+      "0",
+      "--index-url",
+      CPU_WHEELS,
+      "--requirement",
+      requirements,
+      "--only-binary",
+      ":all:",
+    ];
     if (run(OWN_PYTHON, [...pip, ...cpuOnly, "--extra-index-url", "https://pypi.org/simple"])) return true;
     console.log("no CPU build of PyTorch to be had from there; taking the ordinary one");
   }

@@ -26,7 +26,10 @@ const squared = (outputs, targets) => np.mean(np.square(outputs.sub(targets)));
 function layerNorm(x, scale, shift) {
   const centred = x.ref.sub(np.mean(x, -1, { keepdims: true }));
   const variance = np.mean(np.square(centred.ref), -1, { keepdims: true });
-  return centred.mul(np.reciprocal(np.sqrt(variance.add(1e-5)))).mul(scale).add(shift);
+  return centred
+    .mul(np.reciprocal(np.sqrt(variance.add(1e-5))))
+    .mul(scale)
+    .add(shift);
 }
 
 function maxPool(x) {

@@ -6,6 +6,8 @@ export interface Options<Name extends string = string> extends PeerOptions {
   readonly json: boolean;
   readonly rounds: number;
   readonly burstMs: number;
+  /** Seconds after which a peer that has not finished its first steps is given up. */
+  readonly patienceS: number;
   /** What to measure. */
   readonly only: readonly Name[];
   readonly peers: readonly PeerName[];
@@ -39,6 +41,7 @@ export function readOptions<Name extends string>(
       peers: { type: "string" },
       rounds: { type: "string", default: "15" },
       "burst-ms": { type: "string", default: "150" },
+      "patience-s": { type: "string", default: "60" },
       threads: { type: "string", default: "2" },
       python: { type: "string", default: OWN_PYTHON },
     },
@@ -47,6 +50,7 @@ export function readOptions<Name extends string>(
     json: values.json,
     rounds: countOf("rounds", values.rounds),
     burstMs: countOf("burst-ms", values["burst-ms"]),
+    patienceS: countOf("patience-s", values["patience-s"]),
     threads: countOf("threads", values.threads),
     python: values.python,
     only: listOf("only", values.only, all),

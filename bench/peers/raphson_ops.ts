@@ -33,7 +33,7 @@ const OPS: Record<string, Op> = {
   softmax_train: withBackward((x) => x.softmax(-1), 1),
   layer_norm: layerNorm,
   layer_norm_train: withBackward(layerNorm, 3),
-  cross_entropy_train: withBackward((x, labels) => loss.crossEntropy(x, labels as unknown as Integers), 1),
+  cross_entropy_train: withBackward((x, labels) => loss.crossEntropy(x, labels as unknown as Integers) as Tensor, 1),
   conv: convolution,
   conv_input: (x, w, dy) => vjp((x: Tensor) => convolution(x, w), x).pullback(dy),
   conv_weight: (x, w, dy) => vjp((w: Tensor) => convolution(x, w), w).pullback(dy),
@@ -60,12 +60,7 @@ function adam(params: Tensor[], firsts: Tensor[], seconds: Tensor[], powers: Ten
     ),
   );
   const stepped = params.map((param, i) =>
-    param.sub(
-      at(m, i)
-        .mul(correct1)
-        .mul(1e-3)
-        .div(at(v, i).mul(correct2).sqrt().add(1e-8)),
-    ),
+    param.sub(at(m, i).mul(correct1).mul(1e-3).div(at(v, i).mul(correct2).sqrt().add(1e-8))),
   );
   return [stepped, m, v, nextPowers] as const;
 }

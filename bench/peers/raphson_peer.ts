@@ -2,16 +2,7 @@
  * Our own side of the benchmarks, in a process like those of the peers and spoken to as `protocol.mjs` says: the models
  * of the package's layers, steps by `trainingStep`, operations by `compile`.
  */
-import {
-  deviceInfo,
-  fromTypedArray,
-  loss,
-  newton,
-  nn,
-  optim,
-  type Tensor,
-  trainingStep,
-} from "../../src";
+import { deviceInfo, fromTypedArray, loss, newton, nn, optim, type Tensor, trainingStep } from "../../src";
 import { loadOp } from "./raphson_ops";
 import type { Entry, Workload } from "./workloads";
 
@@ -62,7 +53,9 @@ const models: Record<Workload["kind"], (sizes: Workload["sizes"]) => AnyModel> =
 
 function lossOf({ x, y }: Batch, model: AnyModel): Tensor {
   const outputs = model(x);
-  return y.dtype === "f32" ? outputs.sub(y).square().mean() : loss.crossEntropy(outputs, y as unknown as Tensor<"i32">);
+  return y.dtype === "f32"
+    ? outputs.sub(y).square().mean()
+    : (loss.crossEntropy(outputs, y as unknown as Tensor<"i32">) as Tensor);
 }
 
 function tensorOf(read: (entry: Entry) => Float32Array | Int32Array, entry: Entry): Tensor {

@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { interleaved, type Rounds, round, type Timing, table } from "./measure";
+import { interleaved, round, type Timing, table } from "./measure";
 import { type Options, readOptions, startAll } from "./options";
 import { OURS, type Peer, type PeerName } from "./peer";
 import { makeWorkload, WORKLOADS, type Workload, type WorkloadName } from "./workloads";
@@ -45,9 +45,17 @@ interface Report {
   readonly failures: Readonly<Record<string, string>>;
 }
 
-async function begin(peer: Peer, workload: Workload): Promise<Start> {
+async function begin(peer: Peer, workload: Workload, patienceS: number): Promise<Start> {
   const loaded = await peer.ask({ do: "load", workload });
-  const { losses } = (await peer.ask({ do: "steps", count: CHECKED_STEPS })) as { losses: number[] };
+  const losses: number[] = [];
+  const start = performance.now();
+  while (losses.length < CHECKED_STEPS) {
+    losses.push(...((await peer.ask({ do: "steps", count: 1 })) as { losses: number[] }).losses);
+    const seconds = (performance.now() - start) / 1e3;
+    if (seconds > patienceS && losses.length < CHECKED_STEPS) {
+      throw new Error(`too slow to wait for (--patience-s): ${losses.length} steps took ${seconds.toFixed(1)} s`);
+    }
+  }
   const { loss, first_ms, rss_before_mb, plan } = loaded;
   const rssBeforeMb = typeof rss_before_mb === "number" ? rss_before_mb : undefined;
   return { first: Number(loss), after: losses.at(-1) ?? Number.NaN, firstMs: Number(first_ms), rssBeforeMb, plan };
@@ -68,11 +76,11 @@ async function memoryOf(peer: Peer, start: Start): Promise<number | undefined> {
 
 type Failures = Map<PeerName, string>;
 
-async function beginAll(peers: readonly Peer[], workload: Workload, failures: Failures) {
+async function beginAll(peers: readonly Peer[], workload: Workload, failures: Failures, patienceS: number) {
   const starts = new Map<PeerName, Start>();
   for (const peer of peers) {
     try {
-      starts.set(peer.name, await begin(peer, workload));
+      starts.set(peer.name, await begin(peer, workload, patienceS));
     } catch (error) {
       failures.set(peer.name, error instanceof Error ? error.message : String(error));
     }
@@ -103,9 +111,9 @@ function plain(numbers: Iterable<readonly [PeerName, number]>): Record<string, n
 async function measure(workload: Workload, options: Options): Promise<Report> {
   const { peers, failures } = await startAll(options);
   try {
-    const starts = await beginAll(peers, workload, failures);
+    const starts = await beginAll(peers, workload, failures, options.patienceS);
     const able = peers.filter(({ name }) => !failures.has(name));
-    const timings = await interleaved(able, "burst", options as Rounds, failures);
+    const timings = await interleaved(able, "burst", options, failures);
     const memory = await memories(able, starts, failures);
     return reportOf(workload.name as WorkloadName, starts, timings, memory, failures);
   } finally {
@@ -158,7 +166,9 @@ function print(report: Report): void {
   console.log(table([["", "ms/step", "spread", "÷ best peer", "first step ms", "MB of a step"], ...rows]));
   for (const [peer, reason] of Object.entries(report.failures)) console.log(`${peer}: ${reason}`);
   const bar = (what: string, ratio: number | null, most: number) =>
-    ratio === null ? `${what}: no peer to compare with` : `${what}: ${ratio} (bar ${most}: ${ratio <= most ? "passes" : "fails"})`;
+    ratio === null
+      ? `${what}: no peer to compare with`
+      : `${what}: ${ratio} (bar ${most}: ${ratio <= most ? "passes" : "fails"})`;
   console.log(bar("ours over the fastest peer", report.ratio_to_best, report.most));
   console.log(bar("ours over the faster one in JavaScript", report.ratio_to_javascript, JAVASCRIPT_BAR));
 }
@@ -176,7 +186,8 @@ async function main(): Promise<void> {
   } finally {
     rmSync(folder, { recursive: true });
   }
-  if (options.json) console.log(JSON.stringify({ threads: options.threads, versions: options.versions, workloads: reports }));
+  if (options.json)
+    console.log(JSON.stringify({ threads: options.threads, versions: options.versions, workloads: reports }));
   // A peer that is not here is no failure of ours; ours that fails or does other work is.
   if (reports.some((report) => report.raphson_ms === null)) process.exitCode = 1;
 }

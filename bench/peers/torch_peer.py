@@ -70,7 +70,7 @@ class Step:
             self.batches.append((x, y.long() if y.dtype == torch.int32 else y))
         model, criterion = MODELS[workload["kind"]]
         loss = lambda params, x, y: criterion(model(workload["sizes"], params, x), y)
-        self.loss = torch.compile(loss) if MODE == "compile" else loss
+        self.loss = wrap(loss)
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[workload["optimizer"]]
         self.optimizer = kind(self.params, lr=workload["alpha"], fused=True)
         self.count = 0
@@ -89,8 +89,13 @@ class Step:
 
 
 
+def wrap(f):
+    return torch.compile(f) if MODE == "compile" else f
+
+
 def with_backward(f, differentiable):
     """f and its product with the last array, back to the first `differentiable` ones."""
+    f = wrap(f)
 
     def turn(*arrays):
         inputs = [array.detach().requires_grad_() for array in arrays[:differentiable]]
@@ -147,7 +152,8 @@ class Op:
         if op == "adam":
             self.turn = self.adam()
         else:
-            self.turn = torch.compile(OPS[op]) if MODE == "compile" else OPS[op]
+            own = op.endswith("_train") or op.startswith("conv_")  # wrapped inside, or PyTorch's kernel itself
+            self.turn = OPS[op] if own else wrap(OPS[op])
 
     def adam(self):
         """Each turn is one update of all parameters; the arrays are parameters, then gradients."""
@@ -156,7 +162,7 @@ class Op:
         for param, gradient in zip(params, self.tensors[half:]):
             param.grad = gradient
         optimizer = torch.optim.Adam(params, lr=1e-3, fused=True)
-        update = torch.compile(optimizer.step) if MODE == "compile" else optimizer.step
+        update = wrap(optimizer.step)
 
         def turn(*_):
             update()
