@@ -6,6 +6,7 @@
 use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
 use crate::program::Level;
 use raphson_graph::flat::NodeIndex;
+use raphson_graph::work::{visit, visiting};
 use std::collections::{HashMap, HashSet};
 
 /// More nodes than this never share a kernel.
@@ -50,7 +51,7 @@ pub fn group(lowered: &Lowered) -> Groups {
         spaces: HashMap::new(),
         reads: Vec::new(),
     };
-    for index in 0..lowered.nodes.len() {
+    for index in visiting(0..lowered.nodes.len()) {
         grouping.place(index as NodeIndex);
     }
     grouping.sink();
@@ -156,6 +157,7 @@ impl Grouping<'_> {
 
     fn merge(&mut self, from: usize, into: usize) {
         let nodes = std::mem::take(&mut self.groups[from].nodes);
+        visit(nodes.len() + self.reads[from].len());
         nodes.iter().for_each(|&node| self.of[node as usize] = Some(into));
         self.groups[into].nodes.extend(nodes);
         let reads = std::mem::take(&mut self.reads[from]);
@@ -168,7 +170,7 @@ impl Grouping<'_> {
             return None;
         }
         let groups = self.spaces.get(&(stage, node.domain.clone()))?;
-        groups.iter().rev().take(MAX_SIBLINGS).find_map(|&group| {
+        visiting(groups.iter().rev().take(MAX_SIBLINGS)).find_map(|&group| {
             let shares = node.operands.iter().any(|access| self.reads[group].contains(&access.base));
             let level = self.level_in(node, &self.groups[group])?;
             shares.then_some((group, level))
@@ -214,7 +216,7 @@ impl Grouping<'_> {
                 continue;
             }
             let Some(target) = self.of[first as usize] else { continue };
-            if users[index].iter().any(|&(user, _)| self.of[user as usize] != Some(target)) {
+            if visiting(&users[index]).any(|&(user, _)| self.of[user as usize] != Some(target)) {
                 continue;
             }
             let Some(level) = self.level_in(node, &self.groups[target]) else { continue };
@@ -235,6 +237,7 @@ impl Grouping<'_> {
 
     fn relocate(&mut self, index: NodeIndex, target: usize, level: Level) {
         if let Some(source) = self.of[index as usize] {
+            visit(self.groups[source].nodes.len());
             self.groups[source].nodes.retain(|&node| node != index);
         }
         self.of[index as usize] = Some(target);
@@ -250,6 +253,7 @@ impl Grouping<'_> {
         self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);
         let mut groups: Vec<Group> = order.into_iter().map(|i| self.groups[i].clone()).collect();
         for group in &mut groups {
+            visit(group.nodes.len());
             group.nodes.sort_unstable();
             let reduces = |&node: &NodeIndex| matches!(self.lowered.nodes[node as usize].kind, Kind::Reduce { .. });
             if !group.nodes.iter().any(reduces) {

@@ -4,6 +4,7 @@
 use crate::emit::{Emitted, Unplaced};
 use crate::program::{Buffer, BufferId, Instr, Kernel, Level, Place, Program, RowKernel, View};
 use raphson_graph::kernel::{Prim, Reg};
+use raphson_graph::work::visiting;
 use std::collections::BTreeMap;
 
 /// Alignment of temporaries in bytes: a cache line, and any vector register.
@@ -69,7 +70,7 @@ fn takeovers(
         let (from, to) = (&buffers[buffer.0 as usize], &buffers[out.0 as usize]);
         donated[input]
             && (from.dtype, from.elements) == (to.dtype, to.elements)
-            && inputs.iter().filter(|&&other| other == buffer).count() == 1
+            && visiting(inputs).filter(|&&other| other == buffer).count() == 1
             && last_read[buffer.0 as usize] == writer
             && in_place_store(row, out).is_some_and(|store| reads_only_at(row, buffer, store))
     };
@@ -79,7 +80,7 @@ fn takeovers(
     for (output, &out) in outputs.iter().enumerate() {
         let &[writer] = &writers[out.0 as usize][..] else { continue };
         let Kernel::Row(row) = &kernels[writer] else { continue };
-        let own = |buffer: &BufferId| inputs.iter().position(|input| input == buffer);
+        let own = |buffer: &BufferId| visiting(inputs).position(|input| input == buffer);
         let mut own = choices(row, out).into_iter().filter_map(|buffer| own(&buffer));
         if let Some(input) = own.find(|&input| !taken[input] && fits(output, input)) {
             taken[input] = true;
@@ -88,7 +89,7 @@ fn takeovers(
     }
     let served: Vec<usize> = pairs.iter().map(|&(output, _)| output).collect();
     for output in (0..outputs.len()).filter(|output| !served.contains(output)) {
-        if let Some(input) = (0..inputs.len()).find(|&input| !taken[input] && fits(output, input)) {
+        if let Some(input) = visiting(0..inputs.len()).find(|&input| !taken[input] && fits(output, input)) {
             taken[input] = true;
             pairs.push((output, input));
         }
@@ -98,7 +99,7 @@ fn takeovers(
 
 /// Buffers of which the value stored to `out` may be a plain copy, the likeliest first: those that a select loads.
 fn choices(row: &RowKernel, out: BufferId) -> Vec<BufferId> {
-    let stored = row.steps.iter().find_map(|step| match &step.instr {
+    let stored = visiting(&row.steps).find_map(|step| match &step.instr {
         Instr::Store { buffer, value, .. } if *buffer == out => Some(*value),
         _ => None,
     });
@@ -113,8 +114,8 @@ fn choices(row: &RowKernel, out: BufferId) -> Vec<BufferId> {
 
 /// The view of the store to `out`, if the kernel is free of later passes in which it could read again what it wrote.
 fn in_place_store(row: &RowKernel, out: BufferId) -> Option<(&View, Level)> {
-    let one_pass = row.steps.iter().all(|step| step.level == Level::Kept || step.pass == 0);
-    let store = row.steps.iter().find_map(|step| match &step.instr {
+    let one_pass = visiting(&row.steps).all(|step| step.level == Level::Kept || step.pass == 0);
+    let store = visiting(&row.steps).find_map(|step| match &step.instr {
         Instr::Store { buffer, view, .. } if *buffer == out => Some((view, step.level)),
         _ => None,
     });
@@ -123,7 +124,7 @@ fn in_place_store(row: &RowKernel, out: BufferId) -> Option<(&View, Level)> {
 
 fn reads_only_at(row: &RowKernel, input: BufferId, store: (&View, Level)) -> bool {
     let mut reads = false;
-    for step in &row.steps {
+    for step in visiting(&row.steps) {
         if let Instr::Load { buffer, view } = &step.instr
             && *buffer == input
         {
@@ -140,7 +141,7 @@ fn reads_only_at(row: &RowKernel, input: BufferId, store: (&View, Level)) -> boo
 fn place_temporaries(buffers: &[Unplaced], uses: &[Uses], places: &mut [Option<Place>]) -> usize {
     let mut last_use = vec![0; buffers.len()];
     for (position, uses) in uses.iter().enumerate() {
-        let all = uses.read.iter().chain(&uses.written);
+        let all = visiting(uses.read.iter().chain(&uses.written));
         all.for_each(|buffer| last_use[buffer.0 as usize] = position);
     }
     let mut arena = Arena::default();
@@ -177,7 +178,7 @@ struct Arena {
 
 impl Arena {
     fn take(&mut self, size: usize) -> usize {
-        let fit = self.free.iter().find(|&(_, &free)| free >= size).map(|(&offset, &free)| (offset, free));
+        let fit = visiting(&self.free).find(|&(_, &free)| free >= size).map(|(&offset, &free)| (offset, free));
         let Some((offset, free)) = fit else {
             // Grow, from a free interval that touches the end if there is one.
             let touching = self.free.last_key_value().filter(|&(&at, &free)| at + free == self.end).map(|(&at, _)| at);
