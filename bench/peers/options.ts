@@ -17,6 +17,7 @@ export interface Options<Name extends string = string> extends PeerOptions {
 
 function listOf<Name extends string>(flag: string, text: string | undefined, all: readonly Name[]): readonly Name[] {
   if (text === undefined) return all;
+  if (text === "none") return [];
   const wanted = text.split(",");
   const unknown = wanted.filter((name) => !(all as readonly string[]).includes(name));
   if (unknown.length > 0) throw new Error(`--${flag} knows ${all.join(", ")}; not ${unknown.join(", ")}`);

@@ -1,5 +1,5 @@
-//! A whole training step on the CPU without Node: the MLPs and the GPT of `bench/peers`, by Adam. `cargo bench -p raphson-check
-//! --bench step`. Rules against each other, in turns, are `examples/step_speed.rs`'s subject.
+//! A whole training step on the CPU without Node: the MLPs and the GPT of `bench/peers`, by Adam. `cargo bench -p raphson-bench
+//! --bench step`. Rules against each other, in turns, are `check/examples/step_speed.rs`'s subject.
 
 use divan::Bencher;
 use raphson_check::models::{self, Gpt, Model};

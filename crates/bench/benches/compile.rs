@@ -1,5 +1,5 @@
-//! How long a graph takes to become a program: networks' training steps, and graphs of many nodes. `cargo bench -p raphson-check
-//! --bench compile`. How the work grows is counted in `tests/compile_work.rs`.
+//! How long a graph takes to become a program: networks' training steps, and graphs of many nodes. `cargo bench -p raphson-bench
+//! --bench compile`. How the work grows is counted in `check/tests/compile_work.rs`.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};

@@ -1,5 +1,5 @@
 //! Kernels of the CPU, one program each, without Node: products and convolutions of the networks in `bench/peers`, row kernels,
-//! the update of all parameters. `cargo bench -p raphson-check --bench kernels`. Whole steps are `step.rs`'s subject.
+//! the update of all parameters. `cargo bench -p raphson-bench --bench kernels`. Whole steps are `step.rs`'s subject.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
