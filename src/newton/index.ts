@@ -6,5 +6,5 @@ export type { AlphaRuleName, NewtonOptimizer, NewtonOptions } from "./newton";
 export { ALPHA_RULES, newton } from "./newton";
 export type { AlphaMeasures, AlphaProposal, AlphaRule, AlphaRuleDefinition, Measure } from "./rule";
 export { defineAlphaRule, MEASURES } from "./rule";
-export type { StepReport, TrainingStep, TrainingStepOptions } from "./step";
+export type { StepProgram, StepReport, TrainingStep, TrainingStepOptions } from "./step";
 export { trainingStep } from "./step";

@@ -3,6 +3,7 @@
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
+import type { ProgramSize } from "../compile";
 import { scalarDType } from "../device";
 import { dtypeCode } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
@@ -72,6 +73,12 @@ const MAX_NON_FINITE = 100;
 
 /** The start-up probe of the rule `next`: its steps, how far ahead it looks, its tries and factors. */
 const PROBE = { steps: 3, firstReach: 10, reach: 1, firstTries: 14, tries: 3, shrink: 0.2, caution: 0.1 } as const;
+
+/** A program of a training step. */
+export interface StepProgram extends ProgramSize {
+  /** What it does in a step. */
+  readonly name: string;
+}
 
 interface Programs {
   readonly subject: Subject;
@@ -176,6 +183,28 @@ export class TrainingStep<P, B> {
   /** Kinds of batches that programs are kept for. */
   get signatures(): number {
     return this.#signatures.size;
+  }
+
+  /**
+   * Sizes of the step's programs, with what they are for: `measuring` and, with `every`, `resting` are steps; the rule `next`
+   * adds probes, `accumulate` micro-batches. There are none before the first step.
+   *
+   * ```ts
+   * import { newton, nn, optim, type Tensor, tensor, trainingStep } from "raphson";
+   *
+   * const step = trainingStep({
+   *   model: nn.linear(2, 1),
+   *   loss: ({ x }: { x: Tensor }, model) => model(x).square().mean(),
+   *   optimizer: newton(optim.sgd(), { rule: "constant", initial: 0.1 }),
+   * });
+   * await step.step({ x: tensor([[0, 1], [1, 0]]) });
+   * for (const { name, kernels, peakBytes } of step.programs()) console.log(name, kernels, peakBytes);
+   * ```
+   */
+  programs(): StepProgram[] {
+    return [...this.#signatures.values()].flatMap(({ compiled }) =>
+      [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })),
+    );
   }
 
   /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */

@@ -290,3 +290,12 @@ pub struct Program {
     /// Bytes of the arena that holds all temporaries.
     pub arena_bytes: usize,
 }
+
+impl Program {
+    /// Bytes that a run has in use at once: inputs, outputs and the arena. An output in the memory of a donated input counts
+    /// once. What a device sets aside inside one kernel is not known here.
+    pub fn peak_bytes(&self) -> usize {
+        let own = self.buffers.iter().filter(|buffer| matches!(buffer.place, Place::Input(_) | Place::Output(_)));
+        own.map(Buffer::size_bytes).sum::<usize>() + self.arena_bytes
+    }
+}
