@@ -69,7 +69,7 @@ fn failed(Fault(why): Fault) -> Error {
 
 /// Print a program and interpret it. Inputs and outputs are bytes, by position.
 pub fn run_program(program: &Program, inputs: &[Vec<u8>], order: Order) -> Result<Vec<Vec<u8>>> {
-    let program = &without_convolutions(program);
+    let program = &without_convolutions(program, |_| false);
     let mut machine = Machine::new(Options { order, ..Options::default() });
     let addresses = place(&mut machine, program, inputs);
     let error_words = machine.memory.upload("error words", &[0; 4 * ERROR_WORDS], 4);

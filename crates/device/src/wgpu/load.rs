@@ -71,7 +71,7 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
         let message = "f64 is not available on wgpu; use f32 or device: \"cpu\"";
         return Err(Error::new(Code::Device, "device", message));
     }
-    let program = without_convolutions(program);
+    let program = without_convolutions(program, |_| false);
     check_bounds(&program)?;
     let (inputs, outputs) = ends(&program);
     let program = lowered(&program);
