@@ -34,9 +34,8 @@ impl Product {
         let mut axes = [one; 3];
         let n = conv.axes.len();
         axes[3 - n..].copy_from_slice(&conv.axes);
-        let all = |of: fn(&ConvAxis) -> usize| axes.iter().map(of).product::<usize>();
-        let (outputs, taps) = (all(|axis| axis.outputs), all(|axis| axis.taps));
-        Product { rows: conv.channels_out, columns: conv.batch * outputs, terms: conv.channels_in * taps, axes }
+        let (rows, columns, terms) = conv.as_product();
+        Product { rows, columns, terms, axes }
     }
 
     fn tiles(&self, tile: (usize, usize)) -> usize {

@@ -75,6 +75,7 @@ impl Launch {
         let argument = |parameter: &Parameter| match *parameter {
             Parameter::Buffer(buffer) => Argument::buffer(buffer),
             Parameter::ErrorWords => Argument::ErrorWords,
+            Parameter::Workspace => Argument::Workspace,
         };
         Launch {
             arguments: launch.parameters.iter().map(argument).collect(),
@@ -83,7 +84,7 @@ impl Launch {
             block: launch.block,
             // Printed texts declare their shared memory themselves.
             shared_bytes: 0,
-            workspace_bytes: 0,
+            workspace_bytes: launch.workspace_bytes,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The wgpu device: Vulkan, Metal or DirectX 12, whatever is there. A program is printed as WGSL, one text for each
-//! kernel (`row`, `dot`, `gather` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
+//! kernel (`row`, `dot`, `conv`, `gather`, `argsort` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
 mod adapters;
 mod argsort;
 mod bounds;
 mod combine;
+mod conv;
 mod cut;
 mod dot;
 mod faults;

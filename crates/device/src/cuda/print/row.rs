@@ -484,7 +484,7 @@ pub fn load(text: &mut Text, dtype: DType, address: Register, offset: i64) -> Re
 }
 
 /// Read one element where `guard` holds; elsewhere it is anything.
-fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
+pub fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
     let place = format!("[{address}+{offset}]");
     if dtype == DType::Bool {
         let byte = text.fresh(Class::Word);
