@@ -45,7 +45,7 @@ fn train(session: &mut Session, mut after: impl FnMut(usize)) {
     assert!(stats.kernels > 10, "{stats:?}: a program of many kernels is what this is about");
     let bytes = |step: usize| (0..72).flat_map(|i| ((i * 7 + step) as f32 / 72.0).to_le_bytes()).collect::<Vec<u8>>();
     let (done, is_done) = std::sync::mpsc::channel();
-    let mut wait = |session: &Session| {
+    let wait = |session: &Session| {
         let done = done.clone();
         session.then(Box::new(move |_| done.send(()).unwrap()));
         is_done.recv().unwrap();

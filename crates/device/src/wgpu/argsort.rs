@@ -27,7 +27,7 @@ fn key_dtype(sort: &ArgsortKernel) -> DType {
 
 /// The element at `index` as it is compared.
 fn key(sort: &ArgsortKernel, slots: &Slots, index: &str) -> Result<String> {
-    let element = slots.load(sort.data, sort.dtype, index);
+    let element = slots.load(sort.data, index);
     let key = key_dtype(sort);
     if key == sort.dtype { Ok(element) } else { expression(Prim::Cast, &[&element], sort.dtype, key) }
 }
@@ -47,11 +47,11 @@ fn before(sort: &ArgsortKernel, a: &str, b: &str) -> Result<String> {
 /// What no element comes after.
 fn last(sort: &ArgsortKernel) -> String {
     let value = match (key_dtype(sort), sort.descending) {
-        (DType::F32 | DType::F64, _) => Scalar::Float(f64::NAN),
-        (DType::I32, false) => Scalar::Int(i64::from(i32::MAX)),
-        (DType::I32, true) => Scalar::Int(i64::from(i32::MIN)),
-        (DType::U32 | DType::Bool, false) => Scalar::Int(i64::from(u32::MAX)),
-        (DType::U32 | DType::Bool, true) => Scalar::Int(0),
+        (DType::F32 | DType::F64 | DType::F16 | DType::BF16, _) => Scalar::Float(f64::NAN),
+        (DType::I32 | DType::I64, false) => Scalar::Int(i64::from(i32::MAX)),
+        (DType::I32 | DType::I64, true) => Scalar::Int(i64::from(i32::MIN)),
+        (DType::U32 | DType::U8 | DType::Bool, false) => Scalar::Int(i64::from(u32::MAX)),
+        (DType::U32 | DType::U8 | DType::Bool, true) => Scalar::Int(0),
     };
     literal(value, key_dtype(sort))
 }
@@ -112,7 +112,7 @@ pub fn runs_text(sort: &ArgsortKernel, slots: &Slots, abilities: &Abilities) -> 
         within = run - 1,
         earlier = before(sort, "b", "a")?,
         later = before(sort, "a", "b")?,
-        store = slots.store(sort.out, DType::I32, &format!("row * {length} + position"), "positions[e]"),
+        store = slots.store(sort.out, &format!("row * {length} + position"), "positions[e]"),
     );
     let frame = Frame {
         workgroup,
@@ -157,15 +157,15 @@ pub fn merge_text(
          \x20   let own = at - select(start, middle, second);\n\
          \x20   let place = row + start + own + low - begin;\n\
          \x20   {store}\n",
-        element = slots.load(from, DType::I32, "point"),
+        element = slots.load(from, "point"),
         mine = key(sort, slots, "row + element")?,
         pair = 2 * run,
-        position = slots.load(from, DType::I32, "row + between"),
+        position = slots.load(from, "row + between"),
         other = key(sort, slots, "row + position")?,
         earlier = before(sort, "other", "mine")?,
         // Among equals the first run's come first.
         later = before(sort, "mine", "other")?,
-        store = slots.store(sort.out, DType::I32, "place", "element"),
+        store = slots.store(sort.out, "place", "element"),
     );
     points(rows * length, abilities, &body)?.text(slots, abilities)
 }

@@ -140,7 +140,7 @@ impl Printer<'_> {
             name = type_name(self.conv.dtype),
             terms = self.terms,
             rows = self.rows,
-            load = self.slots.load(*buffer, self.conv.dtype, &index),
+            load = self.slots.load(*buffer, &index),
             pitch = self.tile.m() + 1,
         );
     }
@@ -187,7 +187,7 @@ impl Printer<'_> {
             let _ = write!(inside, " && x{a} >= 0 && x{a} < {size}");
             let _ = write!(index, " + x{a} * ({})", spatial[a]);
         }
-        let load = self.slots.load(*buffer, self.conv.dtype, &index);
+        let load = self.slots.load(*buffer, &index);
         let _ = writeln!(text, "    var x = {}(0);\n    if ({inside}) {{ x = {load}; }}", type_name(self.conv.dtype));
         text
     }
@@ -205,7 +205,7 @@ impl Printer<'_> {
             for i in 0..self.tile.each.0 {
                 let m = format!("first_m + row + {}", i * self.tile.across.0);
                 let index = format!("place + ({m}) * ({})", leading[2]);
-                let store = self.slots.store(*buffer, self.conv.dtype, &index, &format!("c{i}_{j}"));
+                let store = self.slots.store(*buffer, &index, &format!("c{i}_{j}"));
                 let _ = writeln!(body, "    if (has_column && {m} < {}) {{ {store} }}", self.rows);
             }
             body.push_str("    }\n");
