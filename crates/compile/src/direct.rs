@@ -30,6 +30,7 @@ pub fn without_convolutions(program: &Program, is_kept: impl Fn(&ConvKernel) -> 
             | Kernel::Gather(_)
             | Kernel::ScatterAdd(_)
             | Kernel::Argsort(_)
+            | Kernel::Attention(_)
             | Kernel::Fill { .. } => result.kernels.push(kernel.clone()),
         }
     }

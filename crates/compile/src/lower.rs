@@ -5,6 +5,7 @@
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node as FlatNode, NodeIndex};
 use raphson_graph::op::Op;
+use raphson_graph::op::attention::Attention;
 use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::Row;
 use raphson_graph::op::reduce::ReduceOp;
@@ -47,6 +48,10 @@ pub enum Kind {
     },
     Argsort {
         descending: bool,
+    },
+    Attention {
+        options: Attention,
+        reverse: bool,
     },
     Pad {
         low: Vec<usize>,
@@ -230,6 +235,11 @@ impl Lowering<'_> {
             Op::Argsort { descending } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
                 self.own(opaque(Kind::Argsort { descending: *descending }, operands), &node.shape)
+            }
+            Op::Attention(options) | Op::AttentionVjp(options) => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
+                let reverse = matches!(node.op, Op::AttentionVjp(_));
+                self.own(opaque(Kind::Attention { options: *options, reverse }, operands), &node.shape)
             }
             Op::Pad { low, interior, .. } => {
                 let kind = Kind::Pad { low: low.clone(), interior: interior.clone() };

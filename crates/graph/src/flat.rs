@@ -1,8 +1,11 @@
 //! Flat graphs: what lazy values become when they leave for the compiler. Nodes stand in an order that respects every
-//! dependency; equal graphs are equal as data, so a flat graph is its own cache key. `simplify` rewrites one.
+//! dependency; equal graphs are equal as data, so a flat graph is its own cache key. `simplify` rewrites one, `expand` puts
+//! the expansions of fused ops in their place.
 
+mod expand;
 mod simplify;
 
+pub use expand::{expand, expansion_of};
 pub use simplify::simplify;
 
 use crate::dtype::DType;

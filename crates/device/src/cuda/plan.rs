@@ -144,7 +144,12 @@ impl Plan {
             match kernel {
                 Kernel::Gather(kernel) => plan.index_dtype = Some(kernel.index_dtype),
                 Kernel::ScatterAdd(kernel) => plan.index_dtype = Some(kernel.index_dtype),
-                Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => {}
+                Kernel::Row(_)
+                | Kernel::Dot(_)
+                | Kernel::Conv(_)
+                | Kernel::Argsort(_)
+                | Kernel::Attention(_)
+                | Kernel::Fill { .. } => {}
             }
         }
         let bytes = |entry: &Entry| if let Entry::Launch(launch) = entry { launch.workspace_bytes } else { 0 };

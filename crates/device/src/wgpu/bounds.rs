@@ -41,6 +41,7 @@ pub fn check_bounds(program: &Program) -> Result<()> {
                 holds(program, s.data, s.dtype, s.rows * s.length)?;
                 holds(program, s.out, DType::I32, s.rows * s.length)?;
             }
+            Kernel::Attention(_) => return Err(bug("an attention that was not expanded")),
             Kernel::Fill { buffer, .. } => definition(program, *buffer).map(drop)?,
         }
     }

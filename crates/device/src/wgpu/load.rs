@@ -97,6 +97,7 @@ fn refuse_wide(program: &Program) -> Result<()> {
         | Kernel::Gather(_)
         | Kernel::ScatterAdd(_)
         | Kernel::Argsort(_)
+        | Kernel::Attention(_)
         | Kernel::Fill { .. } => &[],
     });
     let mut dtypes = program.buffers.iter().map(|buffer| buffer.dtype).chain(steps.map(|step| step.dtype));
@@ -121,7 +122,12 @@ fn checks(work: &Work) -> Option<Checked> {
         Kernel::ScatterAdd(scatter) => {
             Some(Checked { op: "scatterAdd", axis: scatter.axis, index_dtype: scatter.index_dtype })
         }
-        Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Argsort(_) | Kernel::Fill { .. } => None,
+        Kernel::Row(_)
+        | Kernel::Dot(_)
+        | Kernel::Conv(_)
+        | Kernel::Argsort(_)
+        | Kernel::Attention(_)
+        | Kernel::Fill { .. } => None,
     }
 }
 
@@ -145,6 +151,7 @@ fn print(shared: &Shared, lowered: &Lowered, layout: &Layout) -> Result<Vec<Prin
             Work::Kernel(Kernel::Gather(gather)) => gather_text(gather, &slots, abilities),
             Work::Kernel(Kernel::ScatterAdd(scatter)) => scatter_text(scatter, &slots, abilities),
             Work::Kernel(Kernel::Argsort(sort)) => runs_text(sort, &slots, abilities),
+            Work::Kernel(Kernel::Attention(_)) => Err(Error::internal("wgpu", "an attention that was not expanded")),
             Work::Kernel(Kernel::Fill { .. }) => Err(Error::internal("wgpu", "a fill that was not lowered")),
             Work::Merge { sort, from, run } => merge_text(sort, *from, *run, &slots, abilities),
         };

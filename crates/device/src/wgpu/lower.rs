@@ -76,7 +76,7 @@ pub fn lowered(program: &Program) -> Lowered {
                 pieces.into_iter().for_each(|piece| result.push(Kernel::Row(piece)));
             }
             Kernel::Argsort(sort) => sorted(&mut result, sort),
-            Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.push(kernel.clone()),
+            Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Attention(_) => result.push(kernel.clone()),
         }
     }
     result
@@ -91,6 +91,8 @@ fn writes(kernel: &Kernel) -> bool {
             let (rows, columns, _) = conv.as_product();
             conv.groups * rows * columns > 0
         }
+        // Expanded before.
+        Kernel::Attention(_) => true,
         Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
         Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
         Kernel::Argsort(sort) => sort.rows * sort.length > 0,

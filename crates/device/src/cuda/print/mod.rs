@@ -137,6 +137,7 @@ pub fn print(kernel: &Kernel, buffers: &[Buffer]) -> Result<Vec<Launch>> {
         Kernel::Gather(gather) => indexed::gather(gather)?,
         Kernel::ScatterAdd(scatter) => indexed::scatter_add(scatter)?,
         Kernel::Argsort(sort) => return argsort::print(sort),
+        Kernel::Attention(_) => return Err(Error::internal("cuda", "an attention that was not expanded")),
         Kernel::Fill { buffer, value } => fill(*buffer, *value, buffers)?,
     };
     Ok(launch.into_iter().collect())
