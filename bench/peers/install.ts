@@ -10,7 +10,7 @@ import { OWN_PYTHON } from "./peer";
 
 /** JAX's current version wants one of these. */
 const PYTHONS = ["python3.13", "python3.12", "python3.14", "python3"];
-/** PyTorch without CUDA: a tenth of the size. Where it cannot be reached, the ordinary one is installed. */
+/** PyTorch without CUDA, a tenth of the size; the ordinary one where this cannot be reached. */
 const CPU_WHEELS = "https://download.pytorch.org/whl/cpu";
 
 const requirements = join(__dirname, "requirements.txt");
@@ -32,22 +32,10 @@ function installPython(given: string | undefined): boolean {
     return false;
   }
   if (!existsSync(OWN_PYTHON) && !run(python, ["-m", "venv", join(__dirname, ".venv")])) return false;
-  const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-  if (process.platform !== "darwin") {
-    const cpuOnly = [
-      "--retries",
-      "0",
-      "--index-url",
-      CPU_WHEELS,
-      "--requirement",
-      requirements,
-      "--only-binary",
-      ":all:",
-    ];
-    if (run(OWN_PYTHON, [...pip, ...cpuOnly, "--extra-index-url", "https://pypi.org/simple"])) return true;
-    console.log("no CPU build of PyTorch to be had from there; taking the ordinary one");
-  }
-  return run(OWN_PYTHON, [...pip, "--requirement", requirements]);
+  const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", requirements];
+  // An index that cannot be reached is passed over with a warning.
+  const cpuOnly = process.platform === "darwin" ? [] : ["--extra-index-url", CPU_WHEELS, "--retries", "1"];
+  return run(OWN_PYTHON, [...pip, ...cpuOnly]);
 }
 
 const { values } = parseArgs({ options: { python: { type: "string" } } });
