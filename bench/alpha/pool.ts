@@ -102,7 +102,7 @@ export class Pool {
     this.#busy += 1;
     const child = this.#idle.pop() ?? this.#fork();
     const over = (answer: Answer) => {
-      child.removeAllListeners();
+      for (const event of ["message", "error", "exit"]) child.removeAllListeners(event);
       this.#busy -= 1;
       if ("result" in answer) {
         this.#idle.push(child);

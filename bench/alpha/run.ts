@@ -1,5 +1,5 @@
 /** One run: a problem, an optimizer, something that chooses α, and what came of it. */
-import { dispose, hostRandom, RaphsonError, setDevice } from "../../src";
+import { dispose, hostRandom, type nn, RaphsonError, setDevice, tidy } from "../../src";
 import { METHODS } from "./methods";
 import type { OptimizerName } from "./optimizers";
 import { PROBLEMS, type ProblemName } from "./problems";
@@ -102,8 +102,12 @@ async function train(spec: RunSpec, task: Task, trainer: Trainer, measure: () =>
 }
 
 /** Runs a spec to its end. A run whose loss stops being finite is a result too. */
-export async function runOne(spec: RunSpec): Promise<RunResult> {
+export function runOne(spec: RunSpec): Promise<RunResult> {
   setDevice("cpu");
+  return tidy(() => runToEnd(spec)); // a worker goes through thousands of runs: nothing is left to the collector
+}
+
+async function runToEnd(spec: RunSpec): Promise<RunResult> {
   const method = METHODS[spec.method];
   if (method === undefined) throw new Error(`there is no method ${spec.method}`);
   const start = performance.now();
@@ -130,7 +134,8 @@ export async function runOne(spec: RunSpec): Promise<RunResult> {
     if (!(error instanceof RaphsonError && error.code === "NON_FINITE")) throw error;
   } finally {
     trainer.dispose();
-    dispose(fit, held);
+    measured.dispose();
+    dispose(fit, held, task.params as nn.Module);
   }
   return {
     begin,

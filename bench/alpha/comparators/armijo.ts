@@ -42,6 +42,6 @@ export class Armijo extends LoopTrainer<{ readonly size: number }> {
     return { params: this.#moved(params, gradient, alphaTensor(last)), state: { size: kept }, loss, alpha: last };
   }
 
-  readonly #square = compile((gradient: Named) => inner(gradient, gradient));
-  readonly #moved = compile(moved);
+  readonly #square = this.owned(compile((gradient: Named) => inner(gradient, gradient)));
+  readonly #moved = this.owned(compile(moved));
 }

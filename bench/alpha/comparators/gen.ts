@@ -47,7 +47,7 @@ export class Gen extends LoopTrainer<State> {
   constructor(task: Task, seed: number, { optimizer, initial, draw }: GenOptions) {
     const base = new BaseDirection(optimizer);
     super(task, seed, (params) => ({ alpha: initial, steps: 0, base: base.init(params) }));
-    this.#base = base;
+    this.#base = this.owned(base);
     this.#draw = draw;
   }
 
@@ -67,5 +67,5 @@ export class Gen extends LoopTrainer<State> {
     return { params: next, state: { alpha, steps: state.steps + 1, base: after }, loss, alpha };
   }
 
-  readonly #moved = compile(moved);
+  readonly #moved = this.owned(compile(moved));
 }

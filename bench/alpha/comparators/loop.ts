@@ -21,12 +21,19 @@ export abstract class LoopTrainer<S> implements Trainer {
   readonly losses: number[] = [];
   readonly alphas: number[] = [];
   protected readonly objective: Objective;
+  readonly #owned: { dispose(): void }[] = [];
   #current: { readonly params: Named; readonly state: S };
 
   constructor(task: Task, seed: number, init: (params: Named) => S) {
     this.objective = new Objective(task, seed);
     const params = this.objective.begin();
     this.#current = { params, state: untracked(() => init(params)) };
+  }
+
+  /** Compiled functions that are freed with the run. */
+  protected owned<T extends { dispose(): void }>(compiled: T): T {
+    this.#owned.push(compiled);
+    return compiled;
   }
 
   /** One step on a batch from the parameters and the state before it. */
@@ -56,6 +63,7 @@ export abstract class LoopTrainer<S> implements Trainer {
 
   dispose(): void {
     freeAll(this.#current);
+    for (const compiled of this.#owned) compiled.dispose();
     this.objective.dispose();
   }
 }
@@ -75,6 +83,10 @@ export class BaseDirection {
 
   init(params: Named): unknown {
     return this.#optimizer.init(Object.values(params), Object.keys(params));
+  }
+
+  dispose(): void {
+    this.of.dispose();
   }
 
   /** ω and the state after it; may be called inside a compiled function too. */

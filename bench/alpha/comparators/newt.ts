@@ -41,7 +41,7 @@ export class Newt extends LoopTrainer<State> {
   constructor(task: Task, seed: number, optimizer: Optimizer, initial: number) {
     const base = new BaseDirection(optimizer);
     super(task, seed, (params) => ({ alpha: initial, base: base.init(params) }));
-    this.#base = base;
+    this.#base = this.owned(base);
   }
 
   protected override async step(batch: Batch, params: Named, { alpha, base }: State): Promise<Stepped<State>> {
@@ -57,14 +57,16 @@ export class Newt extends LoopTrainer<State> {
   }
 
   /** ω = (θ − θ′)/α, in the parameters' own precision. */
-  readonly #recovered = compile((before: Named, after: Named, alpha: Tensor<"f64">) =>
-    mapNamed(
-      (old, fresh) => (old as Tensor).sub(fresh as Tensor).div(alpha.cast((old as Tensor).dtype) as Tensor),
-      before,
-      after,
+  readonly #recovered = this.owned(
+    compile((before: Named, after: Named, alpha: Tensor<"f64">) =>
+      mapNamed(
+        (old, fresh) => (old as Tensor).sub(fresh as Tensor).div(alpha.cast((old as Tensor).dtype) as Tensor),
+        before,
+        after,
+      ),
     ),
   );
 
-  readonly #moved = compile(moved);
-  readonly #inner = compile(inner);
+  readonly #moved = this.owned(compile(moved));
+  readonly #inner = this.owned(compile(inner));
 }

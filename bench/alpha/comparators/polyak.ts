@@ -31,6 +31,6 @@ export class Polyak extends LoopTrainer<{ readonly size: number }> {
     return { params: this.#moved(params, gradient, alphaTensor(size)), state: { size }, loss, alpha: size };
   }
 
-  readonly #square = compile((gradient: Named) => inner(gradient, gradient));
-  readonly #moved = compile(moved);
+  readonly #square = this.owned(compile((gradient: Named) => inner(gradient, gradient)));
+  readonly #moved = this.owned(compile(moved));
 }

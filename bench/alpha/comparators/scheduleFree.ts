@@ -61,29 +61,31 @@ export class ScheduleFree extends LoopTrainer<State> {
   }
 
   /** z ← z − γ g/(√v + ε);  x ← (1 − c) x + c z;  y = (1 − β) z + β x */
-  readonly #move = compile(
-    (
-      given: Pick<State, "z" | "x" | "v"> & { gradient: Named },
-      rate: Tensor<"f64">,
-      c: Tensor<"f64">,
-      adam: boolean,
-    ) => {
-      const { gradient } = given;
-      const v = mapNamed(
-        (mean, g) => (mean as Tensor).mul(BETA2).add((g as Tensor).square().mul(1 - BETA2)),
-        given.v,
-        gradient,
-      );
-      const divided = mapNamed((g, mean) => (g as Tensor).div((mean as Tensor).sqrt().add(EPSILON)), gradient, v);
-      const z = moved(given.z, adam ? divided : gradient, rate);
-      const x = mapNamed(
-        (old, fresh) =>
-          (old as Tensor).add((fresh as Tensor).sub(old as Tensor).mul(c.cast((old as Tensor).dtype) as Tensor)),
-        given.x,
-        z,
-      );
-      const params = mapNamed((fresh, mean) => (fresh as Tensor).mul(1 - BETA).add((mean as Tensor).mul(BETA)), z, x);
-      return { params, z, x, v };
-    },
+  readonly #move = this.owned(
+    compile(
+      (
+        given: Pick<State, "z" | "x" | "v"> & { gradient: Named },
+        rate: Tensor<"f64">,
+        c: Tensor<"f64">,
+        adam: boolean,
+      ) => {
+        const { gradient } = given;
+        const v = mapNamed(
+          (mean, g) => (mean as Tensor).mul(BETA2).add((g as Tensor).square().mul(1 - BETA2)),
+          given.v,
+          gradient,
+        );
+        const divided = mapNamed((g, mean) => (g as Tensor).div((mean as Tensor).sqrt().add(EPSILON)), gradient, v);
+        const z = moved(given.z, adam ? divided : gradient, rate);
+        const x = mapNamed(
+          (old, fresh) =>
+            (old as Tensor).add((fresh as Tensor).sub(old as Tensor).mul(c.cast((old as Tensor).dtype) as Tensor)),
+          given.x,
+          z,
+        );
+        const params = mapNamed((fresh, mean) => (fresh as Tensor).mul(1 - BETA).add((mean as Tensor).mul(BETA)), z, x);
+        return { params, z, x, v };
+      },
+    ),
   );
 }

@@ -55,14 +55,21 @@ export interface Measured {
   readonly accuracy: number;
 }
 
+/** Measures a task's loss and accuracy over batches. */
+export interface Measurer {
+  (batches: readonly Batch[], params: unknown): Measured;
+  /** Frees the compiled programs. */
+  dispose(): void;
+}
+
 /** Compiles the measures of a task once, for all its evaluations. */
-export function measurer(task: Task): (batches: readonly Batch[], params: unknown) => Measured {
+export function measurer(task: Task): Measurer {
   const numbers = compile((params: unknown, batch: Batch) => {
     const row = (value: AnyTensor): Tensor<"f64"> => (value as Tensor<FloatDType>).cast("f64").reshape([1]);
     const loss = row(task.loss(batch, params));
     return task.accuracy === undefined ? loss : concatenate([loss, row(task.accuracy(batch, params))]);
   });
-  return (batches, params) => {
+  const measure = (batches: readonly Batch[], params: unknown): Measured => {
     let [examples, loss, accuracy] = [0, 0, 0];
     for (const batch of batches) {
       const [l = Number.NaN, a = Number.NaN] = tidy(() => numbers(params, batch).dataSync());
@@ -73,6 +80,7 @@ export function measurer(task: Task): (batches: readonly Batch[], params: unknow
     }
     return { loss: loss / examples, accuracy: accuracy / examples };
   };
+  return Object.assign(measure, { dispose: () => numbers.dispose() });
 }
 
 /** Consecutive ranges of at most `most` numbers: rows of evaluation batches. */
