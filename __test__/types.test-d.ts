@@ -11,6 +11,7 @@ import {
   earlyStopping,
   grad,
   hvp,
+  type IntegerDType,
   jvp,
   loss,
   mapTree,
@@ -267,7 +268,7 @@ describe("modules", () => {
 
   it("are functions", () => {
     const model = nn.sequential(nn.embedding(10, 4), nn.linear(4, 2), nn.relu());
-    expectTypeOf(model).parameters.toEqualTypeOf<[indices: Tensor<"i32" | "u32">]>();
+    expectTypeOf(model).parameters.toEqualTypeOf<[indices: Tensor<IntegerDType>]>();
     expectTypeOf(model(tensor([1], { dtype: "i32" }))).toEqualTypeOf<Tensor>();
     expectTypeOf(
       valueAndGrad((m: typeof model) => loss.mse(m(tensor([1], { dtype: "i32" })), zeros([1, 2])))(model).gradient,
