@@ -1,6 +1,6 @@
 //! Learning-rate rules. A training step is θ′ = θ − αω; a rule says what to measure along φ(s) = L(θ − sω), all on the
 //! step's own batch and random draws, and what α comes next. Here are the rules' names and settings and the calls that
-//! a step makes: `begin`, `finish`, and for the start-up of `next` `probe` and `rescale`. Every same-batch rule is a
+//! a step makes: `begin`, `finish`, and for the start-up of the rules that look ahead `probe` and `rescale`. Every same-batch rule is a
 //! file with its formula; what they share (γ, limits, rejection) is in `guard`, what they measure in `measure`.
 //!
 //! Letters: L0 = φ(0), L1 = φ(α), L₋ = φ(−α), d = −φ′(0) = ⟨∇L(θ), ω⟩, n = −φ′(α) = ⟨∇L(θ′), ω⟩, h ≈ φ″(α).
@@ -13,8 +13,10 @@ mod constant;
 mod exact;
 mod guard;
 mod hermite;
+mod lookahead;
 mod measure;
 mod next;
+mod next_plain;
 mod retsinas;
 mod scalar;
 
@@ -44,15 +46,17 @@ pub enum Rule {
     Alt2GradientFreeAsPublished,
     /// Two losses and two slopes: cubic Hermite interpolation.
     Hermite,
-    /// The default: the slope of the previous direction on the next batch.
+    /// The default: slopes of the directions so far on the next batch.
     Next,
+    /// The slope of the previous direction on the next batch.
+    NextPlain,
     /// Slope and curvature, or α itself, come from outside.
     Custom,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 10] = [
+    pub const ALL: [Rule; 11] = [
         Rule::Constant,
         Rule::Exact,
         Rule::Retsinas,
@@ -62,6 +66,7 @@ impl Rule {
         Rule::Alt2GradientFreeAsPublished,
         Rule::Hermite,
         Rule::Next,
+        Rule::NextPlain,
         Rule::Custom,
     ];
 
@@ -77,6 +82,7 @@ impl Rule {
             Rule::Alt2GradientFreeAsPublished => "alt2GradientFreeAsPublished",
             Rule::Hermite => "hermite",
             Rule::Next => "next",
+            Rule::NextPlain => "nextPlain",
             Rule::Custom => "custom",
         }
     }
@@ -89,10 +95,17 @@ impl Rule {
         })
     }
 
+    /// Whether the slope is that of earlier directions on the next batch, which costs no pass: such a rule has a start-up,
+    /// and takes steps back.
+    pub const fn looks_ahead(self) -> bool {
+        matches!(self.family(), Family::Next | Family::NextPlain)
+    }
+
     const fn family(self) -> Family {
         match self {
             Rule::Constant => Family::Constant,
             Rule::Next => Family::Next,
+            Rule::NextPlain => Family::NextPlain,
             Rule::Exact
             | Rule::Retsinas
             | Rule::Alt1
@@ -114,7 +127,7 @@ impl Rule {
             Rule::Alt2GradientFree => Some(&alt2_gradient_free::FORMULA),
             Rule::Alt2GradientFreeAsPublished => Some(&alt2_gradient_free::AS_PUBLISHED),
             Rule::Hermite => Some(&hermite::FORMULA),
-            Rule::Constant | Rule::Next | Rule::Custom => None,
+            Rule::Constant | Rule::Next | Rule::NextPlain | Rule::Custom => None,
         }
     }
 }
@@ -123,6 +136,7 @@ impl Rule {
 enum Family {
     Constant,
     Next,
+    NextPlain,
     /// Measured on the step's own batch, α found by `guard`.
     Measured,
 }
@@ -151,7 +165,7 @@ pub struct Spec {
     pub rule: Rule,
     /// Slow adaptation, in (0, 1]: the part of Newton's step that is taken.
     pub gamma: f64,
-    /// α never falls below this (`next`'s start-up probe may pass it).
+    /// α never falls below this (the start-up of `nextPlain` may pass it).
     pub min: f64,
     /// α never rises above this.
     pub max: f64,
@@ -165,6 +179,9 @@ pub struct Spec {
     pub needs: Needs,
     /// What α and everything it is computed from are kept in: f64, or f32 for a device that has no f64.
     pub scalar: DType,
+    /// `next` only: how many steps there will be, if that is known. α then stays as it is in the second half, and falls
+    /// to nothing by a factor outside its state.
+    pub total_steps: Option<u32>,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
 }
@@ -173,12 +190,13 @@ impl Spec {
     /// The rule's own settings.
     pub fn defaults(rule: Rule) -> Spec {
         let gamma = match rule.family() {
-            Family::Next => 0.1,
+            Family::Next => 0.07,
+            Family::NextPlain => 0.1,
             Family::Constant | Family::Measured => 0.5,
         };
         let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
         let (min, max, initial, scalar) = (1e-8, 100.0, 1e-3, DType::F64);
-        Spec { rule, gamma, min, max, initial, every: 1, guard: true, needs, scalar, measure: true }
+        Spec { rule, gamma, min, max, initial, every: 1, guard: true, needs, scalar, total_steps: None, measure: true }
     }
 
     /// Refuse settings that make no sense.
@@ -199,9 +217,13 @@ impl Spec {
         if !(min..=max).contains(&initial) {
             return refuse(format!("initial must lie between min {min} and max {max}, not {initial}"));
         }
-        if self.every == 0 || (self.rule == Rule::Next && self.every != 1) {
-            let most = if self.rule == Rule::Next { "1 (this rule measures nothing extra)" } else { "at least 1" };
+        let looks_ahead = self.rule.looks_ahead();
+        if self.every == 0 || (looks_ahead && self.every != 1) {
+            let most = if looks_ahead { "1 (this rule measures nothing extra)" } else { "at least 1" };
             return refuse(format!("every must be {most}, not {}", self.every));
+        }
+        if self.total_steps.is_some_and(|total| total == 0 || self.rule != Rule::Next) {
+            return refuse("total_steps must be at least 1, and is for the rule next only".to_owned());
         }
         Ok(())
     }
@@ -261,7 +283,8 @@ pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Va
     spec.check()?;
     match spec.rule.family() {
         Family::Constant => Ok(constant::init(spec)),
-        Family::Next => next::init(spec, params, direction),
+        Family::Next => next::init(spec, params),
+        Family::NextPlain => next_plain::init(spec, params, direction),
         Family::Measured => Ok(guard::init(spec)),
     }
 }
@@ -270,8 +293,10 @@ pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Va
 /// nothing here. The result goes to [`finish`] as `carry`.
 pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
     spec.check()?;
+    let loss = || loss_scalar(spec.rule.name(), loss, spec.scalar);
     match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss, spec.scalar)?, params, gradients, state),
+        Family::Next => next::begin(spec, &loss()?, params, gradients, state),
+        Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state),
         Family::Constant | Family::Measured => Ok(Vec::new()),
     }
 }
@@ -283,40 +308,49 @@ pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
     match spec.rule.family() {
         Family::Constant => constant::finish(&step),
         Family::Next => next::finish(spec, &step),
+        Family::NextPlain => next_plain::finish(spec, &step),
         Family::Measured => guard::finish(spec, &step),
     }
 }
 
-/// Start-up of `next`, after a step: whether this batch's loss falls far enough at θ_start − reach·factor·α·ω, a bool
-/// scalar. `loss` is the batch's loss as a function of `params`; `state` is the state after the step. The caller's loop
-/// multiplies `factor` by .2 until the answer is true, at most 14 times with reach 10 at the first step, then at most 3
-/// times with reach 1 at the second and third, where a reduced factor is multiplied by .1 once more; then [`rescale`].
+/// Start-up of a rule that looks ahead, after a step: whether this batch's loss falls far enough with α·factor (at the
+/// `first` step, ten times as far), a bool scalar. `loss` is the batch's loss as a function of `params`; `state` is the state
+/// after the step. What the caller makes of the answers, before [`rescale`]:
+/// - first step: `next` walks `factor` up by 5 while the answer is true, or down by .2 until it is, at most 16 times, and
+///   keeps the last factor that passed; `nextPlain` only shrinks, at most 14 times;
+/// - second and third step: shrink by .2 until the answer is true, at most 3 times; a reduced factor is multiplied by .1
+///   once more.
 pub fn probe(
     spec: &Spec,
     loss: &Value,
     params: &[Value],
     state: &[Value],
-    reach: f64,
+    first: bool,
     factor: &Value,
 ) -> Result<Value> {
-    check_next(spec, "probe")?;
     check_scalar("factor", factor, spec.scalar)?;
-    next::probe(spec, loss, params, state, reach, factor)
+    match spec.rule.family() {
+        Family::Next => next::probe(spec, loss, params, state, first, factor),
+        Family::NextPlain => next_plain::probe(spec, loss, params, state, first, factor),
+        Family::Constant | Family::Measured => no_start_up(spec, "probe"),
+    }
 }
 
-/// Start-up of `next`, after the probes: the step taken again with α·factor. Parameters, then the state.
+/// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
+/// `next` bounds the lengths of its first ten steps here: call it after each of them, with factor 1 where nothing was
+/// probed.
 pub fn rescale(spec: &Spec, params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
-    check_next(spec, "rescale")?;
     check_scalar("factor", factor, spec.scalar)?;
     check_scalar("scale", scale, spec.scalar)?;
-    next::rescale(spec, params, state, factor, scale)
+    match spec.rule.family() {
+        Family::Next => next::rescale(spec, params, state, factor, scale),
+        Family::NextPlain => next_plain::rescale(spec, params, state, factor, scale),
+        Family::Constant | Family::Measured => no_start_up(spec, "rescale"),
+    }
 }
 
-fn check_next(spec: &Spec, what: &str) -> Result<()> {
-    if spec.rule == Rule::Next {
-        return Ok(());
-    }
-    Err(Error::argument(what, format!("only the rule next has a start-up probe, not {}", spec.rule.name())))
+fn no_start_up<T>(spec: &Spec, what: &str) -> Result<T> {
+    Err(Error::argument(what, format!("only rules that look ahead have a start-up, not {}", spec.rule.name())))
 }
 
 fn check_scalar(what: &str, value: &Value, dtype: DType) -> Result<()> {

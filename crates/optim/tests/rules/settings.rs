@@ -35,8 +35,11 @@ fn bad_settings_are_refused_by_name() {
     refuse(|spec| spec.min = 200.0, "min must be less");
     refuse(|spec| spec.initial = 1000.0, "initial must lie");
     refuse(|spec| spec.every = 0, "every");
-    let next = Spec { every: 2, ..Spec::defaults(Rule::Next) };
-    assert!(next.check().is_err());
+    for rule in [Rule::Next, Rule::NextPlain] {
+        assert!(Spec { every: 2, ..Spec::defaults(rule) }.check().is_err());
+        assert_eq!(Spec { total_steps: Some(9), ..Spec::defaults(rule) }.check().is_ok(), rule == Rule::Next);
+        assert!(Spec { total_steps: Some(0), ..Spec::defaults(rule) }.check().is_err());
+    }
 }
 
 #[test]
@@ -51,13 +54,13 @@ fn a_loss_must_be_one_float() {
 }
 
 #[test]
-fn only_next_has_a_start_up() {
+fn only_rules_that_look_ahead_have_a_start_up() {
     let (x, factor) = (Value::input([2].into(), DType::F64), Value::scalar(0.2, DType::F64));
     let params = std::slice::from_ref(&x);
     let loss = x.square().unwrap().sum_all().unwrap();
     let spec = Spec::defaults(Rule::Exact);
     let state = alpha::init(&spec, params, &[]).unwrap();
-    assert!(alpha::probe(&spec, &loss, params, &state, 1.0, &factor).is_err());
+    assert!(alpha::probe(&spec, &loss, params, &state, true, &factor).is_err());
     assert!(alpha::rescale(&spec, params, &state, &factor, &factor).is_err());
 }
 
@@ -88,11 +91,13 @@ fn mixed(rule: Rule) -> Result<()> {
     };
     assert!(like(&done.params, &params) && like(&done.direction, &params) && like(&done.state, &state));
     assert_eq!((done.report.shape(), done.report.dtype()), (&Shape::from([8]), DType::F64));
-    if rule == Rule::Next {
+    if rule.looks_ahead() {
         let rescaled = alpha::rescale(&spec, &params, &state, &scale, &scale)?;
         assert!(like(&rescaled, &[&params[..], &state].concat()));
-        let accept = alpha::probe(&spec, &loss, &params, &state, 10.0, &scale)?;
-        assert_eq!((accept.dtype(), accept.shape().rank()), (DType::Bool, 0));
+        for first in [true, false] {
+            let accept = alpha::probe(&spec, &loss, &params, &state, first, &scale)?;
+            assert_eq!((accept.dtype(), accept.shape().rank()), (DType::Bool, 0));
+        }
     }
     Ok(())
 }
