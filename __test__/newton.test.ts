@@ -180,7 +180,7 @@ describe("options", () => {
       expect(spec.gamma).toBeGreaterThan(0);
       expect(spec.min).toBeLessThan(spec.max);
     }
-    expect(newton(optim.adam()).spec).toMatchObject({ rule: "next", gamma: 0.1, min: 1e-8, max: 100 });
+    expect(newton(optim.adam()).spec).toMatchObject({ rule: "next", gamma: 0.07, min: 1e-8, max: 100 });
   });
 });
 

@@ -1,7 +1,10 @@
 /** What a step carries from one run to the next beside the parameters: the direction's state and the rule's. */
+import { scalarDType } from "../device";
 import { type Handle, native } from "../native";
 import { type AnyTensor, fromHandle } from "../tensor";
+import { zeros } from "../tensor/creation";
 import { type Flat, flatten } from "../tree";
+import type { Average } from "./average";
 import type { NewtonOptimizer } from "./newton";
 import type { Kind } from "./trace";
 
@@ -11,6 +14,8 @@ export interface StepState {
   rule: Handle[];
   /** The state of a rule from TypeScript. */
   ownRule: Handle[];
+  /** How many parameters the average has seen, and their averages; empty without one. */
+  average: Handle[];
   readonly kinds: readonly Kind[];
   readonly ruleKinds: readonly Kind[];
   readonly directionTree: Flat;
@@ -25,6 +30,7 @@ const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
 /** The state before the first step. Call it inside `tidy`: what the optimizer made on the way is freed there. */
 export function initialState(
   newton: NewtonOptimizer,
+  average: Average | undefined,
   params: readonly AnyTensor[],
   paths: readonly string[],
 ): StepState {
@@ -40,6 +46,7 @@ export function initialState(
     direction: directionTree.tensors.map(ownCopy),
     rule: ruleState.map(ownCopy),
     ownRule: ownRuleTree.tensors.map(ownCopy),
+    average: average === undefined ? [] : [zeros([], { dtype: scalarDType() }), ...params].map(ownCopy),
     kinds: params.map(kindOf),
     ruleKinds,
     directionTree,

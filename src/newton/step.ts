@@ -1,10 +1,10 @@
 /**
- * The training step as it runs: one compiled program for each kind of batch, the start-up probe of the rule `next`,
+ * The training step as it runs: one compiled program for each kind of batch, the start-up of rules that look ahead,
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
 import { scalarDType } from "../device";
-import { dtypeCode } from "../dtype";
+import { dtypeCode, view } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
@@ -12,11 +12,13 @@ import { scheduled } from "../optim/schedule";
 import type { AnyTensor } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { readReport, type StepReport } from "./report";
+import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, type StepState } from "./state";
 import {
   compileMicroBatch,
@@ -26,6 +28,7 @@ import {
   placeholders,
   type Subject,
   signatureOf,
+  tracing,
 } from "./trace";
 
 export type { StepReport } from "./report";
@@ -42,10 +45,15 @@ export interface TrainingStepOptions<P, B> {
   /** Bounds the gradients that the optimizer sees; what the rule measures stays as it is. */
   readonly clip?: Clip;
   /**
-   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. The rule
-   * `next` sees the mean gradient; rules that measure do so on the last batch.
+   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. Rules that
+   * look ahead see the mean gradient; rules that measure do so on the last batch.
    */
   readonly accumulate?: number;
+  /**
+   * Keeps averages of the parameters, for `averaged`: `true` for weights that grow with the steps, or `{ decay }`. One more
+   * copy of the parameters.
+   */
+  readonly average?: Average | boolean;
   /** Fixes the random draws of the loss (dropout); 0 if not given. */
   readonly seed?: number;
   /** Called with each report, in order, a few steps after the step ran. */
@@ -61,9 +69,6 @@ const YIELD_MS = 10;
 const MAX_SIGNATURES = 16;
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
-
-/** The start-up probe of the rule `next`: its steps, how far ahead it looks, its tries and factors. */
-const PROBE = { steps: 3, firstReach: 10, reach: 1, firstTries: 14, tries: 3, shrink: 0.2, caution: 0.1 } as const;
 
 interface Programs {
   readonly subject: Subject;
@@ -84,13 +89,16 @@ export class TrainingStep<P, B> {
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
+  readonly #average: Average | undefined;
+  readonly #startUp: StartUp | undefined;
 
   /** What the controller's numbers are kept in. */
   readonly #scalar = scalarDType();
   #scale = { value: Number.NaN, handle: 0 };
+  #averageProgram: number | undefined;
   /** Batches begun; each has random draws of its own. */
   #counter = 0;
-  /** Steps that count for the start-up probe. */
+  /** Steps that count for the start-up. */
   #started = 0;
   #alpha: number;
   #nonFinite = 0;
@@ -121,7 +129,11 @@ export class TrainingStep<P, B> {
     this.#onReport = options.onReport;
     this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
-    this.#state = untracked(() => tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths)));
+    this.#average = checkAverage("trainingStep", options.average);
+    this.#startUp = startUpOf(this.#newton.spec.rule);
+    this.#state = untracked(() =>
+      tidy(() => initialState(this.#newton, this.#average, this.#values.tensors(), this.#values.paths)),
+    );
     this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
 
@@ -183,18 +195,61 @@ export class TrainingStep<P, B> {
     this.#throwFailure();
   }
 
+  /**
+   * Calls `use` while the model has its averaged parameters (option `average`), and puts the newest ones back whatever
+   * happens; no step runs meanwhile. Resolves with what `use` gives.
+   */
+  averaged<R>(use: (params: P) => R | Promise<R>): Promise<R> {
+    let result: R | undefined;
+    const turn = this.#serially(async () => {
+      const putBack = this.#exchange();
+      try {
+        result = await use(this.params);
+      } finally {
+        putBack();
+      }
+    });
+    return turn.then(() => result as R);
+  }
+
+  /** Replaces the parameters by their averages, for good; training can go on from them. */
+  async keepAverage(): Promise<void> {
+    await this.#serially(async () => {
+      this.#values.replace(this.#averages());
+    });
+  }
+
+  #exchange(): () => void {
+    return this.#values.exchange(this.#averages());
+  }
+
+  /** The averages with the newest parameters in them. */
+  #averages(): Handle[] {
+    if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
+    const average = this.#average;
+    if (average === undefined)
+      throw argumentError("averaged", "nothing is averaged; create the step with average: true");
+    const { kinds } = this.#state;
+    this.#averageProgram ??= untracked(() =>
+      tracing(() => averageProgram(average, placeholders(averageKinds(kinds)), placeholders(kinds))),
+    );
+    return native.runProgram(this.#averageProgram, [...this.#state.average, ...handlesOf(this.#values.tensors())]);
+  }
+
   /** Frees state and programs; the parameters stay. Call it when no step is running. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
+    if (this.#averageProgram !== undefined) native.disposeProgram(this.#averageProgram);
     this.#micro.clear();
-    const { direction, rule, ownRule } = this.#state;
+    const { direction, rule, ownRule, average } = this.#state;
     native.dispose([
       ...direction,
       ...rule,
       ...ownRule,
+      ...average,
       this.#key,
       ...(this.#scale.handle === 0 ? [] : [this.#scale.handle]),
     ]);
@@ -230,8 +285,7 @@ export class TrainingStep<P, B> {
         this.#gather(programs, common);
       } else {
         const { report, states } = this.#launch(programs, index, common);
-        const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
-        const factor = probes ? await this.#probe(programs, report, common) : 1;
+        const factor = await this.#begin(programs, report, common);
         this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
         this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
       }
@@ -256,20 +310,22 @@ export class TrainingStep<P, B> {
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
     );
-    const { direction, rule, ownRule } = this.#state;
+    const { direction, rule, ownRule, average } = this.#state;
     const params = handlesOf(this.#values.tensors());
     const scale = this.#scaleAt(index);
-    const donated = [...params, ...direction, ...rule, ...ownRule];
+    const donated = [...params, ...direction, ...rule, ...ownRule, ...average];
     const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
     const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
     this.#counter += 1;
-    native.dispose([...direction, ...rule, ...ownRule]);
+    native.dispose(donated.slice(params.length));
     const take = taker(results);
     this.#values.replace(take(params.length));
     this.#state.direction = take(direction.length);
     this.#state.rule = take(rule.length);
     this.#state.ownRule = take(ownRule.length);
-    return { report: take(1)[0] ?? 0, states: take(programs.subject.states.length) };
+    const [report = 0] = take(1);
+    this.#state.average = take(average.length);
+    return { report, states: take(programs.subject.states.length) };
   }
 
   #scalarOf(value: number): Handle {
@@ -289,31 +345,33 @@ export class TrainingStep<P, B> {
   }
 
   /**
-   * The start-up probe: shrink the step until the loss falls as it should, then take the shorter step instead. Returns
-   * the factor by which α was changed. A first step that was refused taught nothing: the next one is the first again.
+   * The start-up of a rule that looks ahead: probe how α must be changed for the loss to fall as it should, and take the
+   * step again with that α. Returns the factor by which α was changed. A first step that was refused taught nothing: the
+   * next one is the first again.
    */
-  async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
+  async #begin(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
+    const startUp = this.#startUp;
+    if (startUp === undefined || this.#started >= Math.max(startUp.probedSteps, startUp.boundedSteps)) return 1;
     const first = this.#started === 0;
-    if (first && !readReport(0, await native.read(report), this.#scalar, []).accepted) return 1;
+    const plain = readReport(0, await native.read(report), this.#scalar, []);
+    if (first && !plain.accepted) return 1;
     this.#started += 1;
-    const reach = first ? PROBE.firstReach : PROBE.reach;
-    const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
-    const { rule } = this.#state;
-    let factor = 1;
-    let reduced = false;
-    for (let tries = first ? PROBE.firstTries : PROBE.tries; tries > 0; tries--) {
-      const handle = this.#scalarOf(factor);
-      const params = handlesOf(this.#values.tensors());
-      const [accepted = 0] = native.runProgram(program, [...params, ...rule, ...common, handle]);
-      const answer = await native.read(accepted);
-      native.dispose([handle, accepted]);
-      if (answer[0] === 1) break;
-      factor *= PROBE.shrink;
-      reduced = true;
-    }
-    if (reduced && !first) factor *= PROBE.caution;
-    if (factor !== 1) this.#rescale(programs, factor);
-    return factor;
+    const probed = this.#started <= startUp.probedSteps;
+    const passes = (factor: number) => this.#passes(programs, first, factor, common);
+    const factor = probed ? await searchFactor(startUp, first, passes) : 1;
+    if (factor !== 1 || this.#started <= startUp.boundedSteps) this.#rescale(programs, factor);
+    const [alpha = plain.nextAlpha] = view(this.#scalar, await native.read(this.#state.rule[0] ?? 0));
+    return alpha / plain.nextAlpha;
+  }
+
+  /** Whether the step with α times the factor passes the start-up's test. */
+  async #passes(programs: Programs, first: boolean, factor: number, common: readonly Handle[]): Promise<boolean> {
+    const program = programOf(programs, `probe ${first}`, () => compileProbe(programs.subject, this.#newton, first));
+    const handle = this.#scalarOf(factor);
+    const params = handlesOf(this.#values.tensors());
+    const [answer = 0] = native.runProgram(program, [...params, ...this.#state.rule, ...common, handle]);
+    const bytes = await native.read(answer).finally(() => native.dispose([handle, answer]));
+    return bytes[0] === 1;
   }
 
   #rescale(programs: Programs, factor: number): void {
@@ -365,7 +423,7 @@ export class TrainingStep<P, B> {
     }
     this.#nonFinite += 1;
     const { rule, guard } = this.#newton.spec;
-    const recovers = rule === "next" || (guard && rule !== "constant");
+    const recovers = this.#startUp !== undefined || (guard && rule !== "constant");
     if (recovers && this.#nonFinite < MAX_NON_FINITE) return;
     const advice = recovers
       ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data or in the initial parameters`
@@ -401,6 +459,7 @@ export class TrainingStep<P, B> {
     const subject: Subject = {
       params: kinds,
       paths: this.#values.paths,
+      average: this.#average,
       clip: this.#clip,
       accumulate: this.#micro.perStep,
       direction: directionTree,

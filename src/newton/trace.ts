@@ -15,10 +15,12 @@ import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
+import { type Average, averageAfter, averageKinds } from "./average";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
 import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
+import { startUpOf } from "./startUp";
 import { handlesOf } from "./state";
 
 /** A placeholder's dtype and shape. */
@@ -39,6 +41,8 @@ export interface Subject {
   /** The rule's state and, behind it, the state of a rule from TypeScript. */
   readonly rule: readonly Kind[];
   readonly ownRule: Flat;
+  /** Whether and how parameters are averaged. */
+  readonly average: Average | undefined;
   readonly batch: Flat;
   /** The states of the model's modules. */
   readonly states: readonly Kind[];
@@ -152,10 +156,10 @@ export function compileMicroBatch(subject: Subject, first: boolean): number {
 }
 
 /**
- * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then the sums of
+ * The whole step. Inputs: params, direction state, rule state, own rule state, average (all given away), then the sums of
  * gradients of the micro-batches before this one and the states before them (neither without micro-batches), states,
- * batch, key, counter, scale. Outputs: the first four anew, the report, and the states: those after this batch, or where
- * the step before is taken back, those from before.
+ * batch, key, counter, scale. Outputs: the first four anew, the report, the average anew, and the states: those after this
+ * batch, or where the step before is taken back, those from before.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -163,6 +167,7 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const ownRule = placeholders(subject.ownRule.tensors);
+    const average = subject.average === undefined ? [] : placeholders(averageKinds(subject.params));
     const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
     const { loss, states } = tracedLoss(subject, inputs);
     const own = gradientsOf(loss, inputs.params);
@@ -172,25 +177,28 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
 
     const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, own, gradients };
     const results = measures ? measuringOutputs(given) : restingOutputs(given);
-    const moved = ifAccepted(results.at(-1) as Tensor<FloatDType>, states, before.length > 0 ? before : inputs.states);
+    const accepted = acceptedIn(results.at(-1) as Tensor<FloatDType>);
+    const averaged =
+      subject.average === undefined ? [] : averageAfter(subject.average, average, inputs.params, accepted);
+    // The forward pass moves states only where the step before is not taken back.
+    const old = before.length > 0 ? before : inputs.states;
+    const moved = states.map((state, index) => where(accepted, state, old[index] as AnyTensor));
     // Every output is a value of its own, also where a state passes through unchanged.
-    const outputs = owned(handlesOf([...results, ...moved]).map(native.alias));
+    const outputs = owned(handlesOf([...results, ...averaged, ...moved]).map(native.alias));
 
-    const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
+    const donated = [...inputs.params, ...direction, ...rule, ...ownRule, ...average];
     const kept = [...sums, ...before, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, scale];
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
   });
 }
 
-/** The states after the step: its forward pass moves them only if the report says that it was not taken back. */
-function ifAccepted(report: Tensor<FloatDType>, fresh: readonly AnyTensor[], old: readonly AnyTensor[]): AnyTensor[] {
-  const accepted = report
+/** Whether a report says that the step before was kept. */
+const acceptedIn = (report: Tensor<FloatDType>): Tensor<"bool"> =>
+  report
     .slice(ACCEPTED, ACCEPTED + 1)
     .notEqual(0)
     .reshape([]);
-  return fresh.map((state, index) => where(accepted, state, old[index] as AnyTensor));
-}
 
 interface Given {
   readonly subject: Subject;
@@ -241,10 +249,10 @@ function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Mea
 }
 
 /**
- * What a rule's inner products are made of. `next` compares directions with gradients only, so it has the mean ones;
- * whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
+ * What a rule's inner products are made of. A rule that looks ahead compares directions with gradients only, so it has the
+ * mean ones; whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
  */
-const ruleGradients = ({ newton, own, gradients }: Given) => (newton.spec.rule === "next" ? gradients : own);
+const ruleGradients = ({ newton, own, gradients }: Given) => (startUpOf(newton.spec.rule) ? gradients : own);
 
 function measuringOutputs(given: Given): AnyTensor[] {
   const { subject, newton, inputs, direction, rule, ownRule, scale, loss } = given;
@@ -336,15 +344,15 @@ function restingOutputs(given: Given): AnyTensor[] {
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
-/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, states, batch, key, counter, factor. */
-export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: number): number {
+/** Whether the step with α times a factor passes the start-up's test. Inputs: params, rule state, states, batch, key, counter, factor. */
+export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: boolean): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
     const rule = placeholders(subject.rule);
     const factor = placeholder(scalarKind());
     const { loss } = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
+    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, first, factor.handle)]);
     const all = [...inputs.params, ...rule, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, factor];
     return native.compileProgram(
       handlesOf(all),

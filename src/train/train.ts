@@ -6,8 +6,16 @@ import type { Batches } from "../data";
 import { type Batch, release } from "../data/batch";
 import { type DeviceSpec, setDevice } from "../device";
 import { argumentError } from "../errors";
-import { type Clip, type NewtonOptimizer, type StepReport, trainingStep } from "../newton";
+import {
+  type Average,
+  type Clip,
+  type NewtonOptimizer,
+  type StepReport,
+  type TrainingStep,
+  trainingStep,
+} from "../newton";
 import { checkAccumulate } from "../newton/gradients";
+import { withTotalSteps } from "../newton/newton";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
@@ -43,6 +51,12 @@ export interface TrainOptions<M, B extends Batch> {
   readonly clip?: Clip;
   /** Batches whose gradients are averaged for one step; 1 if not given. A step begun in one epoch goes on in the next. */
   readonly accumulate?: number;
+  /**
+   * Evaluates at averages of the parameters, which the model has in the end: `true`, `{ decay }`, or `false`. If not given,
+   * with the rule `next` where neither the number of steps nor a schedule brings α down, since its last parameters are
+   * noisy.
+   */
+  readonly average?: Average | boolean;
   /** How long to train: give one of the two. With `accumulate`, `steps` counts what that many batches make together. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -90,9 +104,18 @@ function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
   }
 }
 
+/** Whether nothing brings α down towards the end, so that the last parameters still jump about. */
+function staysNoisy(optimizer: Optimizer | NewtonOptimizer): boolean {
+  if (!("kind" in optimizer)) return false;
+  const { spec, schedule } = optimizer;
+  return spec.rule === "next" && spec.totalSteps === undefined && schedule === undefined;
+}
+
 /** One run: the loop's variables, and what happens at each of its turns. */
 class Training<M, B extends Batch> {
   readonly #options: TrainOptions<M, B>;
+  readonly #optimizer: Optimizer | NewtonOptimizer;
+  readonly #average: Average | boolean;
   readonly #recorder = new Recorder();
   readonly #evaluations: Evaluation[] = [];
   readonly #progress: Progress;
@@ -107,25 +130,30 @@ class Training<M, B extends Batch> {
     const { epochs, steps, data, accumulate = 1, progress = false, log, callbacks = [], onStep } = options;
     const batches = data.length === undefined ? undefined : data.length * (epochs ?? 0);
     const total = steps ?? (batches === undefined ? undefined : Math.floor(batches / accumulate));
+    const { optimizer } = options;
+    this.#optimizer = "kind" in optimizer ? withTotalSteps(optimizer, total) : optimizer;
+    this.#average = options.average ?? staysNoisy(this.#optimizer);
     this.#log = log === undefined ? undefined : new RunLog(log);
     this.#callbacks = onStep === undefined ? callbacks : [{ onStep }, ...callbacks];
     this.#progress = progressFor(progress, total);
   }
 
   async run(): Promise<Run> {
-    const { model, loss, optimizer, evaluate, seed = 0, signal, clip, accumulate = 1 } = this.#options;
+    const { model, loss, evaluate, seed = 0, signal, clip, accumulate = 1 } = this.#options;
+    const [optimizer, average] = [this.#optimizer, this.#average];
     const start = performance.now();
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
-    const step = trainingStep({ model, loss, optimizer, seed, accumulate, ...(clip && { clip }), onReport });
+    const step = trainingStep({ model, loss, optimizer, average, seed, accumulate, ...(clip && { clip }), onReport });
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
     try {
       while (!this.#finished()) {
         await this.#epoch(step);
         this.#epochs += 1;
         for (const { onEpoch } of this.#callbacks) onEpoch?.(this.#epochs, this.#stop);
-        if (evaluator && evaluate) await this.#evaluate(evaluator, evaluate.data);
+        if (evaluator && evaluate) await this.#evaluate(step, evaluator, evaluate.data);
       }
+      if (average !== false) await step.keepAverage();
     } finally {
       this.#progress.stop();
       await step.drain().catch(() => undefined); // an error has been thrown by `run` or the last `drain` already
@@ -151,7 +179,7 @@ class Training<M, B extends Batch> {
   }
 
   /** The steps of one epoch (fewer, when the run is over before). */
-  async #epoch(step: { run(batch: B): Promise<void>; drain(): Promise<void>; steps: number }): Promise<void> {
+  async #epoch(step: TrainingStep<M, B>): Promise<void> {
     const { data, signal, steps } = this.#options;
     let batches = 0;
     for await (const batch of data.epoch(this.#epochs)) {
@@ -181,8 +209,9 @@ class Training<M, B extends Batch> {
     for (const { onStep } of this.#callbacks) onStep?.(report, this.#stop);
   }
 
-  async #evaluate(evaluator: Evaluator<B, M>, batches: Batches<B>): Promise<void> {
-    const measured = await evaluator.measure(batches.epoch(0), this.#options.signal);
+  async #evaluate(step: TrainingStep<M, B>, evaluator: Evaluator<B, M>, batches: Batches<B>): Promise<void> {
+    const measure = () => evaluator.measure(batches.epoch(0), this.#options.signal);
+    const measured = await (this.#average === false ? measure() : step.averaged(measure));
     const evaluation: Evaluation = { step: this.#begun, epoch: this.#epochs, ...measured };
     this.#evaluations.push(evaluation);
     this.#log?.evaluation(evaluation);

@@ -65,6 +65,8 @@ pub struct AlphaSpec {
     pub initial: f64,
     pub every: f64,
     pub guard: bool,
+    /// Rule `next` only: how many steps there will be, if that is known.
+    pub total_steps: Option<f64>,
     /// Rule `custom` only: of loss1, slope1, curvature, lossMinus.
     pub needs: Vec<String>,
 }
@@ -74,9 +76,12 @@ impl AlphaSpec {
         let rule = Rule::named(&self.rule)?;
         let every = count(rule.name(), "every", self.every)?;
         let every = u32::try_from(every).unwrap_or(u32::MAX);
+        let total_steps = self.total_steps.map(|total| count(rule.name(), "totalSteps", total)).transpose()?;
+        let total_steps = total_steps.map(|total| u32::try_from(total).unwrap_or(u32::MAX));
         let AlphaSpec { gamma, min, max, initial, guard, .. } = self;
         // Which steps measure is the caller's matter: it traces the others without a rule.
-        let own = Spec { gamma, min, max, initial, every, guard, scalar, measure: true, ..Spec::defaults(rule) };
+        let own =
+            Spec { gamma, min, max, initial, every, guard, scalar, total_steps, measure: true, ..Spec::defaults(rule) };
         let spec = if rule == Rule::Custom { Spec { needs: Needs::named(&self.needs)?, ..own } } else { own };
         spec.check()?;
         Ok(spec)
@@ -90,7 +95,7 @@ pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
         let Spec { rule, gamma, min, max, initial, every, guard, needs, .. } = Spec::defaults(Rule::named(&rule)?);
         let needs = if rule == Rule::Custom { needs.names() } else { Vec::new() };
         let (rule, needs) = (rule.name().to_owned(), needs.into_iter().map(str::to_owned).collect());
-        Ok(AlphaSpec { rule, gamma, min, max, initial, every: f64::from(every), guard, needs })
+        Ok(AlphaSpec { rule, gamma, min, max, initial, every: f64::from(every), guard, total_steps: None, needs })
     })
 }
 
@@ -211,24 +216,24 @@ pub fn alpha_finish(
     })
 }
 
-/// Start-up of the rule `next`: whether the loss falls far enough.
+/// Start-up of a rule that looks ahead: whether the loss falls far enough.
 #[napi]
 pub fn alpha_probe(
     spec: AlphaSpec,
     loss: f64,
     params: Vec<f64>,
     state: Vec<f64>,
-    reach: f64,
+    first: bool,
     factor: f64,
 ) -> napi::Result<f64> {
     call_value("alpha", |handles| {
         let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
         let (loss, factor) = (handles.get("alpha", loss)?, handles.get("alpha", factor)?);
-        alpha::probe(&spec.checked(handles.scalar())?, loss, &params, &state, reach, factor)
+        alpha::probe(&spec.checked(handles.scalar())?, loss, &params, &state, first, factor)
     })
 }
 
-/// Start-up of the rule `next`: the step taken again with a smaller learning rate.
+/// Start-up of a rule that looks ahead: the step taken again with another learning rate.
 #[napi]
 pub fn alpha_rescale(
     spec: AlphaSpec,
