@@ -61,6 +61,7 @@ const NAMES = [
   "disposeProgram",
   "directionOptions",
   "directionInit",
+  "directionRecall",
   "directionApply",
   "alphaDefaults",
   "alphaCheck",

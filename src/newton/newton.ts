@@ -47,6 +47,11 @@ export interface NewtonOptions {
    * end. `train` fills it in where it knows.
    */
   readonly totalSteps?: number;
+  /**
+   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only; 8 if not given, 1 for
+   * all. Small tensors are always seen whole.
+   */
+  readonly sample?: number;
   /** Same-batch rules measure at every k-th step only; 1 if not given. */
   readonly every?: number;
   /** Whether proposals that make no sense (a curvature ≤ 0, cancellation) are held back. */
@@ -67,10 +72,22 @@ export interface NewtonOptimizer<S = unknown> {
   readonly telemetry: readonly Measure[];
 }
 
-const KNOWN = ["rule", "gamma", "min", "max", "initial", "totalSteps", "every", "guard", "schedule", "telemetry"];
+const KNOWN = [
+  "rule",
+  "gamma",
+  "min",
+  "max",
+  "initial",
+  "totalSteps",
+  "sample",
+  "every",
+  "guard",
+  "schedule",
+  "telemetry",
+];
 
 function checkNumbers(spec: AlphaSpec): void {
-  const { rule, gamma, min, max, initial, every, totalSteps } = spec;
+  const { rule, gamma, min, max, initial, every, totalSteps, sample } = spec;
   const refuse = (sentence: string) => {
     throw argumentError("newton", sentence);
   };
@@ -81,6 +98,8 @@ function checkNumbers(spec: AlphaSpec): void {
   if (min >= max) refuse(`min (${min}) must be smaller than max (${max})`);
   if (initial < min || initial > max) refuse(`initial (${initial}) must lie between min (${min}) and max (${max})`);
   if (!(Number.isSafeInteger(every) && every >= 1)) refuse(`every must be a whole number of at least 1, not ${every}`);
+  if (!(Number.isSafeInteger(sample) && sample >= 1))
+    refuse(`sample must be a whole number of at least 1, not ${sample}`);
   if (totalSteps === undefined) return;
   const counts = Number.isSafeInteger(totalSteps) && totalSteps >= 1 && totalSteps < 2 ** 32;
   if (!counts) refuse(`totalSteps must be a whole number of at least 1, not ${totalSteps}`);
@@ -104,6 +123,7 @@ function specOf(options: NewtonOptions): AlphaSpec {
     max: options.max ?? Math.max(base.max, Number.isFinite(initial) ? initial : base.max),
     initial,
     every: options.every ?? base.every,
+    sample: options.sample ?? base.sample,
     guard: options.guard ?? base.guard,
     needs: typeof rule === "string" ? [] : [...rule.needs],
     ...(options.totalSteps !== undefined && { totalSteps: options.totalSteps }),

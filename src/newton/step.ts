@@ -70,6 +70,12 @@ const MAX_SIGNATURES = 16;
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
 
+/** α as applied in a step, and α of the next one. */
+interface Rates {
+  readonly alpha: number;
+  readonly nextAlpha: number;
+}
+
 interface Programs {
   readonly subject: Subject;
   readonly compiled: Map<string, number>;
@@ -284,10 +290,11 @@ export class TrainingStep<P, B> {
       if (this.#micro.gathered < this.#micro.perStep - 1) {
         this.#gather(programs, common);
       } else {
-        const { report, states } = this.#launch(programs, index, common);
-        const factor = await this.#begin(programs, report, common);
+        const starting = this.#starting();
+        const { report, states } = this.#launch(programs, index, common, starting);
+        const rates = starting ? await this.#begin(programs, index, report, common) : undefined;
         this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
-        this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
+        this.#deliver(index, report, rates, this.#micro.clear(), onOwn);
       }
     } finally {
       native.dispose([counter]);
@@ -304,15 +311,24 @@ export class TrainingStep<P, B> {
     this.#counter += 1;
   }
 
-  /** Queues the step's program and takes over its results, but for the report and the modules' new states. */
-  #launch(programs: Programs, index: number, common: readonly Handle[]): { report: Handle; states: Handle[] } {
+  /** Whether the next step belongs to the start-up of its rule. */
+  #starting(): boolean {
+    const { probedSteps = 0, boundedSteps = 0 } = this.#startUp ?? {};
+    return this.#started < Math.max(probedSteps, boundedSteps);
+  }
+
+  /**
+   * Queues the step's program and takes over its results, but for the report and the modules' new states. A step of the
+   * start-up stays where it begins, and is taken when its length is known.
+   */
+  #launch(programs: Programs, index: number, common: readonly Handle[], starting: boolean) {
     const measures = index % this.#newton.spec.every === 0;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
     );
     const { direction, rule, ownRule, average } = this.#state;
     const params = handlesOf(this.#values.tensors());
-    const scale = this.#scaleAt(index);
+    const scale = this.#scaleOf(starting ? 0 : this.#scheduled(index));
     const donated = [...params, ...direction, ...rule, ...ownRule, ...average];
     const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
     const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
@@ -333,10 +349,14 @@ export class TrainingStep<P, B> {
     return native.upload(bytesOf(values), dtypeCode(this.#scalar, "trainingStep"), []);
   }
 
-  /** The schedule's factor as a tensor; made anew only when it changes. */
-  #scaleAt(index: number): Handle {
+  /** The schedule's factor. */
+  #scheduled(index: number): number {
     const { schedule } = this.#newton;
-    const value = schedule === undefined ? 1 : scheduled(schedule, index);
+    return schedule === undefined ? 1 : scheduled(schedule, index);
+  }
+
+  /** A factor of α as a tensor; made anew only when it changes. */
+  #scaleOf(value: number): Handle {
     if (value !== this.#scale.value) {
       if (this.#scale.handle !== 0) native.dispose([this.#scale.handle]);
       this.#scale = { value, handle: this.#scalarOf(value) };
@@ -346,22 +366,23 @@ export class TrainingStep<P, B> {
 
   /**
    * The start-up of a rule that looks ahead: probe how α must be changed for the loss to fall as it should, and take the
-   * step again with that α. Returns the factor by which α was changed. A first step that was refused taught nothing: the
-   * next one is the first again.
+   * step with that α. Returns α as applied and α of the next step. A first step that was refused taught nothing: the next
+   * one is the first again.
    */
-  async #begin(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
-    const startUp = this.#startUp;
-    if (startUp === undefined || this.#started >= Math.max(startUp.probedSteps, startUp.boundedSteps)) return 1;
+  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
+    const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
     const plain = readReport(0, await native.read(report), this.#scalar, []);
-    if (first && !plain.accepted) return 1;
+    if (first && !plain.accepted) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
     this.#started += 1;
     const probed = this.#started <= startUp.probedSteps;
     const passes = (factor: number) => this.#passes(programs, first, factor, common);
     const factor = probed ? await searchFactor(startUp, first, passes) : 1;
-    if (factor !== 1 || this.#started <= startUp.boundedSteps) this.#rescale(programs, factor);
-    const [alpha = plain.nextAlpha] = view(this.#scalar, await native.read(this.#state.rule[0] ?? 0));
-    return alpha / plain.nextAlpha;
+    this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
+    // The rule's state begins with α and the rate of the last step.
+    const read = this.#state.rule.slice(0, 2).map((handle) => native.read(handle));
+    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => view(this.#scalar, bytes)[0]);
+    return { alpha: alpha ?? Number.NaN, nextAlpha: nextAlpha ?? Number.NaN };
   }
 
   /** Whether the step with α times the factor passes the start-up's test. */
@@ -369,17 +390,23 @@ export class TrainingStep<P, B> {
     const program = programOf(programs, `probe ${first}`, () => compileProbe(programs.subject, this.#newton, first));
     const handle = this.#scalarOf(factor);
     const params = handlesOf(this.#values.tensors());
-    const [answer = 0] = native.runProgram(program, [...params, ...this.#state.rule, ...common, handle]);
+    const [answer = 0] = native.runProgram(program, [
+      ...params,
+      ...this.#state.direction,
+      ...this.#state.rule,
+      ...common,
+      handle,
+    ]);
     const bytes = await native.read(answer).finally(() => native.dispose([handle, answer]));
     return bytes[0] === 1;
   }
 
-  #rescale(programs: Programs, factor: number): void {
+  #rescale(programs: Programs, factor: number, scale: Handle): void {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
-    const { rule } = this.#state;
+    const { direction, rule } = this.#state;
     const params = handlesOf(this.#values.tensors());
     const handle = this.#scalarOf(factor);
-    const results = native.runProgram(program, [...params, ...rule, handle, this.#scale.handle]);
+    const results = native.runProgram(program, [...params, ...rule, ...direction, handle, scale]);
     native.dispose([handle, ...rule]);
     const take = taker(results);
     this.#values.replace(take(params.length));
@@ -390,7 +417,7 @@ export class TrainingStep<P, B> {
   #deliver(
     index: number,
     report: Handle,
-    factor: number,
+    rates: Rates | undefined,
     losses: readonly Promise<number>[],
     onOwn?: (report: StepReport) => void,
   ): void {
@@ -400,7 +427,7 @@ export class TrainingStep<P, B> {
       .then(async () => {
         const plain = readReport(index, await bytes, this.#scalar, this.#newton.telemetry);
         const loss = await meanLoss(losses, plain.loss);
-        const read = { ...plain, loss, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
+        const read = { ...plain, ...rates, loss };
         this.#alpha = read.nextAlpha;
         this.#checkFinite(read);
         this.#onReport?.(read);

@@ -21,7 +21,7 @@ import type { NewtonOptimizer } from "./newton";
 import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
 import { startUpOf } from "./startUp";
-import { handlesOf } from "./state";
+import { handlesOf, recalledOf } from "./state";
 
 /** A placeholder's dtype and shape. */
 export interface Kind {
@@ -259,7 +259,8 @@ function measuringOutputs(given: Given): AnyTensor[] {
   const { spec, rule: chosen, telemetry } = newton;
   const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state));
+  const recalled = recalledIn(given);
+  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state, recalled));
   const { omega, after } = directionOf(given);
 
   let proposal: readonly AnyTensor[] = [];
@@ -284,6 +285,7 @@ function measuringOutputs(given: Given): AnyTensor[] {
     handlesOf(after),
     state,
     handlesOf(carry),
+    recalled,
     scale.handle,
     handlesOf(proposal),
   );
@@ -344,16 +346,41 @@ function restingOutputs(given: Given): AnyTensor[] {
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
-/** Whether the step with α times a factor passes the start-up's test. Inputs: params, rule state, states, batch, key, counter, factor. */
+/** The step before, as the optimizer recalls it from the state that it left; freed by the surrounding `tidy`. */
+function recalledIn(
+  given: Pick<Given, "subject" | "newton" | "direction" | "rule"> & { inputs: Pick<Inputs, "params"> },
+) {
+  const { subject, newton, inputs, direction, rule } = given;
+  const applied = rule[1];
+  if (applied === undefined) return []; // a rule of α alone
+  const state = subject.direction.rebuild(direction, "records");
+  return recalledOf(newton, { params: inputs.params, applied, state, paths: subject.paths });
+}
+
+/**
+ * Whether the step with α times a factor passes the start-up's test. Inputs: params, direction state, rule state, states,
+ * batch, key, counter, factor.
+ */
 export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: boolean): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
+    const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const factor = placeholder(scalarKind());
+    const recalled = recalledIn({ subject, newton, inputs, direction, rule });
     const { loss } = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, first, factor.handle)]);
-    const all = [...inputs.params, ...rule, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, factor];
+    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, recalled, first, factor.handle)]);
+    const all = [
+      ...inputs.params,
+      ...direction,
+      ...rule,
+      ...inputs.states,
+      ...inputs.batch,
+      inputs.key,
+      inputs.counter,
+      factor,
+    ];
     return native.compileProgram(
       handlesOf(all),
       handlesOf(accept),
@@ -362,16 +389,23 @@ export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: b
   });
 }
 
-/** The step again with α times a factor. Inputs: params, rule state (given away), factor, scale. Outputs: the first two anew. */
+/**
+ * The step with α times a factor. Inputs: params, rule state (given away), direction state, factor, scale. Outputs: the first
+ * two anew.
+ */
 export function compileRescale(subject: Subject, newton: NewtonOptimizer): number {
   return tracing(() => {
     const params = placeholders(subject.params);
     const rule = placeholders(subject.rule);
+    const direction = placeholders(subject.direction.tensors);
     const [factor, scale] = placeholders([scalarKind(), scalarKind()]) as [AnyTensor, AnyTensor];
-    const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
+    const recalled = recalledIn({ subject, newton, inputs: { params }, direction, rule });
+    const [theta, state] = [handlesOf(params), handlesOf(rule)];
+    const results = native.alphaRescale(newton.spec, theta, state, recalled, factor.handle, scale.handle);
     const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];
-    const donate = [...donated.map(() => true), false, false];
-    return native.compileProgram(handlesOf([...donated, factor, scale]), outputs, donate);
+    const kept = [...direction, factor, scale];
+    const donate = [...donated.map(() => true), ...kept.map(() => false)];
+    return native.compileProgram(handlesOf([...donated, ...kept]), outputs, donate);
   });
 }

@@ -32,10 +32,15 @@ pub fn adam_step(spec: &Spec, loss: &Value, params: &[Value], batch: &[Value]) -
     let direction = named("adam")?;
     let options = Options::new(direction, &[])?.with_scalar(spec.scalar);
     let direction_start = direction.init(&options, params)?;
-    let state_start = alpha::init(spec, params, &direction_start)?;
+    let state_start = alpha::init(spec, params, &direction_start, true)?;
     let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
     let scale = Value::input(Shape::scalar(), spec.scalar);
-    let carry = alpha::begin(spec, loss, params, &gradients, &state)?;
+    let recalled = match state.get(1) {
+        Some(rate) => direction.recall(&options, params, rate, &old)?,
+        None => None,
+    };
+    let recalled = recalled.as_ref();
+    let carry = alpha::begin(spec, loss, params, &gradients, &state, recalled)?;
     let applied = direction.direction(&options, params, &gradients, &old)?;
     let finish = Finish {
         loss,
@@ -46,6 +51,7 @@ pub fn adam_step(spec: &Spec, loss: &Value, params: &[Value], batch: &[Value]) -
         direction_new: &applied.state,
         state: &state,
         carry: &carry,
+        recalled,
         scale: &scale,
         proposal: &[],
     };

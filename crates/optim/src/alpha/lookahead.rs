@@ -1,8 +1,9 @@
 //! What the rules that look ahead (`next`, `next_plain`) share: Newton's factor from two averaged slopes, the mean and
 //! deviation of losses, the start-up test, and the report. What they keep and when they reject is each one's own.
 
-use super::scalar::{clip, finite_or, loss_scalar, moved, report};
+use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
 use super::{Rule, Spec};
+use crate::direction::Recalled;
 use raphson_graph::derivative::substitute;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
@@ -124,6 +125,54 @@ impl Seen<'_> {
         let accepted = self.accepted.cast(n.dtype())?;
         report([self.loss, self.applied, self.alpha, self.d, &slope1, &curvature, &nan, &accepted])
     }
+}
+
+/// The step before.
+#[derive(Clone, Copy)]
+pub(super) struct Previous<'a> {
+    pub start: &'a [Value],
+    pub omega: &'a [Value],
+    /// Whether it stands in the rule's state.
+    pub stored: bool,
+}
+
+impl<'a> Previous<'a> {
+    /// As the direction recalls it, or from the head of the rule's tensors; and the tensors behind it.
+    pub(super) fn take(
+        params: &[Value],
+        tensors: &'a [Value],
+        recalled: Option<&'a Recalled>,
+    ) -> (Previous<'a>, &'a [Value]) {
+        match recalled {
+            Some(Recalled { start, omega }) => (Previous { start, omega, stored: false }, tensors),
+            None => {
+                let (start, rest) = tensors.split_at(params.len());
+                let (omega, rest) = rest.split_at(params.len());
+                (Previous { start, omega, stored: true }, rest)
+            }
+        }
+    }
+
+    /// θ_start and ω of the step that is taken now: from θ along the new ω, or where the step before is refused, that one
+    /// again; and what of them the state keeps. At a refused first step there is none before: stay at θ.
+    pub(super) fn or_again(
+        &self,
+        accepted: &Value,
+        first: &Value,
+        params: &[Value],
+        omega: &[Value],
+    ) -> Result<(Vec<Value>, Vec<Value>, Vec<Value>)> {
+        let start = choose(&accepted.or(first)?, params, self.start)?;
+        let omega = choose(accepted, omega, self.omega)?;
+        let kept = if self.stored { [&start[..], &omega].concat() } else { Vec::new() };
+        Ok((start, omega, kept))
+    }
+}
+
+/// The tensors of a [`Previous`] that is stored, before the first step; none of one that is not.
+pub(super) fn previous_init(params: &[Value], recalls: bool) -> Vec<Value> {
+    let twice = if recalls { &[][..] } else { params };
+    twice.iter().chain(twice).map(|param| param.like(0.0)).collect()
 }
 
 /// The scalars at the head of a rule's state, and the lists of tensors like the parameters behind them.

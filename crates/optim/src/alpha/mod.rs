@@ -18,10 +18,12 @@ mod measure;
 mod next;
 mod next_plain;
 mod retsinas;
+mod sample;
 mod scalar;
 
 pub use measure::{Measured, Needs, inner, measure};
 
+use crate::direction::Recalled;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
@@ -182,6 +184,8 @@ pub struct Spec {
     /// `next` only: how many steps there will be, if that is known. α then stays as it is in the second half, and falls
     /// to nothing by a factor outside its state.
     pub total_steps: Option<u32>,
+    /// `next` only: of large tensors, traces and slopes see every k-th row. 1: they see everything.
+    pub sample: u32,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
 }
@@ -196,7 +200,20 @@ impl Spec {
         };
         let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
         let (min, max, initial, scalar) = (1e-8, 100.0, 1e-3, DType::F64);
-        Spec { rule, gamma, min, max, initial, every: 1, guard: true, needs, scalar, total_steps: None, measure: true }
+        Spec {
+            rule,
+            gamma,
+            min,
+            max,
+            initial,
+            every: 1,
+            guard: true,
+            needs,
+            scalar,
+            total_steps: None,
+            sample: 8,
+            measure: true,
+        }
     }
 
     /// Refuse settings that make no sense.
@@ -221,6 +238,9 @@ impl Spec {
         if self.every == 0 || (looks_ahead && self.every != 1) {
             let most = if looks_ahead { "1 (this rule measures nothing extra)" } else { "at least 1" };
             return refuse(format!("every must be {most}, not {}", self.every));
+        }
+        if self.sample == 0 {
+            return refuse("sample must be at least 1, not 0".to_owned());
         }
         if self.total_steps.is_some_and(|total| total == 0 || self.rule != Rule::Next) {
             return refuse("total_steps must be at least 1, and is for the rule next only".to_owned());
@@ -260,6 +280,8 @@ pub struct Finish<'a> {
     pub state: &'a [Value],
     /// What [`begin`] gave.
     pub carry: &'a [Value],
+    /// The step before, where the direction recalls it; else the rule has stored it.
+    pub recalled: Option<&'a Recalled>,
     /// Scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
     pub scale: &'a Value,
     /// `Rule::Custom`: \[slope, curvature\] or \[α\], scalars. Empty for every other rule.
@@ -272,31 +294,39 @@ pub struct Finished {
     pub params: Vec<Value>,
     /// The direction's state.
     pub direction: Vec<Value>,
-    /// The rule's state; `state[0]` is α.
+    /// The rule's state; `state[0]` is α, and `state[1]` of a rule that looks ahead the rate that the step was made with.
     pub state: Vec<Value>,
     /// Eight scalars in a row: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
     pub report: Value,
 }
 
-/// The rule's state before the first step. `state[0]` is α. Scalars are of the spec's dtype.
-pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
+/// The rule's state before the first step. `state[0]` is α. Scalars are of the spec's dtype. `recalls`: whether every later
+/// call is given the step before by the direction's `recall`, so that the state need not hold it.
+pub fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -> Result<Vec<Value>> {
     spec.check()?;
     match spec.rule.family() {
         Family::Constant => Ok(constant::init(spec)),
-        Family::Next => next::init(spec, params),
-        Family::NextPlain => next_plain::init(spec, params, direction),
+        Family::Next => next::init(spec, params, recalls),
+        Family::NextPlain => next_plain::init(spec, params, direction, recalls),
         Family::Measured => Ok(guard::init(spec)),
     }
 }
 
 /// The part of a step that stands before the direction: what `next` decides from the new gradient. Other rules decide
 /// nothing here. The result goes to [`finish`] as `carry`.
-pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
+pub fn begin(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    gradients: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+) -> Result<Vec<Value>> {
     spec.check()?;
     let loss = || loss_scalar(spec.rule.name(), loss, spec.scalar);
     match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss()?, params, gradients, state),
-        Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state),
+        Family::Next => next::begin(spec, &loss()?, params, gradients, state, recalled),
+        Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state, recalled),
         Family::Constant | Family::Measured => Ok(Vec::new()),
     }
 }
@@ -325,13 +355,14 @@ pub fn probe(
     loss: &Value,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     first: bool,
     factor: &Value,
 ) -> Result<Value> {
     check_scalar("factor", factor, spec.scalar)?;
     match spec.rule.family() {
-        Family::Next => next::probe(spec, loss, params, state, first, factor),
-        Family::NextPlain => next_plain::probe(spec, loss, params, state, first, factor),
+        Family::Next => next::probe(spec, loss, params, state, recalled, first, factor),
+        Family::NextPlain => next_plain::probe(spec, loss, params, state, recalled, first, factor),
         Family::Constant | Family::Measured => no_start_up(spec, "probe"),
     }
 }
@@ -339,12 +370,19 @@ pub fn probe(
 /// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
 /// `next` bounds the lengths of its first ten steps here: call it after each of them, with factor 1 where nothing was
 /// probed.
-pub fn rescale(spec: &Spec, params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
+pub fn rescale(
+    spec: &Spec,
+    params: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+    factor: &Value,
+    scale: &Value,
+) -> Result<Vec<Value>> {
     check_scalar("factor", factor, spec.scalar)?;
     check_scalar("scale", scale, spec.scalar)?;
     match spec.rule.family() {
-        Family::Next => next::rescale(spec, params, state, factor, scale),
-        Family::NextPlain => next_plain::rescale(spec, params, state, factor, scale),
+        Family::Next => next::rescale(spec, params, state, recalled, factor, scale),
+        Family::NextPlain => next_plain::rescale(spec, params, state, recalled, factor, scale),
         Family::Constant | Family::Measured => no_start_up(spec, "rescale"),
     }
 }

@@ -8,12 +8,15 @@
 //! very first one is found by forward passes ([`probe`], [`rescale`]). Where the number of steps T is known, α stays
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
-//! State: the scalars of [`Scalars`], then θ_prev and ω for each parameter, then e, f, y for each.
+//! Of large tensors, traces and slopes see every k-th row only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
+//! them) θ_prev and ω for each parameter, then e, f, y for each.
 
-use super::lookahead::{Averages, DOWN, Probe, Rate, Seen, loss_statistics, split};
+use super::lookahead::{Averages, DOWN, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
 use super::measure::inner;
+use super::sample::{Sampler, inner_sampled, zeros};
 use super::scalar::{choose, clip, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
+use crate::direction::Recalled;
 use raphson_graph::derivative::{substitute, vjp};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
@@ -47,12 +50,14 @@ const RAMP: f64 = 1.1;
 const REACH: f64 = 10.0;
 
 /// The scalars at the head of the state.
-const SCALARS: usize = 14;
+const SCALARS: usize = 15;
 
 /// The rule's scalars, named.
 #[derive(Clone)]
 struct Scalars {
     alpha: Value,
+    /// The rate that the last step was made with: α times what stands outside its state.
+    applied: Value,
     /// Steps taken.
     t: Value,
     sum_n: Value,
@@ -77,15 +82,30 @@ struct Scalars {
 
 impl Scalars {
     fn named(values: &[Value; SCALARS]) -> Scalars {
-        let [alpha, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss] =
+        let [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss] =
             values.clone();
-        Scalars { alpha, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss }
+        Scalars { alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss }
     }
 
     fn list(self) -> [Value; SCALARS] {
-        let Scalars { alpha, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss } =
-            self;
-        [alpha, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
+        let Scalars {
+            alpha,
+            applied,
+            t,
+            sum_n,
+            sum_d,
+            d,
+            mean,
+            deviation,
+            peak,
+            best,
+            watching,
+            high,
+            halved,
+            reach,
+            loss,
+        } = self;
+        [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
     }
 
     /// Whether no step was taken yet.
@@ -97,31 +117,34 @@ impl Scalars {
 /// The rule's state, named.
 struct State<'a> {
     scalars: Scalars,
-    start: &'a [Value],
-    omega: &'a [Value],
+    previous: Previous<'a>,
     slow: &'a [Value],
     fast: &'a [Value],
     gradients: &'a [Value],
 }
 
 impl<'a> State<'a> {
-    fn read(spec: &Spec, params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
+    fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
         let count = params.len();
-        let (scalars, rest) = split::<SCALARS>(Rule::Next, spec, state, &[5 * count])?;
-        let part = |index: usize| &rest[index * count..(index + 1) * count];
+        let tensors = if recalled.is_some() { 3 * count } else { 5 * count };
+        let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[tensors])?;
+        let (previous, traces) = Previous::take(params, tensors, recalled);
+        let part = |index: usize| &traces[index * count..(index + 1) * count];
         let scalars = Scalars::named(scalars);
-        Ok(State { scalars, start: part(0), omega: part(1), slow: part(2), fast: part(3), gradients: part(4) })
+        Ok(State { scalars, previous, slow: part(0), fast: part(1), gradients: part(2) })
     }
 }
 
-pub(super) fn init(spec: &Spec, params: &[Value]) -> Result<Vec<Value>> {
+pub(super) fn init(spec: &Spec, params: &[Value], recalls: bool) -> Result<Vec<Value>> {
     // Nodes of their own: each is donated to the step.
-    let mut state: Vec<Value> = (0..SCALARS).map(|_| spec.number(0.0)).collect();
-    state[0] = spec.number(spec.initial);
+    let mut scalars = Scalars::named(&std::array::from_fn(|_| spec.number(0.0)));
+    scalars.alpha = spec.number(spec.initial);
     // Long ago.
-    state[11] = spec.number(-WATCH);
-    for _ in 0..5 {
-        state.extend(params.iter().map(|param| param.like(0.0)));
+    scalars.halved = spec.number(-WATCH);
+    let mut state = scalars.list().to_vec();
+    state.extend(previous_init(params, recalls));
+    for _ in 0..3 {
+        state.extend(zeros(spec, params));
     }
     Ok(state)
 }
@@ -134,12 +157,13 @@ pub(super) fn begin(
     params: &[Value],
     gradients: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
 ) -> Result<Vec<Value>> {
-    let state = State::read(spec, params, state)?;
+    let state = State::read(spec, params, state, recalled)?;
     let now = &state.scalars;
     let first = now.first()?;
     let lines = state.slow.iter().zip(state.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
-    let n = inner(gradients, &lines, spec.scalar)?;
+    let n = inner_sampled(spec, params, &Sampler::new(spec, gradients).all(gradients)?, &lines)?;
     let finite = loss.is_finite()?.and(&n.is_finite()?)?;
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
     let patient = now.high.less(&now.high.like(PATIENCE))?;
@@ -165,7 +189,7 @@ pub(super) fn begin(
     let refusal = choose(&first, &untouched, &taken_back.list())?;
     let mut after = choose(&accepted, &seen.list(), &refusal)?;
     let steps = accepted.or(&first.not()?)?.cast(spec.scalar)?;
-    after[1] = now.t.add(&steps)?;
+    after[2] = now.t.add(&steps)?; // t
     Ok([vec![accepted, n, left], after].concat())
 }
 
@@ -249,7 +273,7 @@ fn watched(spec: &Spec, now: Scalars, first: &Value, loss: &Value) -> Result<Sca
 /// start and direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss,
 /// gradient or parameter enters the result: every choice is a select.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
-    let state = State::read(spec, step.params, step.state)?;
+    let state = State::read(spec, step.params, step.state, step.recalled)?;
     let now = &state.scalars;
     let carried = step.carry.split_first_chunk::<3>().and_then(|(head, rest)| Some((head, rest.try_into().ok()?)));
     let Some(([accepted, n, left], after)) = carried else {
@@ -258,14 +282,15 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     };
     let mut after = Scalars::named(after);
     let first = now.first()?;
-    // At a refused first step there is no previous start: stay at θ (ω is still zero).
-    let start = choose(&accepted.or(&first)?, step.params, state.start)?;
-    let omega = choose(accepted, step.omega, state.omega)?;
-    let traces = traces(&state, accepted, left, step.gradients, &omega)?;
-    let d = inner(&traces.gradients, &omega, spec.scalar)?;
+    let (start, omega, kept) = state.previous.or_again(accepted, &first, step.params, step.omega)?;
+    let mut sampler = Sampler::new(spec, &[step.params, step.gradients].concat());
+    let (gradients, lines) = (sampler.all(step.gradients)?, sampler.all(&omega)?);
+    let traces = traces(&state, accepted, left, &gradients, &lines)?;
+    let d = inner_sampled(spec, step.params, &traces.gradients, &lines)?;
     after.d = accepted.select(&d, &now.d)?;
 
     let applied = after.alpha.mul(step.scale)?.mul(&multiplier(spec, &now.t)?)?;
+    after.applied = applied.clone();
     let params = moved(&start, &applied, &omega)?;
     let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
     let seen = Seen {
@@ -279,7 +304,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         accepted,
     };
     let report = seen.report()?;
-    let state = [after.list().to_vec(), start, omega, traces.slow, traces.fast, traces.gradients].concat();
+    let state = [after.list().to_vec(), kept, traces.slow, traces.fast, traces.gradients].concat();
     let direction = choose(accepted, step.direction_new, step.direction_old)?;
     Ok(Finished { params, direction, state, report })
 }
@@ -323,10 +348,11 @@ pub(super) fn probe(
     loss: &Value,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     first: bool,
     factor: &Value,
 ) -> Result<Value> {
-    let State { scalars, start, omega, .. } = State::read(spec, params, state)?;
+    let State { scalars, previous: Previous { start, omega, .. }, .. } = State::read(spec, params, state, recalled)?;
     let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
     // At the first step y is the gradient itself, so that d = ⟨g, ω⟩.
     let slope = if first { scalars.d.clone() } else { slope_at(spec, loss, params, start, omega)? };
@@ -351,22 +377,23 @@ pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
-    let named = State::read(spec, params, state)?;
-    let now = &named.scalars;
+    let named = State::read(spec, params, state, recalled)?;
+    let (now, Previous { start, omega, .. }) = (&named.scalars, named.previous);
     // The step that is taken again has been counted.
     let t = now.t.shift(-1.0)?;
     let alpha = clip(&now.alpha.mul(factor)?, spec.min, spec.max)?;
-    let size = inner(named.omega, named.omega, spec.scalar)?.sqrt()?;
+    let size = inner(omega, omega, spec.scalar)?.sqrt()?;
     let first = t.less_equal(&t.like(0.0))?;
     let reach = first.select(&alpha.mul(&size)?, &now.reach)?;
     let bound = reach.mul(&t.scale(RAMP.ln())?.exp()?)?.div(&size.maximum(&size.like(1e-30))?)?;
     let bounded = first.not()?.and(&t.less(&t.like(RAMP_STEPS))?)?;
     let alpha = bounded.select(&clip(&alpha.minimum(&bound)?, spec.min, spec.max)?, &alpha)?;
     let applied = alpha.mul(scale)?.mul(&multiplier(spec, &t)?)?;
-    let moved = moved(named.start, &applied, named.omega)?;
-    let scalars = Scalars { alpha, reach, ..now.clone() }.list();
+    let moved = moved(start, &applied, omega)?;
+    let scalars = Scalars { alpha, applied, reach, ..now.clone() }.list();
     Ok([&moved[..], &scalars, &state[SCALARS..]].concat())
 }

@@ -4,13 +4,14 @@
 //! was far too high.
 //!
 //! Letters: e the direction, or its decaying sum where the optimizer has no memory; d = ⟨g, e⟩ at the last accepted
-//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then θ_prev and ω for each
-//! parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
+//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then (unless the
+//! direction recalls them) θ_prev and ω for each parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
 
-use super::lookahead::{Averages, DECAY, DOWN, Probe, Rate, Seen, loss_statistics, split};
+use super::lookahead::{Averages, DECAY, DOWN, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
 use super::measure::inner;
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
+use crate::direction::Recalled;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -26,7 +27,7 @@ const MEMORYLESS: f64 = 0.999;
 const REACH: f64 = 10.0;
 
 /// The state's scalars, in order.
-const SCALARS: usize = 11;
+const SCALARS: usize = 12;
 
 /// The rule's state, named.
 struct State<'a> {
@@ -42,30 +43,31 @@ struct State<'a> {
     loss_deviation: &'a Value,
     /// The loss of the last step's batch, accepted or not.
     loss: &'a Value,
-    start: &'a [Value],
-    omega: &'a [Value],
+    previous: Previous<'a>,
     /// e, where it is not simply ω.
     trace: Option<&'a [Value]>,
 }
 
-pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
+pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -> Result<Vec<Value>> {
     // Nodes of their own: each is donated to the step.
     let mut state: Vec<Value> = (0..SCALARS).map(|_| spec.number(0.0)).collect();
     state[0] = spec.number(spec.initial);
-    for _ in 0..if direction.is_empty() { 3 } else { 2 } {
+    state.extend(previous_init(params, recalls));
+    if direction.is_empty() {
         state.extend(params.iter().map(|param| param.like(0.0)));
     }
     Ok(state)
 }
 
 impl<'a> State<'a> {
-    fn read(spec: &Spec, params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
+    fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
         let count = params.len();
-        let (scalars, rest) = split::<SCALARS>(Rule::NextPlain, spec, state, &[2 * count, 3 * count])?;
-        let [alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars;
-        let (start, omega, trace) = (&rest[..count], &rest[count..2 * count], &rest[2 * count..]);
+        let previous = if recalled.is_some() { 0 } else { 2 * count };
+        let (scalars, tensors) = split::<SCALARS>(Rule::NextPlain, spec, state, &[previous, previous + count])?;
+        let [alpha, _applied, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars;
+        let (previous, trace) = Previous::take(params, tensors, recalled);
         let trace = (trace.len() == count && count > 0).then_some(trace);
-        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, start, omega, trace })
+        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, previous, trace })
     }
 
     /// Whether no step was taken yet.
@@ -82,10 +84,11 @@ pub(super) fn begin(
     params: &[Value],
     gradients: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
 ) -> Result<Vec<Value>> {
-    let state = State::read(spec, params, state)?;
+    let state = State::read(spec, params, state, recalled)?;
     let first = state.first()?;
-    let n = inner(gradients, state.trace.unwrap_or(state.omega), spec.scalar)?;
+    let n = inner(gradients, state.trace.unwrap_or(state.previous.omega), spec.scalar)?;
     let finite = loss.is_finite()?.and(&n.is_finite()?)?;
     // L ≤ L̄ + 4S + |L̄|
     let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
@@ -149,7 +152,7 @@ fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega:
 /// direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss, gradient
 /// or parameter enters the result: every choice is a select.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
-    let state = State::read(spec, step.params, step.state)?;
+    let state = State::read(spec, step.params, step.state, step.recalled)?;
     let [accepted, alpha, sum_n, sum_d, n] = step.carry else {
         let message = format!("{} carried tensors; pass on what begin gave", step.carry.len());
         return Err(Error::argument(spec.rule.name(), message));
@@ -157,9 +160,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
     let first = state.first()?;
     let (mean, deviation) = loss_statistics(state.loss_mean, state.loss_deviation, &first, &loss)?;
-    // At a refused first step there is no previous start: stay at θ (ω is still zero).
-    let start = choose(&accepted.or(&first)?, step.params, state.start)?;
-    let omega = choose(accepted, step.omega, state.omega)?;
+    let (start, omega, kept) = state.previous.or_again(accepted, &first, step.params, step.omega)?;
     // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
     // rejection what comes out is not used.
     let memory = remember(&state, &first, n, step.gradients, &omega)?;
@@ -169,6 +170,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let rejected = accepted.not()?.cast(spec.scalar)?;
     let mut new = vec![
         alpha.clone(),
+        applied.clone(),
         state.t.add(&started.cast(spec.scalar)?)?,
         sum_n.clone(),
         sum_d.clone(),
@@ -180,14 +182,13 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         rejected,
         loss.clone(),
     ];
-    new.extend(start);
-    new.extend(omega);
+    new.extend(kept);
     new.extend(choose(accepted, &memory.trace, state.trace.unwrap_or_default())?);
     let seen = Seen {
         loss: &loss,
         applied: &applied,
         alpha,
-        d: &new[6],
+        d: &new[7],
         before: (state.d, state.alpha),
         n,
         first: &first,
@@ -205,13 +206,15 @@ pub(super) fn probe(
     loss: &Value,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     first: bool,
     factor: &Value,
 ) -> Result<Value> {
-    let state = State::read(spec, params, state)?;
+    let state = State::read(spec, params, state, recalled)?;
+    let Previous { start, omega, .. } = state.previous;
     let s = state.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
     let (slope, loss_start) = (state.d.clone(), state.loss);
-    let probe = Probe { loss, params, start: state.start, omega: state.omega, s, loss_start, slope, tolerance: None };
+    let probe = Probe { loss, params, start, omega, s, loss_start, slope, tolerance: None };
     probe.passes(spec)?.or(&state.first()?)
 }
 
@@ -220,11 +223,13 @@ pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
-    let named = State::read(spec, params, state)?;
+    let named = State::read(spec, params, state, recalled)?;
     let alpha = named.alpha.mul(factor)?;
-    let moved = moved(named.start, &alpha.mul(scale)?, named.omega)?;
-    Ok([&moved[..], &[alpha], &state[1..]].concat())
+    let applied = alpha.mul(scale)?;
+    let moved = moved(named.previous.start, &applied, named.previous.omega)?;
+    Ok([&moved[..], &[alpha, applied], &state[2..]].concat())
 }

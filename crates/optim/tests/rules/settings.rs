@@ -38,6 +38,7 @@ fn bad_settings_are_refused_by_name() {
     for rule in [Rule::Next, Rule::NextPlain] {
         assert!(Spec { every: 2, ..Spec::defaults(rule) }.check().is_err());
         assert_eq!(Spec { total_steps: Some(9), ..Spec::defaults(rule) }.check().is_ok(), rule == Rule::Next);
+        assert!(Spec { sample: 0, ..Spec::defaults(rule) }.check().is_err());
         assert!(Spec { total_steps: Some(0), ..Spec::defaults(rule) }.check().is_err());
     }
 }
@@ -59,9 +60,9 @@ fn only_rules_that_look_ahead_have_a_start_up() {
     let params = std::slice::from_ref(&x);
     let loss = x.square().unwrap().sum_all().unwrap();
     let spec = Spec::defaults(Rule::Exact);
-    let state = alpha::init(&spec, params, &[]).unwrap();
-    assert!(alpha::probe(&spec, &loss, params, &state, true, &factor).is_err());
-    assert!(alpha::rescale(&spec, params, &state, &factor, &factor).is_err());
+    let state = alpha::init(&spec, params, &[], false).unwrap();
+    assert!(alpha::probe(&spec, &loss, params, &state, None, true, &factor).is_err());
+    assert!(alpha::rescale(&spec, params, &state, None, &factor, &factor).is_err());
 }
 
 /// A step of `rule` on parameters of both float dtypes, with a loss in f32.
@@ -70,8 +71,8 @@ fn mixed(rule: Rule) -> Result<()> {
     let second = params[1].cast(DType::F32)?.square()?.sum_all()?;
     let loss = params[0].square()?.sum_all()?.add(&second)?;
     let spec = Spec::defaults(rule);
-    let state = alpha::init(&spec, &params, &[])?;
-    let carry = alpha::begin(&spec, &loss, &params, &params, &state)?;
+    let state = alpha::init(&spec, &params, &[], false)?;
+    let carry = alpha::begin(&spec, &loss, &params, &params, &state, None)?;
     let scale = Value::scalar(1.0, DType::F64);
     let step = Finish {
         loss: &loss,
@@ -82,6 +83,7 @@ fn mixed(rule: Rule) -> Result<()> {
         direction_new: &params,
         state: &state,
         carry: &carry,
+        recalled: None,
         scale: &scale,
         proposal: &[],
     };
@@ -92,10 +94,10 @@ fn mixed(rule: Rule) -> Result<()> {
     assert!(like(&done.params, &params) && like(&done.direction, &params) && like(&done.state, &state));
     assert_eq!((done.report.shape(), done.report.dtype()), (&Shape::from([8]), DType::F64));
     if rule.looks_ahead() {
-        let rescaled = alpha::rescale(&spec, &params, &state, &scale, &scale)?;
+        let rescaled = alpha::rescale(&spec, &params, &state, None, &scale, &scale)?;
         assert!(like(&rescaled, &[&params[..], &state].concat()));
         for first in [true, false] {
-            let accept = alpha::probe(&spec, &loss, &params, &state, first, &scale)?;
+            let accept = alpha::probe(&spec, &loss, &params, &state, None, first, &scale)?;
             assert_eq!((accept.dtype(), accept.shape().rank()), (DType::Bool, 0));
         }
     }
