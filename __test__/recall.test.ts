@@ -44,10 +44,14 @@ describe("recalled steps", () => {
       const recalled = optimizer.recall?.({ params: after, applied: rate, state });
       const [start, again] = [await numbers(recalled?.start ?? []), await numbers(recalled?.omega ?? [])];
       (await numbers(params)).forEach((want, index) => {
-        want.forEach((number, place) => expect(start[index]?.[place]).toBeCloseTo(number, 12));
+        want.forEach((number, place) => {
+          expect(start[index]?.[place]).toBeCloseTo(number, 12);
+        });
       });
       (await numbers(omega)).forEach((want, index) => {
-        want.forEach((number, place) => expect(again[index]?.[place]).toBeCloseTo(number, 12));
+        want.forEach((number, place) => {
+          expect(again[index]?.[place]).toBeCloseTo(number, 12);
+        });
       });
     }
   });
@@ -61,7 +65,9 @@ describe("recalled steps", () => {
         expect(alpha / (other?.alpha ?? Number.NaN)).toBeCloseTo(1, 6);
         if (Number.isFinite(loss)) expect(loss / (other?.loss ?? Number.NaN)).toBeCloseTo(1, 6);
       });
-      told.w.forEach((number, index) => expect(number).toBeCloseTo(stored.w[index] ?? Number.NaN, 6));
+      told.w.forEach((number, index) => {
+        expect(number).toBeCloseTo(stored.w[index] ?? Number.NaN, 6);
+      });
     }
   });
 });

@@ -5,7 +5,17 @@
 import { parseArgs } from "node:util";
 import { fromTypedArray, loss, newton, nn, optim, type Tensor, trainingStep } from "../src";
 
-const RULES = ["constant", "next", "nextPlain", "exact", "retsinas", "alt1", "alt2", "hermite", "alt2GradientFree"] as const;
+const RULES = [
+  "constant",
+  "next",
+  "nextPlain",
+  "exact",
+  "retsinas",
+  "alt1",
+  "alt2",
+  "hermite",
+  "alt2GradientFree",
+] as const;
 const BATCH = 128;
 
 const { values } = parseArgs({

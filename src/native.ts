@@ -69,6 +69,7 @@ const NAMES = [
   "alphaBegin",
   "alphaMeasure",
   "alphaFinish",
+  "alphaStaying",
   "alphaProbe",
   "alphaRescale",
   "saveSafetensors",

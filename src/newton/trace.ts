@@ -259,9 +259,10 @@ function measuringOutputs(given: Given): AnyTensor[] {
   const { spec, rule: chosen, telemetry } = newton;
   const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-  const recalled = recalledIn(given);
-  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state, recalled));
-  const { omega, after } = directionOf(given);
+  const before = recalledIn(given);
+  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state, before));
+  const { omega, after: fresh } = directionOf(given);
+  const { after, recalled } = before.length === 0 ? { after: fresh, recalled: [] } : stepToTake(given, carry, fresh);
 
   let proposal: readonly AnyTensor[] = [];
   let ownAfter: readonly AnyTensor[] = ownRule;
@@ -291,6 +292,23 @@ function measuringOutputs(given: Given): AnyTensor[] {
   );
   const report = withTelemetry(given, omega, fromHandle<FloatDType>(result.report, scale.dtype), telemetry);
   return [...owned([...result.params, ...result.direction, ...result.state]), ...ownAfter, report];
+}
+
+/** What the optimizer goes on from, and the step that it recalls from there: a new one, or the one before once more. */
+function stepToTake(
+  { subject, newton, inputs, direction, rule }: Given,
+  carry: readonly AnyTensor[],
+  fresh: readonly AnyTensor[],
+) {
+  const [state, old, after] = [rule, direction, fresh].map(handlesOf) as [Handle[], Handle[], Handle[]];
+  const [rate, ...staying] = owned(native.alphaStaying(newton.spec, handlesOf(carry), state, old, after));
+  const recalled = recalledOf(newton, {
+    params: inputs.params,
+    applied: rate as AnyTensor,
+    state: subject.direction.rebuild(staying, "records"),
+    paths: subject.paths,
+  });
+  return { after: staying, recalled };
 }
 
 function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[] {

@@ -282,6 +282,24 @@ pub fn alpha_finish(
     })
 }
 
+/// The rate, then the direction's state, from which the direction recalls the step to take.
+#[napi]
+pub fn alpha_staying(
+    spec: AlphaSpec,
+    carry: Vec<f64>,
+    state: Vec<f64>,
+    direction_old: Vec<f64>,
+    direction_new: Vec<f64>,
+) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| {
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        let spec = spec.checked(handles.scalar())?;
+        let (old, new) = (all(&direction_old)?, all(&direction_new)?);
+        let (rate, staying) = alpha::staying(&spec, &all(&carry)?, &all(&state)?, &old, &new)?;
+        Ok([vec![rate], staying].concat())
+    })
+}
+
 /// Start-up of a rule that looks ahead: whether the loss falls far enough.
 #[napi]
 pub fn alpha_probe(

@@ -2,7 +2,7 @@
 //! deviation of losses, the start-up test, and the report. What they keep and when they reject is each one's own.
 
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
-use super::{Rule, Spec};
+use super::{Finish, Rule, Spec};
 use crate::direction::Recalled;
 use raphson_graph::derivative::substitute;
 use raphson_graph::error::{Error, Result};
@@ -132,7 +132,7 @@ impl Seen<'_> {
 pub(super) struct Previous<'a> {
     pub start: &'a [Value],
     pub omega: &'a [Value],
-    /// Whether it stands in the rule's state.
+    /// Whether it stands in the rule's state. Otherwise the direction has told it (to `finish`: the step to take).
     pub stored: bool,
 }
 
@@ -153,20 +153,29 @@ impl<'a> Previous<'a> {
         }
     }
 
-    /// θ_start and ω of the step that is taken now: from θ along the new ω, or where the step before is refused, that one
-    /// again; and what of them the state keeps. At a refused first step there is none before: stay at θ.
-    pub(super) fn or_again(
-        &self,
-        accepted: &Value,
-        first: &Value,
-        params: &[Value],
-        omega: &[Value],
-    ) -> Result<(Vec<Value>, Vec<Value>, Vec<Value>)> {
-        let start = choose(&accepted.or(first)?, params, self.start)?;
-        let omega = choose(accepted, omega, self.omega)?;
-        let kept = if self.stored { [&start[..], &omega].concat() } else { Vec::new() };
-        Ok((start, omega, kept))
+    /// The step that is taken now: from θ along the new ω, or where the step before is refused, that one again. At a
+    /// refused first step there is none before: stay at θ.
+    pub(super) fn now(&self, accepted: &Value, first: &Value, step: &Finish) -> Result<Now> {
+        let (start, omega) = (self.start, self.omega);
+        if !self.stored {
+            let direction = step.direction_new.to_vec();
+            return Ok(Now { start: start.to_vec(), omega: omega.to_vec(), kept: Vec::new(), direction });
+        }
+        let start = choose(&accepted.or(first)?, step.params, start)?;
+        let omega = choose(accepted, step.omega, omega)?;
+        let direction = choose(accepted, step.direction_new, step.direction_old)?;
+        Ok(Now { kept: [&start[..], &omega].concat(), start, omega, direction })
     }
+}
+
+/// The step that is taken now.
+pub(super) struct Now {
+    pub start: Vec<Value>,
+    pub omega: Vec<Value>,
+    /// What of it the rule's state keeps.
+    pub kept: Vec<Value>,
+    /// The direction's state after it.
+    pub direction: Vec<Value>,
 }
 
 /// The tensors of a [`Previous`] that is stored, before the first step; none of one that is not.

@@ -27,7 +27,7 @@ use crate::direction::Recalled;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
-use scalar::loss_scalar;
+use scalar::{choose, loss_scalar};
 
 /// A rule's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -280,7 +280,8 @@ pub struct Finish<'a> {
     pub state: &'a [Value],
     /// What [`begin`] gave.
     pub carry: &'a [Value],
-    /// The step before, where the direction recalls it; else the rule has stored it.
+    /// Where the direction recalls steps: the one to take now, from [`staying`]'s rate and state, which `direction_new` is then.
+    /// Else the rule has stored the step before.
     pub recalled: Option<&'a Recalled>,
     /// Scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
     pub scale: &'a Value,
@@ -312,8 +313,9 @@ pub fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -
     }
 }
 
-/// The part of a step that stands before the direction: what `next` decides from the new gradient. Other rules decide
-/// nothing here. The result goes to [`finish`] as `carry`.
+/// The part of a step that stands before the direction: what rules that look ahead decide from the new gradient. Others
+/// decide nothing here. The result goes to [`finish`] as `carry`. `recalled`: the step before, where the direction recalls
+/// it (only `nextPlain` looks at it).
 pub fn begin(
     spec: &Spec,
     loss: &Value,
@@ -325,10 +327,26 @@ pub fn begin(
     spec.check()?;
     let loss = || loss_scalar(spec.rule.name(), loss, spec.scalar);
     match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss()?, params, gradients, state, recalled),
+        Family::Next => next::begin(spec, &loss()?, params, gradients, state),
         Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state, recalled),
         Family::Constant | Family::Measured => Ok(Vec::new()),
     }
+}
+
+/// What the direction goes on from, and the rate with which its `recall` tells the step to take: after a kept step, the new
+/// state and 0 (from θ along the new ω); where the step before is taken back, the old state and that step's rate.
+pub fn staying(
+    spec: &Spec,
+    carry: &[Value],
+    state: &[Value],
+    direction_old: &[Value],
+    direction_new: &[Value],
+) -> Result<(Value, Vec<Value>)> {
+    let ([accepted, ..], [_, rate, ..]) = (carry, state) else {
+        return Err(Error::argument(spec.rule.name(), "only rules that look ahead take steps back"));
+    };
+    check_scalar("rate", rate, spec.scalar)?;
+    Ok((accepted.select(&rate.like(0.0), rate)?, choose(accepted, direction_new, direction_old)?))
 }
 
 /// The part of a step that stands after the direction: measure, find the next α, move the parameters.

@@ -11,7 +11,7 @@
 //! Of large tensors, traces and slopes see every k-th row only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
 //! them) θ_prev and ω for each parameter, then e, f, y for each.
 
-use super::lookahead::{Averages, DOWN, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
+use super::lookahead::{Averages, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
 use super::measure::inner;
 use super::sample::{Sampler, inner_sampled, zeros};
 use super::scalar::{choose, clip, loss_scalar, moved};
@@ -118,9 +118,7 @@ impl Scalars {
 struct State<'a> {
     scalars: Scalars,
     previous: Previous<'a>,
-    slow: &'a [Value],
-    fast: &'a [Value],
-    gradients: &'a [Value],
+    traces: Traces<'a>,
 }
 
 impl<'a> State<'a> {
@@ -129,9 +127,23 @@ impl<'a> State<'a> {
         let tensors = if recalled.is_some() { 3 * count } else { 5 * count };
         let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[tensors])?;
         let (previous, traces) = Previous::take(params, tensors, recalled);
-        let part = |index: usize| &traces[index * count..(index + 1) * count];
-        let scalars = Scalars::named(scalars);
-        Ok(State { scalars, previous, slow: part(0), fast: part(1), gradients: part(2) })
+        Ok(State { scalars: Scalars::named(scalars), previous, traces: Traces::named(count, traces) })
+    }
+}
+
+/// What is seen of e, f and y.
+#[derive(Clone, Copy)]
+struct Traces<'a> {
+    slow: &'a [Value],
+    fast: &'a [Value],
+    gradients: &'a [Value],
+}
+
+impl<'a> Traces<'a> {
+    /// The last three lists of a state.
+    fn named(count: usize, tensors: &'a [Value]) -> Traces<'a> {
+        let part = |behind: usize| &tensors[tensors.len() - behind * count..][..count];
+        Traces { slow: part(3), fast: part(2), gradients: part(1) }
     }
 }
 
@@ -157,13 +169,14 @@ pub(super) fn begin(
     params: &[Value],
     gradients: &[Value],
     state: &[Value],
-    recalled: Option<&Recalled>,
 ) -> Result<Vec<Value>> {
-    let state = State::read(spec, params, state, recalled)?;
-    let now = &state.scalars;
+    let count = params.len();
+    // What is stored of the step before does not matter here.
+    let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
+    let (now, traces) = (&Scalars::named(scalars), Traces::named(count, tensors));
     let first = now.first()?;
-    let lines = state.slow.iter().zip(state.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
-    let n = inner_sampled(spec, params, &Sampler::new(spec, gradients).all(gradients)?, &lines)?;
+    let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
+    let n = inner_sampled(spec, params, &Sampler::new(spec, [gradients]).all(gradients)?, &lines)?;
     let finite = loss.is_finite()?.and(&n.is_finite()?)?;
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
     let patient = now.high.less(&now.high.like(PATIENCE))?;
@@ -282,11 +295,11 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     };
     let mut after = Scalars::named(after);
     let first = now.first()?;
-    let (start, omega, kept) = state.previous.or_again(accepted, &first, step.params, step.omega)?;
-    let mut sampler = Sampler::new(spec, &[step.params, step.gradients].concat());
+    let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
+    let mut sampler = Sampler::new(spec, [step.params, step.gradients, &kept, &direction]);
     let (gradients, lines) = (sampler.all(step.gradients)?, sampler.all(&omega)?);
-    let traces = traces(&state, accepted, left, &gradients, &lines)?;
-    let d = inner_sampled(spec, step.params, &traces.gradients, &lines)?;
+    let [slow, fast, gradients] = traced(&state.traces, accepted, left, &gradients, &lines)?;
+    let d = inner_sampled(spec, step.params, &gradients, &lines)?;
     after.d = accepted.select(&d, &now.d)?;
 
     let applied = after.alpha.mul(step.scale)?.mul(&multiplier(spec, &now.t)?)?;
@@ -304,33 +317,30 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         accepted,
     };
     let report = seen.report()?;
-    let state = [after.list().to_vec(), kept, traces.slow, traces.fast, traces.gradients].concat();
-    let direction = choose(accepted, step.direction_new, step.direction_old)?;
+    let state = [after.list().to_vec(), kept, slow, fast, gradients].concat();
     Ok(Finished { params, direction, state, report })
-}
-
-/// e, f and y after a step.
-struct Traces {
-    slow: Vec<Value>,
-    fast: Vec<Value>,
-    gradients: Vec<Value>,
 }
 
 /// e ← .99ke + ω, f ← .9kf + ω, y ← .99ky + g, with k what is left of them as α travelled. After a rejection e = f = ω
 /// and y ← .99y.
-fn traces(state: &State, accepted: &Value, left: &Value, gradients: &[Value], omega: &[Value]) -> Result<Traces> {
+fn traced(
+    traces: &Traces,
+    accepted: &Value,
+    left: &Value,
+    gradients: &[Value],
+    omega: &[Value],
+) -> Result<[Vec<Value>; 3]> {
     let kept = |decay: f64| accepted.select(&left.scale(decay)?, &left.like(0.0));
-    let (slow, fast, steady) = (kept(SLOW)?, kept(FAST)?, left.scale(SLOW)?);
     let decayed = |trace: &Value, by: &Value, add: &Value| trace.mul(&by.cast(trace.dtype())?)?.add(add);
     let all = |traces: &[Value], by: &Value, add: &[Value]| {
         traces.iter().zip(add).map(|(trace, add)| decayed(trace, by, add)).collect::<Result<Vec<_>>>()
     };
     let fresh = gradients.iter().map(|g| accepted.select(g, &g.like(0.0))).collect::<Result<Vec<_>>>()?;
-    Ok(Traces {
-        slow: all(state.slow, &slow, omega)?,
-        fast: all(state.fast, &fast, omega)?,
-        gradients: all(state.gradients, &steady, &fresh)?,
-    })
+    Ok([
+        all(traces.slow, &kept(SLOW)?, omega)?,
+        all(traces.fast, &kept(FAST)?, omega)?,
+        all(traces.gradients, &left.scale(SLOW)?, &fresh)?,
+    ])
 }
 
 /// min(1, max(0, 2(1 − t/T))), 1 where T is not known.

@@ -7,7 +7,9 @@
 //! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then (unless the
 //! direction recalls them) θ_prev and ω for each parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
 
-use super::lookahead::{Averages, DECAY, DOWN, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
+use super::lookahead::{
+    Averages, DECAY, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split,
+};
 use super::measure::inner;
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
@@ -160,7 +162,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
     let first = state.first()?;
     let (mean, deviation) = loss_statistics(state.loss_mean, state.loss_deviation, &first, &loss)?;
-    let (start, omega, kept) = state.previous.or_again(accepted, &first, step.params, step.omega)?;
+    let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
     // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
     // rejection what comes out is not used.
     let memory = remember(&state, &first, n, step.gradients, &omega)?;
@@ -195,7 +197,6 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         accepted,
     };
     let report = seen.report()?;
-    let direction = choose(accepted, step.direction_new, step.direction_old)?;
     Ok(Finished { params, direction, state: new, report })
 }
 

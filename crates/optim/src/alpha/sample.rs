@@ -41,8 +41,9 @@ pub(super) struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    pub(super) fn new(spec: &'a Spec, existing: &[Value]) -> Sampler<'a> {
-        Sampler { spec, existing: existing.iter().map(Value::id).collect(), known: HashMap::new() }
+    pub(super) fn new<const LISTS: usize>(spec: &'a Spec, existing: [&[Value]; LISTS]) -> Sampler<'a> {
+        let existing = existing.iter().flat_map(|list| list.iter().map(Value::id)).collect();
+        Sampler { spec, existing, known: HashMap::new() }
     }
 
     /// Each tensor at its places.

@@ -48,18 +48,20 @@ impl Run {
         let options = Options::new(direction, &[]).unwrap();
         let direction_start = direction.init(&options, params).unwrap();
         let direction_old = placeholders(&direction_start);
-        let recall = |applied: &Value| {
-            let recalled = direction.recall(&options, params, applied, &direction_old).unwrap();
+        let recall = |applied: &Value, state: &[Value]| {
+            let recalled = direction.recall(&options, params, applied, state).unwrap();
             recalled.filter(|_| recalls)
         };
-        let recalls = recall(&Value::scalar(0.0, DType::F64)).is_some();
+        let recalls = recall(&Value::scalar(0.0, DType::F64), &direction_old).is_some();
         let state_start = alpha::init(&spec, params, &direction_start, recalls).unwrap();
         let state = placeholders(&state_start);
-        let recalled = recall(&state[1]);
+        let recalled = recall(&state[1], &direction_old);
         let recalled = recalled.as_ref();
         let gradients = vjp(std::slice::from_ref(loss), params, &[Value::scalar(1.0, DType::F64)]).unwrap();
         let carry = alpha::begin(&spec, loss, params, &gradients, &state, recalled).unwrap();
         let applied = direction.direction(&options, params, &gradients, &direction_old).unwrap();
+        let (rate, staying) = alpha::staying(&spec, &carry, &state, &direction_old, &applied.state).unwrap();
+        let step = recall(&rate, &staying);
         let (scale, factor) = (Value::input(Shape::scalar(), DType::F64), Value::input(Shape::scalar(), DType::F64));
         let finish = Finish {
             loss,
@@ -67,10 +69,10 @@ impl Run {
             gradients: &gradients,
             omega: &applied.omega,
             direction_old: &direction_old,
-            direction_new: &applied.state,
+            direction_new: if recalls { &staying } else { &applied.state },
             state: &state,
             carry: &carry,
-            recalled,
+            recalled: step.as_ref(),
             scale: &scale,
             proposal: &[],
         };
