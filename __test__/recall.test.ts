@@ -1,5 +1,5 @@
 /** Optimizers that recall their last step, and rules that take steps back with them. */
-import { newton, optim, type StepReport, type Tensor, tensor, trainingStep } from "raphson";
+import { defineOptimizer, newton, type Optimizer, optim, type StepReport, type Tensor, tensor, trainingStep } from "raphson";
 import { describe, expect, it } from "vitest";
 
 const f64 = (values: number[]) => tensor(values, { dtype: "f64" });
@@ -17,7 +17,7 @@ const OPTIMIZERS = {
   forgetful: () => ({ ...optim.adamW({ weightDecay: 0.1 }), recall: () => undefined }),
 } as const;
 
-async function run(optimizer: (typeof OPTIMIZERS)[keyof typeof OPTIMIZERS], rule: "next" | "nextPlain") {
+async function run<S>(optimizer: () => Optimizer<S>, rule: "next" | "nextPlain") {
   const loss = ({ factor }: Batch, { w }: Params) =>
     w
       .sub(f64([1, -2, 0.5]))
@@ -37,7 +37,7 @@ describe("recalled steps", () => {
   it("are those that were made, also for parts with a factor", async () => {
     const params = [f64([1, -2, 3]), f64([0.5])];
     const gradients = [f64([0.1, 4, -1]), f64([2])];
-    for (const optimizer of [OPTIMIZERS.adam(), OPTIMIZERS.adamW(), OPTIMIZERS.combined()] as optim.Optimizer[]) {
+    for (const optimizer of [OPTIMIZERS.adam(), OPTIMIZERS.adamW(), OPTIMIZERS.combined()] as Optimizer[]) {
       const { omega, state } = optimizer.direction({ params, gradients, state: optimizer.init(params) });
       const rate = tensor(0.01, { dtype: "f64" });
       const after = params.map((theta, index) => theta.sub((omega[index] as Tensor<"f64">).mul(rate)));
@@ -69,5 +69,29 @@ describe("recalled steps", () => {
         expect(number).toBeCloseTo(stored.w[index] ?? Number.NaN, 6);
       });
     }
+  });
+
+  it("may be told by an optimizer of one's own", async () => {
+    type Signs = readonly Tensor<"f64">[];
+    const definition = {
+      init: (): Signs => [f64([0, 0, 0])],
+      direction: ({ gradients }: { gradients: readonly unknown[] }) => {
+        const omega = (gradients as Signs).map((gradient) => gradient.sign());
+        return { omega, state: omega };
+      },
+    };
+    const told = defineOptimizer<Signs>({
+      ...definition,
+      recall: ({ params, applied, state }) => ({
+        start: (params as Signs).map((theta, index) =>
+          theta.add((state[index] as Tensor<"f64">).mul(applied as Tensor<"f64">)),
+        ),
+        omega: state,
+      }),
+    });
+    const results = [await run(() => told, "next"), await run(() => defineOptimizer<Signs>(definition), "next")];
+    results[0]?.reports.forEach(({ alpha }, index) => {
+      expect(alpha / (results[1]?.reports[index]?.alpha ?? Number.NaN)).toBeCloseTo(1, 6);
+    });
   });
 });

@@ -7,6 +7,7 @@ import { zeros } from "../tensor/creation";
 import { type Flat, flatten } from "../tree";
 import type { Average } from "./average";
 import type { NewtonOptimizer } from "./newton";
+import { ownState, type Precision } from "./precision";
 import { startUpOf } from "./startUp";
 import type { Kind } from "./trace";
 
@@ -14,7 +15,7 @@ import type { Kind } from "./trace";
 export interface StepState {
   direction: Handle[];
   rule: Handle[];
-  /** The state of a rule from TypeScript. */
+  /** The state of a rule from TypeScript, and the loss scale. */
   ownRule: Handle[];
   /** How many parameters the average has seen, and their averages; empty without one. */
   average: Handle[];
@@ -41,10 +42,11 @@ export function initialState(
   average: Average | undefined,
   params: readonly AnyTensor[],
   paths: readonly string[],
+  precision: Precision,
 ): StepState {
   const { optimizer, rule, spec } = newton;
   const directionTree = flatten(optimizer.init(params, paths), optimizer.name);
-  const ownRuleTree = flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule");
+  const ownRuleTree = flatten(ownState(typeof rule === "string" ? [] : rule.init(), precision), "alpha rule");
   const state = directionTree.rebuild(directionTree.tensors, "records");
   const applied = zeros([], { dtype: scalarDType() });
   const recalls = recalledOf(newton, { params, applied, state, paths }).length > 0;

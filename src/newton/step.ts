@@ -17,6 +17,7 @@ import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
+import { checkPrecision, type Precision } from "./precision";
 import { readReport, type StepReport } from "./report";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, type StepState } from "./state";
@@ -54,6 +55,11 @@ export interface TrainingStepOptions<P, B> {
    * copy of the parameters.
    */
   readonly average?: Average | boolean;
+  /**
+   * What modules compute in while they are trained; f32 if not given. Parameters and all that is computed outside modules,
+   * the loss among it, stay f32. With "f16" the loss is scaled while gradients are computed.
+   */
+  readonly precision?: Precision;
   /** Fixes the random draws of the loss (dropout); 0 if not given. */
   readonly seed?: number;
   /** Called with each report, in order, a few steps after the step ran. */
@@ -97,6 +103,7 @@ export class TrainingStep<P, B> {
   readonly #micro: MicroBatches;
   readonly #average: Average | undefined;
   readonly #startUp: StartUp | undefined;
+  readonly #precision: Precision;
 
   /** What the controller's numbers are kept in. */
   readonly #scalar = scalarDType();
@@ -118,7 +125,7 @@ export class TrainingStep<P, B> {
 
   /** @internal Use `trainingStep`. */
   constructor(options: TrainingStepOptions<P, B>) {
-    const { model, params, loss, seed = 0, clip, accumulate = 1 } = options;
+    const { model, params, loss, seed = 0, clip, accumulate = 1, precision = "f32" } = options;
     if ((model === undefined) === (params === undefined)) {
       throw argumentError("trainingStep", "give either a model or params");
     }
@@ -128,6 +135,8 @@ export class TrainingStep<P, B> {
     }
     checkClip("trainingStep", clip);
     checkAccumulate("trainingStep", accumulate);
+    checkPrecision("trainingStep", precision);
+    this.#precision = precision;
     this.#clip = clip;
     this.#micro = new MicroBatches(accumulate);
     this.#newton = asNewton(options.optimizer);
@@ -138,7 +147,7 @@ export class TrainingStep<P, B> {
     this.#average = checkAverage("trainingStep", options.average);
     this.#startUp = startUpOf(this.#newton.spec.rule);
     this.#state = untracked(() =>
-      tidy(() => initialState(this.#newton, this.#average, this.#values.tensors(), this.#values.paths)),
+      tidy(() => initialState(this.#newton, this.#average, this.#values.tensors(), this.#values.paths, precision)),
     );
     this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
@@ -307,7 +316,9 @@ export class TrainingStep<P, B> {
   #gather(programs: Programs, common: readonly Handle[]): void {
     const first = this.#micro.gathered === 0;
     const program = programOf(programs, `micro-batch ${first}`, () => compileMicroBatch(programs.subject, first));
-    this.#micro.gather(program, [...handlesOf(this.#values.tensors()), ...common], programs.subject.states.length);
+    const scale = this.#precision === "f16" ? this.#state.ownRule.slice(-2, -1) : [];
+    const rest = [...handlesOf(this.#values.tensors()), ...scale, ...common];
+    this.#micro.gather(program, rest, programs.subject.states.length);
     this.#counter += 1;
   }
 
@@ -372,8 +383,9 @@ export class TrainingStep<P, B> {
   async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
     const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
-    const plain = readReport(0, await native.read(report), this.#scalar, []);
-    if (first && !plain.accepted) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
+    const plain = this.#read(0, await native.read(report));
+    const refused = first && !plain.accepted;
+    if (refused || plain.overflow === true) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
     this.#started += 1;
     const probed = this.#started <= startUp.probedSteps;
     const passes = (factor: number) => this.#passes(programs, first, factor, common);
@@ -413,6 +425,10 @@ export class TrainingStep<P, B> {
     this.#state.rule = take(rule.length);
   }
 
+  #read(index: number, bytes: Uint8Array): StepReport {
+    return readReport(index, bytes, this.#scalar, this.#newton.telemetry, this.#precision);
+  }
+
   /** Reads the report when it is there, after those before it. `losses`: those of the batches before the last. */
   #deliver(
     index: number,
@@ -425,7 +441,7 @@ export class TrainingStep<P, B> {
     bytes.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
       .then(async () => {
-        const plain = readReport(index, await bytes, this.#scalar, this.#newton.telemetry);
+        const plain = this.#read(index, await bytes);
         const loss = await meanLoss(losses, plain.loss);
         const read = { ...plain, ...rates, loss };
         this.#alpha = read.nextAlpha;
@@ -495,7 +511,7 @@ export class TrainingStep<P, B> {
       batch: withoutValues(batch),
       states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
       lossOf: (params, states, traced, key) =>
-        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P)),
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
     };
     const programs: Programs = { subject, compiled: new Map() };
     this.#signatures.set(signature, programs);

@@ -99,6 +99,8 @@ export interface OptimizerDefinition<S> {
   init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   /** ω and the state after a step. Traced once and compiled into the step: use tensor methods only. */
   direction(input: DirectionInput<S>): Direction<S>;
+  /** The last step from what it left, if that is possible; without it, rules that take steps back store it. */
+  recall?(input: RecallInput<S>): Recalled | undefined;
 }
 
 /**
@@ -131,6 +133,7 @@ export function defineOptimizer<S>(definition: OptimizerDefinition<S>): Optimize
       checkOmega(name, result.omega, input.params);
       return result;
     },
+    recall: (input) => definition.recall?.(input),
   };
 }
 

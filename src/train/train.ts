@@ -16,6 +16,7 @@ import {
 } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
 import { withTotalSteps } from "../newton/newton";
+import type { Precision } from "../newton/precision";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
@@ -57,6 +58,11 @@ export interface TrainOptions<M, B extends Batch> {
    * noisy.
    */
   readonly average?: Average | boolean;
+  /**
+   * What modules compute in while they are trained; f32 if not given. Parameters and the loss stay f32, evaluation is in f32.
+   * With "f16" the loss is scaled while gradients are computed, and a step whose gradients overflow is left out.
+   */
+  readonly precision?: Precision;
   /** How long to train: give one of the two. With `accumulate`, `steps` counts what that many batches make together. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -139,12 +145,22 @@ class Training<M, B extends Batch> {
   }
 
   async run(): Promise<Run> {
-    const { model, loss, evaluate, seed = 0, signal, clip, accumulate = 1 } = this.#options;
+    const { model, loss, evaluate, seed = 0, signal, clip, accumulate = 1, precision = "f32" } = this.#options;
     const [optimizer, average] = [this.#optimizer, this.#average];
     const start = performance.now();
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
-    const step = trainingStep({ model, loss, optimizer, average, seed, accumulate, ...(clip && { clip }), onReport });
+    const step = trainingStep({
+      model,
+      loss,
+      optimizer,
+      average,
+      seed,
+      accumulate,
+      precision,
+      ...(clip && { clip }),
+      onReport,
+    });
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
     try {
       while (!this.#finished()) {

@@ -18,7 +18,6 @@ use super::scalar::{choose, clip, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
 use crate::direction::Recalled;
 use raphson_graph::derivative::{substitute, vjp};
-use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -366,8 +365,7 @@ pub(super) fn probe(
     let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
     // At the first step y is the gradient itself, so that d = ⟨g, ω⟩.
     let slope = if first { scalars.d.clone() } else { slope_at(spec, loss, params, start, omega)? };
-    let single = params.iter().any(|param| param.dtype() != DType::F64);
-    let epsilon = if single { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    let epsilon = params.iter().map(|param| param.dtype().epsilon()).fold(0.0, f64::max);
     let tolerance = Some(scalars.loss.abs()?.scale(4.0 * epsilon)?);
     let loss_start = &scalars.loss;
     let passes = Probe { loss, params, start, omega, s, loss_start, slope, tolerance }.passes(spec)?;
