@@ -13,7 +13,7 @@
 
 use super::lookahead::{Averages, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
 use super::measure::inner;
-use super::sample::{Sampler, inner_sampled, zeros};
+use super::sample::{Sampler, finite_unseen, inner_sampled, zeros};
 use super::scalar::{choose, clip, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
 use crate::direction::Recalled;
@@ -176,7 +176,10 @@ pub(super) fn begin(
     let first = now.first()?;
     let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
     let n = inner_sampled(spec, params, &Sampler::new(spec, [gradients]).all(gradients)?, &lines)?;
-    let finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    let mut finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    if let Some(unseen) = finite_unseen(spec, gradients)? {
+        finite = finite.and(&unseen)?;
+    }
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
     let patient = now.high.less(&now.high.like(PATIENCE))?;
     let refused = finite.not()?.or(&high.and(&patient)?.and(&first.not()?)?)?;

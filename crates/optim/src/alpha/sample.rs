@@ -94,6 +94,29 @@ pub(super) fn zeros(spec: &Spec, params: &[Value]) -> Vec<Value> {
     params.iter().map(zero).collect()
 }
 
+/// Whether the gradients are finite at places that are not seen as well. A matrix product needs no look at all of it: a
+/// factor that is not finite spoils its rows or columns, and the gradients of the layers before.
+pub(super) fn finite_unseen(spec: &Spec, gradients: &[Value]) -> Result<Option<Value>> {
+    let mut all: Option<Value> = None;
+    for gradient in gradients.iter().filter(|g| places(spec, g.shape()).is_some() && !is_product(g)) {
+        let finite = gradient.sum_all()?.is_finite()?;
+        all = Some(match all {
+            Some(all) => all.and(&finite)?,
+            None => finite,
+        });
+    }
+    Ok(all)
+}
+
+/// A matrix product, perhaps seen in another arrangement.
+fn is_product(value: &Value) -> bool {
+    let mut value = value.clone();
+    while value.op().is_view() && value.payload().is_none() {
+        value = value.inputs()[0].clone();
+    }
+    matches!(value.op(), Op::Dot)
+}
+
 /// ⟨a, b⟩ from what is seen of tensors like `params`: the part of a sampled one counts for all of it.
 pub(super) fn inner_sampled(spec: &Spec, params: &[Value], a: &[Value], b: &[Value]) -> Result<Value> {
     let weighted = |(param, a): (&Value, &Value)| {

@@ -50,3 +50,18 @@ fn places_that_differ_are_estimated_from_those_that_are_seen() {
         assert!(step == 0 || some.slope0 != all.slope0);
     }
 }
+
+#[test]
+fn a_gradient_that_is_not_finite_where_it_is_not_seen_is_refused() {
+    // √|θ₀| · 0 at θ₀ = 0: the loss is finite, one number of its gradient is not.
+    let loss = |x: &Value, extra: &Value| {
+        let first = x.slice(&[0], &[1], &[1])?.square()?.sqrt()?.sum_all()?;
+        loss(x, extra)?.add(&first.mul(extra)?)
+    };
+    let mut start = theta(false);
+    start[0] = 0.0;
+    let mut run = Training::new(&spec(8), "adam", &start, loss).unwrap();
+    let report = run.step(0.0, 1.0);
+    assert!(!report.accepted && report.loss.is_finite(), "{report:?}");
+    assert_eq!(run.theta, start);
+}
