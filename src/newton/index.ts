@@ -1,5 +1,5 @@
 /** `newton`, its rules, and the compiled training step. */
-
+export type { Average } from "./average";
 export type { CheckpointExtras } from "./checkpoint";
 export type { Clip } from "./gradients";
 export type { AlphaRuleName, NewtonOptimizer, NewtonOptions } from "./newton";

@@ -82,6 +82,24 @@ export class ParameterValues {
     });
   }
 
+  /** Puts these values in place for a while; the function that is given back puts the former ones back and frees these. */
+  exchange(handles: readonly Handle[]): () => void {
+    const former = this.tensors();
+    const put = (values: readonly AnyTensor[]) =>
+      this.#places.forEach((place, index) => {
+        if (place instanceof Parameter) place.set(values[index] as Tensor);
+        else this.#places[index] = values[index] as AnyTensor;
+      });
+    const lent = untracked(() =>
+      handles.map((handle, index) => fromHandle(handle, former[index]?.dtype, former[index]?.shape)),
+    );
+    put(lent);
+    return () => {
+      put(former);
+      for (const tensor of lent) tensor.dispose();
+    };
+  }
+
   /** The current values of the states. */
   states(): Tensor[] {
     return this.#states.map((state) => state.value);

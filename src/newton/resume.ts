@@ -5,6 +5,7 @@
 import type { Handle } from "../native";
 import { native } from "../native";
 import { MODEL_PREFIX } from "../nn/store";
+import { averageKinds } from "./average";
 import { CheckpointFile, type Expected, type Snapshot } from "./checkpoint";
 import type { MicroBatches } from "./microBatches";
 import type { NewtonOptimizer } from "./newton";
@@ -30,10 +31,12 @@ export interface StepNumbers {
   readonly alpha: number;
   readonly frozen: boolean;
   readonly stale: boolean;
+  /** The step at which the rule began: 0, or the one after α was held. */
+  readonly since: number;
 }
 
 /** The parts of a checkpoint, in the order of its tensors. */
-const PARTS = ["params", "states", "direction", "rule", "ownRule", "key", "sums", "moved"] as const;
+const PARTS = ["params", "states", "direction", "rule", "ownRule", "average", "key", "sums", "moved"] as const;
 
 /** What the names of each part begin with. */
 const PREFIX = {
@@ -42,6 +45,7 @@ const PREFIX = {
   direction: "optimizer",
   rule: "rule.",
   ownRule: "ownRule",
+  average: "average.",
   key: "key",
   sums: "gradients.",
   moved: "moved.",
@@ -63,6 +67,7 @@ function expectedOf({ values, state }: StepParts, gathered: number): ByPart<Expe
     direction: named("direction", directionTree.paths, directionTree.tensors.map(kindOf)),
     rule: named("rule", [...ruleKinds.keys()].map(String), ruleKinds),
     ownRule: named("ownRule", ownRuleTree.paths, ownRuleTree.tensors.map(kindOf)),
+    average: named("average", state.average.length === 0 ? [] : ["seen", ...paths], averageKinds(kinds)),
     key: named("key", [""], [{ dtype: "u32", shape: [2] }]),
     sums: named("sums", underWay ? paths : [], kinds),
     moved: named("moved", underWay ? statePaths : [], stateKinds),
@@ -86,6 +91,7 @@ export async function snapshotOf(parts: StepParts, numbers: StepNumbers): Promis
     direction: state.direction,
     rule: state.rule,
     ownRule: state.ownRule,
+    average: state.average,
     key: [state.key],
     sums: micro.sums,
     moved: micro.states ?? [],
@@ -112,10 +118,11 @@ export async function restoreFrom(path: string, parts: StepParts) {
     const { values, state, micro } = parts;
     values.replace(file.take(expected.params));
     values.replaceStates(file.take(expected.states));
-    native.dispose([...state.direction, ...state.rule, ...state.ownRule, state.key]);
+    native.dispose([...state.direction, ...state.rule, ...state.ownRule, ...state.average, state.key]);
     state.direction = file.take(expected.direction);
     state.rule = file.take(expected.rule);
     state.ownRule = file.take(expected.ownRule);
+    state.average = file.take(expected.average);
     state.key = file.take(expected.key)[0] ?? 0;
     micro.restore(file.take(expected.sums), file.take(expected.moved), losses);
     return { numbers, metadata: file.metadata, arrays };
@@ -134,6 +141,7 @@ function checked(file: CheckpointFile, parts: StepParts): { losses: number[]; nu
   const { losses, alpha, frozen, stale } = file.numbers;
   if (!Array.isArray(losses) || typeof alpha !== "string") throw file.error("its numbers are damaged");
   const [counter, started, nonFinite] = [file.count("counter"), file.count("started"), file.count("nonFinite")];
+  const since = file.count("since");
   const held = { frozen: frozen === true, stale: stale === true };
-  return { losses: losses.map(Number), numbers: { counter, started, nonFinite, alpha: Number(alpha), ...held } };
+  return { losses: losses.map(Number), numbers: { counter, started, nonFinite, since, alpha: Number(alpha), ...held } };
 }

@@ -6,8 +6,16 @@ import type { Batches } from "../data";
 import { type Batch, release } from "../data/batch";
 import { type DeviceSpec, deviceInfo, setDevice } from "../device";
 import { argumentError } from "../errors";
-import { type Clip, type NewtonOptimizer, type StepReport, type TrainingStep, trainingStep } from "../newton";
+import {
+  type Average,
+  type Clip,
+  type NewtonOptimizer,
+  type StepReport,
+  type TrainingStep,
+  trainingStep,
+} from "../newton";
 import { checkAccumulate } from "../newton/gradients";
+import { withTotalSteps } from "../newton/newton";
 import type { Precision } from "../newton/precision";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
@@ -69,6 +77,12 @@ export interface TrainOptions<M, B extends Batch> {
   readonly clip?: Clip;
   /** Batches whose gradients are averaged for one step; 1 if not given. A step begun in one epoch goes on in the next. */
   readonly accumulate?: number;
+  /**
+   * Evaluates at averages of the parameters, which the model has in the end: `true`, `{ decay }`, or `false`. If not given,
+   * with the rule `next` where neither the number of steps nor a schedule brings α down, since its last parameters are
+   * noisy.
+   */
+  readonly average?: Average | boolean;
   /**
    * What modules compute in while they are trained; f32 if not given. Parameters and the loss stay f32, evaluation is in f32.
    * With "f16" the loss is scaled while gradients are computed, and a step whose gradients overflow is left out.
@@ -132,11 +146,19 @@ function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
   }
 }
 
+/** Whether nothing brings α down towards the end, so that the last parameters still jump about. */
+function staysNoisy(optimizer: Optimizer | NewtonOptimizer): boolean {
+  if (!("kind" in optimizer)) return false;
+  const { spec, schedule } = optimizer;
+  return spec.rule === "next" && spec.totalSteps === undefined && schedule === undefined;
+}
+
 /** One run: the loop's variables, and what happens at each of its turns. */
 class Training<M, B extends Batch> {
   readonly #options: TrainOptions<M, B>;
   readonly #checkpoint: CheckpointOptions | undefined;
   readonly #logOptions: Required<LogOptions> | undefined;
+  readonly #average: Average | boolean;
   readonly #recorder = new Recorder();
   readonly #evaluations: Evaluation[] = [];
   readonly #callbacks: readonly Callbacks[];
@@ -158,23 +180,26 @@ class Training<M, B extends Batch> {
 
   constructor(options: TrainOptions<M, B>) {
     this.#options = options;
-    const {
-      model,
-      loss,
-      optimizer,
-      seed = 0,
-      clip,
-      accumulate = 1,
-      precision = "f32",
-      callbacks = [],
-      onStep,
-    } = options;
+    const { model, loss, seed = 0, clip, accumulate = 1, precision = "f32", callbacks = [], onStep } = options;
     this.#checkpoint = checkCheckpoint(options.checkpoint, options.resume);
     this.#logOptions = checkLog(options.log);
     this.#callbacks = onStep === undefined ? callbacks : [{ onStep }, ...callbacks];
+    const optimizer =
+      "kind" in options.optimizer ? withTotalSteps(options.optimizer, this.#horizon()) : options.optimizer;
+    const average = options.average ?? staysNoisy(optimizer);
+    this.#average = average;
     initializeMissing(model, seed);
-    const onReport = (report: StepReport) => this.#onReport(report);
-    const step = trainingStep({ model, loss, optimizer, seed, accumulate, precision, ...(clip && { clip }), onReport });
+    const step = trainingStep({
+      model,
+      loss,
+      optimizer,
+      average,
+      seed,
+      accumulate,
+      precision,
+      ...(clip && { clip }),
+      onReport: (report) => this.#onReport(report),
+    });
     this.#step = step;
     this.#control = {
       stop: () => {
@@ -197,6 +222,8 @@ class Training<M, B extends Batch> {
       this.#log = log === undefined ? undefined : new RunLog(log, before, this.#about());
       this.#progress = progressFor(progress, progress === false ? undefined : this.#total(), this.#begun);
       await this.#epochsOf(evaluator);
+      // Not in a checkpoint: training goes on from the newest parameters.
+      if (this.#average !== false && !this.#interrupt?.seen) await this.#step.keepAverage();
     } finally {
       this.#interrupt?.close();
       this.#progress.stop();
@@ -252,6 +279,11 @@ class Training<M, B extends Batch> {
     let batches = 0;
     for (let epoch = 0; epoch < epochs; epoch++) batches += this.#batches(epoch).length ?? Number.NaN;
     return Number.isNaN(batches) ? undefined : Math.floor(batches / accumulate);
+  }
+
+  /** Steps of the whole run, where that is known without asking for the data of each epoch. */
+  #horizon(): number | undefined {
+    return this.#options.steps ?? (typeof this.#options.data === "function" ? undefined : this.#total());
   }
 
   async #resume(): Promise<void> {
@@ -317,7 +349,8 @@ class Training<M, B extends Batch> {
   }
 
   async #evaluate(evaluator: Evaluator<B, M>, batches: Batches<B>): Promise<void> {
-    const measured = await evaluator.measure(batches.epoch(0), this.#options.signal);
+    const measure = () => evaluator.measure(batches.epoch(0), this.#options.signal);
+    const measured = await (this.#average === false ? measure() : this.#step.averaged(measure));
     const evaluation: Evaluation = { step: this.#begun, epoch: this.#epochs, ...measured };
     this.#evaluations.push(evaluation);
     this.#log?.evaluation(evaluation);

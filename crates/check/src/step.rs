@@ -10,7 +10,7 @@ use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
-use raphson_optim::alpha::{self, Finish, Spec};
+use raphson_optim::alpha::{self, Finish, Rule, Spec};
 use raphson_optim::direction::{Options, named};
 use std::sync::Arc;
 
@@ -38,20 +38,27 @@ pub fn adam_step(spec: &Spec, loss: &Value, params: &[Value], batch: &[Value]) -
     let direction = named("adam")?;
     let options = Options::new(direction, &[])?.with_scalar(spec.scalar);
     let direction_start = direction.init(&options, params)?;
-    let state_start = alpha::init(spec, params, &direction_start)?;
+    let state_start = alpha::init(spec, params, &direction_start, spec.rule == Rule::Next)?;
     let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
     let scale = Value::input(Shape::scalar(), spec.scalar);
-    let carry = alpha::begin(spec, loss, params, &gradients, &state)?;
+    let carry = alpha::begin(spec, loss, params, &gradients, &state, None)?;
     let applied = direction.direction(&options, params, &gradients, &old)?;
+    let (recalled, new) = if spec.rule == Rule::Next {
+        let (rate, staying) = alpha::staying(spec, &carry, &state, &old, &applied.state)?;
+        (direction.recall(&options, params, &rate, &staying)?, staying)
+    } else {
+        (None, applied.state)
+    };
     let finish = Finish {
         loss,
         params,
         gradients: &gradients,
         omega: &applied.omega,
         direction_old: &old,
-        direction_new: &applied.state,
+        direction_new: &new,
         state: &state,
         carry: &carry,
+        recalled: recalled.as_ref(),
         scale: &scale,
         proposal: &[],
     };
