@@ -9,6 +9,7 @@ import { join } from "node:path";
 import {
   compile,
   grad,
+  hvp,
   newton,
   nn,
   ones,
@@ -278,9 +279,28 @@ describe("attention", () => {
     expect(layer(x, { context: x.slice(0, 2, 1) }).shape).toEqual([2, 4, 8]);
   });
 
-  it("stays finite where a query sees nothing", () => {
-    const y = nn.attention(x, x, x, { mask: zeros([4, 4]).cast("bool") });
-    expect(distance(y, x.mean(1, { keepDims: true }).broadcastTo(x.shape))).toBeLessThan(1e-5);
+  it("gives zeros where a query sees nothing", () => {
+    const mask = zeros([4, 4]).cast("bool");
+    for (const onWeights of [undefined, (weights: Tensor) => weights]) {
+      const y = nn.attention(x, x, x, { mask, ...(onWeights === undefined ? {} : { onWeights }) });
+      expect(distance(y, zeros(x.shape))).toBe(0);
+    }
+  });
+
+  it("is the same with and without its weights at hand, up to second derivatives", () => {
+    const [key, value, direction] = [4, 5, 6].map((seed) => random.generator(seed).normal([2, 4, 8]));
+    const mask = tensor([[true, true, true, false]]);
+    for (const options of [{}, { causal: true }, { mask }, { causal: true, mask, scale: 0.3 }]) {
+      const of = (also: object) => (q: Tensor) =>
+        nn
+          .attention(q, (key as Tensor).add(q), (value as Tensor).mul(q), { ...options, ...also })
+          .square()
+          .sum();
+      const [fused, plain] = [of({}), of({ onWeights: (weights: Tensor) => weights })];
+      expect(distance(grad(fused)(x), grad(plain)(x))).toBeLessThan(1e-4);
+      const product = (f: (q: Tensor) => Tensor) => hvp(f, x, direction as Tensor).product;
+      expect(distance(product(fused), product(plain))).toBeLessThan(1e-3);
+    }
   });
 
   it("with rotary positions depends on distances alone", () => {

@@ -218,6 +218,24 @@ describe("the step", () => {
     expect(step.signatures).toBe(16);
   });
 
+  it("says what its programs take", async () => {
+    using step = trainingStep({
+      model: line(1),
+      loss: squares,
+      optimizer: newton(optim.adam(), { rule: "constant", initial: 0.1, every: 2 }),
+    });
+    expect(step.programs()).toEqual([]);
+    await step.step(batchOf(8));
+    const [program] = step.programs();
+    expect(program?.name).toBe("measuring");
+    // the batch is 8 × 2 numbers, and every tensor that goes in comes out in the same place
+    expect(program?.peakBytes).toBeGreaterThanOrEqual((program?.arenaBytes ?? 0) + 8 * 2 * 4);
+    await step.step(batchOf(8));
+    expect(step.programs().map(({ name }) => name)).toEqual(["measuring", "resting"]);
+    await step.step(batchOf(16));
+    expect(step.programs().map(({ name }) => name)).toEqual(["measuring", "resting", "measuring"]);
+  });
+
   it("refuses losses that are not float scalars, before anything runs", async () => {
     const loss = ({ x, y }: Batch, model: ReturnType<typeof line>) => model(x).sub(y);
     using step = trainingStep({ model: line(1), loss, optimizer: newton(optim.sgd()) });

@@ -42,6 +42,7 @@ const NAMES = [
   "argmax",
   "argsort",
   "dot",
+  "attention",
   "conv",
   "gather",
   "scatterAdd",

@@ -56,7 +56,10 @@ const LAYERS: Readonly<Record<string, Runner>> = {
     const made = nn.prelu(channels);
     return nn.apply(made, { slope: slope as Tensor }, {}, () => made(x as Tensor));
   },
-  attention: ([q, k, v], _indices, args) => nn.attention(q as Tensor, k as Tensor, v as Tensor, args),
+  attention: ([q, k, v], [mask], { masked, ...args }) => {
+    const options = masked ? { ...args, mask: (mask as Tensor<"i32">).notEqual(0) } : args;
+    return nn.attention(q as Tensor, k as Tensor, v as Tensor, options);
+  },
   rotary: (x, _indices, args) => nn.rotary(first(x), args),
   multiHeadAttention: layer(
     (a) => nn.multiHeadAttention(a.width, a.heads, a),

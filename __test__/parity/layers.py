@@ -65,9 +65,11 @@ layer("prelu", *[case(lambda x, i, a: F.prelu(x[0], x[1]), [s, (c,)], SMALL, arg
 
 # ---- attention
 QKV = [(2, 3, 4), (2, 5, 4), (2, 5, 3)]
+SEEN = [1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1]  # every query sees a key
 layer("attention", case(lambda x, i, a: F.scaled_dot_product_attention(*x), QKV, SMALL),
       case(lambda x, i, a: F.scaled_dot_product_attention(*x, is_causal=True), [(2, 4, 3)] * 3, SMALL, args={"causal": True}),
-      case(lambda x, i, a: F.scaled_dot_product_attention(*x, scale=0.25), [(1, 2, 3, 4)] * 3, SMALL, args={"scale": 0.25}))
+      case(lambda x, i, a: F.scaled_dot_product_attention(*x, scale=0.25), [(1, 2, 3, 4)] * 3, SMALL, args={"scale": 0.25}),
+      case(lambda x, i, a: F.scaled_dot_product_attention(*x, attn_mask=i[0].bool()), QKV, SMALL, args={"masked": True}, indices=[((3, 5), SEEN)]))
 
 
 def rotate(x, i, a):

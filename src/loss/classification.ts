@@ -7,7 +7,7 @@ import { isFloat, isInteger } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { isTensor, requireFloat, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
-import { tensor } from "../tensor/creation";
+import { arange, tensor, zeros } from "../tensor/creation";
 import { describe, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss, reduceWeighted } from "./reduction";
 
@@ -121,8 +121,22 @@ function labelled<F extends FloatDType>(
   const counted = countedPlaces(op, targets, options);
   // places that do not count look at class 0, whose loss is then left out
   const safe = counted === undefined ? targets : targets.mul(counted.cast(targets.dtype));
-  const each = smooth(weighted.gather(safe.unsqueeze(-1), -1).squeeze(-1).neg());
+  const each = smooth(picked(weighted, checked(safe, classes)).neg());
   return reduceWeighted(op, each, counted, weights?.take(safe), options.reduction);
+}
+
+/**
+ * The label's element of each row, as a sum in which the others are 0: with the softmax before it that is one kernel, and so
+ * is its gradient, where a gather's would be a matrix of zeros.
+ */
+function picked<F extends FloatDType>(rows: Tensor<F>, labels: Tensor<"i32">): Tensor<F> {
+  const places = arange(0, rows.shape.at(-1) ?? 0, 1, { dtype: "i32" });
+  return where(places.equal(labels.unsqueeze(-1)), rows, 0).sum(-1);
+}
+
+/** The labels, read through a gather of zeros: it makes a label that is no class an error. */
+function checked(labels: Tensor<"i32">, classes: number): Tensor<"i32"> {
+  return labels.add(zeros([classes], { dtype: "i32" }).take(labels));
 }
 
 /** Labels as a tensor of integers, or undefined when they are probabilities. */

@@ -12,6 +12,8 @@ export interface StepState {
   rule: Handle[];
   /** The state of a rule from TypeScript, and the loss scale. */
   ownRule: Handle[];
+  /** Where random draws come from, with the number of the batch. It is read only. */
+  key: Handle;
   readonly kinds: readonly Kind[];
   readonly ruleKinds: readonly Kind[];
   readonly directionTree: Flat;
@@ -21,7 +23,8 @@ export interface StepState {
 /** The tensors' handles. */
 export const handlesOf = (tensors: readonly AnyTensor[]): Handle[] => tensors.map((tensor) => tensor.handle);
 
-const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
+/** Dtype and shape. */
+export const kindOf = ({ dtype, shape }: AnyTensor): Kind => ({ dtype, shape });
 
 /** The state before the first step. Call it inside `tidy`: what the optimizer made on the way is freed there. */
 export function initialState(
@@ -29,6 +32,7 @@ export function initialState(
   params: readonly AnyTensor[],
   paths: readonly string[],
   precision: Precision,
+  key: Handle,
 ): StepState {
   const { optimizer, rule, spec } = newton;
   const directionTree = flatten(optimizer.init(params, paths), optimizer.name);
@@ -42,6 +46,7 @@ export function initialState(
     direction: directionTree.tensors.map(ownCopy),
     rule: ruleState.map(ownCopy),
     ownRule: ownRuleTree.tensors.map(ownCopy),
+    key,
     kinds: params.map(kindOf),
     ruleKinds,
     directionTree,

@@ -3,22 +3,25 @@
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
+import type { ProgramSize } from "../compile";
 import { scalarDType } from "../device";
 import { dtypeCode } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import { scheduled } from "../optim/schedule";
-import type { AnyTensor } from "../tensor";
+import { type AnyTensor, fromHandle } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
 import { readReport, type StepReport } from "./report";
-import { handlesOf, initialState, type StepState } from "./state";
+import { restoreFrom, type StepParts, snapshotOf } from "./resume";
+import { handlesOf, initialState, ownCopy, type StepState } from "./state";
 import {
   compileMicroBatch,
   compileProbe,
@@ -71,6 +74,12 @@ const MAX_NON_FINITE = 100;
 /** The start-up probe of the rule `next`: its steps, how far ahead it looks, its tries and factors. */
 const PROBE = { steps: 3, firstReach: 10, reach: 1, firstTries: 14, tries: 3, shrink: 0.2, caution: 0.1 } as const;
 
+/** A program of a training step. */
+export interface StepProgram extends ProgramSize {
+  /** What it does in a step. */
+  readonly name: string;
+}
+
 interface Programs {
   readonly subject: Subject;
   readonly compiled: Map<string, number>;
@@ -85,7 +94,6 @@ export class TrainingStep<P, B> {
   readonly #loss: (batch: B, model: P) => unknown;
   readonly #onReport: ((report: StepReport) => void) | undefined;
   readonly #values: ParameterValues;
-  readonly #key: Handle;
   readonly #signatures = new Map<string, Programs>();
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
@@ -101,6 +109,9 @@ export class TrainingStep<P, B> {
   #started = 0;
   #alpha: number;
   #nonFinite = 0;
+  /** Whether α is held; and whether the rule has to begin anew because it was. */
+  #frozen = false;
+  #stale = false;
   #failure: { error: unknown } | undefined;
   #disposed = false;
   #turn: Promise<unknown> = Promise.resolve();
@@ -130,10 +141,10 @@ export class TrainingStep<P, B> {
     this.#onReport = options.onReport;
     this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
+    const key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
     this.#state = untracked(() =>
-      tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths, precision)),
+      tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths, precision, key)),
     );
-    this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
 
   /** The current parameters: the model itself, or the tree with the newest tensors (do not keep them over a step). */
@@ -151,9 +162,49 @@ export class TrainingStep<P, B> {
     return Math.floor(this.#counter / this.#micro.perStep);
   }
 
+  /** Whether α is held, by `freeze`. */
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
+  /**
+   * Holds α where it is from the next step on: nothing is measured, and no step is taken back unless its loss is not
+   * finite. A `schedule` goes on multiplying it.
+   */
+  freeze(): void {
+    this.#frozen = true;
+  }
+
+  /** Lets the rule move α again. The rule `next` begins anew at this α: what it remembers belongs to steps long gone. */
+  unfreeze(): void {
+    this.#frozen = false;
+  }
+
   /** Kinds of batches that programs are kept for. */
   get signatures(): number {
     return this.#signatures.size;
+  }
+
+  /**
+   * Sizes of the step's programs, with what they are for: `measuring` and, with `every`, `resting` are steps; the rule `next`
+   * adds probes, `accumulate` micro-batches. There are none before the first step.
+   *
+   * ```ts
+   * import { newton, nn, optim, type Tensor, tensor, trainingStep } from "raphson";
+   *
+   * const step = trainingStep({
+   *   model: nn.linear(2, 1),
+   *   loss: ({ x }: { x: Tensor }, model) => model(x).square().mean(),
+   *   optimizer: newton(optim.sgd(), { rule: "constant", initial: 0.1 }),
+   * });
+   * await step.step({ x: tensor([[0, 1], [1, 0]]) });
+   * for (const { name, kernels, peakBytes } of step.programs()) console.log(name, kernels, peakBytes);
+   * ```
+   */
+  programs(): StepProgram[] {
+    return [...this.#signatures.values()].flatMap(({ compiled }) =>
+      [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })),
+    );
   }
 
   /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */
@@ -194,6 +245,41 @@ export class TrainingStep<P, B> {
     this.#throwFailure();
   }
 
+  /**
+   * Writes everything that the training needs to go on, bit for bit, to one file: parameters, states of modules, the
+   * optimizer's and the rule's state, counters, keys. Waits for the steps queued before. The file is replaced as a
+   * whole or not at all. Rejects like `run`, and with a RaphsonError (`FILE`) where it cannot be written.
+   *
+   * ```ts
+   * import { newton, nn, ones, optim, type Tensor, trainingStep } from "raphson";
+   *
+   * const make = () =>
+   *   trainingStep({
+   *     model: nn.linear(2, 1),
+   *     loss: ({ x }: { x: Tensor }, model) => model(x).sub(1).square().mean(),
+   *     optimizer: newton(optim.adamW()),
+   *   });
+   * const [first, second] = [make(), make()];
+   * const batch = { x: ones([4, 2]) };
+   * for (let index = 0; index < 5; index++) await first.run(batch);
+   * await first.save("step.safetensors", { metadata: { note: "after five" } });
+   * const { metadata } = await second.load("step.safetensors");
+   * console.log(metadata.note, (await first.step(batch)).loss === (await second.step(batch)).loss); // after five true
+   * ```
+   */
+  save(path: string, extras: CheckpointExtras = {}): Promise<void> {
+    return this.#serially(async () => writeCheckpoint(path, await this.#snapshot(), extras));
+  }
+
+  /**
+   * Goes on from a file that `save` wrote, in place of this step's own beginnings. Build model and optimizer as they
+   * were. RaphsonErrors (`FILE`), after which nothing has changed: a file that is missing, damaged or no checkpoint;
+   * another optimizer or rule; tensors that are missing or unknown, or of other shapes or dtypes, all by their names.
+   */
+  load(path: string): Promise<Required<CheckpointExtras>> {
+    return this.#serially(() => this.#restore(path));
+  }
+
   /** Frees state and programs; the parameters stay. Call it when no step is running. */
   dispose(): void {
     if (this.#disposed) return;
@@ -201,14 +287,8 @@ export class TrainingStep<P, B> {
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
     this.#micro.clear();
-    const { direction, rule, ownRule } = this.#state;
-    native.dispose([
-      ...direction,
-      ...rule,
-      ...ownRule,
-      this.#key,
-      ...(this.#scale.handle === 0 ? [] : [this.#scale.handle]),
-    ]);
+    const { direction, rule, ownRule, key } = this.#state;
+    native.dispose([...direction, ...rule, ...ownRule, key, ...(this.#scale.handle === 0 ? [] : [this.#scale.handle])]);
     this.#values.dispose();
   }
 
@@ -217,7 +297,7 @@ export class TrainingStep<P, B> {
   }
 
   /** One after another, in the order of the calls, even if the caller does not wait. */
-  #serially(action: () => Promise<void>): Promise<void> {
+  #serially<R>(action: () => Promise<R>): Promise<R> {
     const result = this.#turn.then(action);
     this.#turn = result.catch(() => undefined); // the caller sees the error; later steps meet #failure
     return result;
@@ -227,21 +307,27 @@ export class TrainingStep<P, B> {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+  #checkUsable(): void {
     this.#throwFailure();
     if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
+  }
+
+  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+    this.#checkUsable();
     const index = this.steps;
     const flat = flatten(batch, "trainingStep");
     const programs = untracked(() => this.#programsFor(flat));
     const counter = native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
     const states = this.#micro.states ?? handlesOf(this.#values.states());
-    const common = [...states, ...handlesOf(flat.tensors), this.#key, counter];
+    const common = [...states, ...handlesOf(flat.tensors), this.#state.key, counter];
     try {
       if (this.#micro.gathered < this.#micro.perStep - 1) {
         this.#gather(programs, common);
       } else {
+        if (this.#stale && !this.#frozen) await this.#renewRule();
+        this.#stale = this.#frozen && this.#newton.spec.rule === "next";
         const { report, states } = this.#launch(programs, index, common);
-        const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
+        const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps && !this.#frozen;
         const factor = probes ? await this.#probe(programs, report, common) : 1;
         this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
         this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
@@ -265,7 +351,7 @@ export class TrainingStep<P, B> {
 
   /** Queues the step's program and takes over its results, but for the report and the modules' new states. */
   #launch(programs: Programs, index: number, common: readonly Handle[]): { report: Handle; states: Handle[] } {
-    const measures = index % this.#newton.spec.every === 0;
+    const measures = index % this.#newton.spec.every === 0 && !this.#frozen;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
     );
@@ -283,6 +369,49 @@ export class TrainingStep<P, B> {
     this.#state.rule = take(rule.length);
     this.#state.ownRule = take(ownRule.length);
     return { report: take(1)[0] ?? 0, states: take(programs.subject.states.length) };
+  }
+
+  /** The rule's state as before its first step, but with α as it is. */
+  async #renewRule(): Promise<void> {
+    await this.#delivery; // α is the newest report's
+    const { direction, rule } = this.#state;
+    const spec = { ...this.#newton.spec, initial: this.#alpha };
+    const limits = { min: Math.min(spec.min, this.#alpha), max: Math.max(spec.max, this.#alpha) };
+    const params = handlesOf(this.#values.tensors());
+    const fresh = untracked(() =>
+      tidy(() =>
+        native.alphaInit({ ...spec, ...limits }, params, direction).map((handle) => ownCopy(fromHandle(handle))),
+      ),
+    );
+    native.dispose(rule);
+    this.#state.rule = fresh;
+  }
+
+  async #snapshot(): Promise<Snapshot> {
+    this.#checkUsable();
+    await this.#delivery;
+    this.#throwFailure();
+    const alpha = this.#alpha;
+    const counts = { counter: this.#counter, started: this.#started, nonFinite: this.#nonFinite };
+    return snapshotOf(this.#parts(), { ...counts, alpha, frozen: this.#frozen, stale: this.#stale });
+  }
+
+  async #restore(path: string): Promise<Required<CheckpointExtras>> {
+    this.#checkUsable();
+    await this.#delivery;
+    const { numbers, ...extras } = await restoreFrom(path, this.#parts());
+    this.#counter = numbers.counter;
+    this.#started = numbers.started;
+    this.#nonFinite = numbers.nonFinite;
+    this.#alpha = numbers.alpha;
+    this.#frozen = numbers.frozen;
+    this.#stale = numbers.stale;
+    return extras;
+  }
+
+  #parts(): StepParts {
+    const [newton, values, state, micro] = [this.#newton, this.#values, this.#state, this.#micro];
+    return { newton, values, state, micro, precision: this.#precision };
   }
 
   #scalarOf(value: number): Handle {

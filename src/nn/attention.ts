@@ -4,7 +4,8 @@
 
 import type { FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
-import type { Tensor } from "../tensor";
+import { native } from "../native";
+import { fromHandle, type Tensor } from "../tensor";
 import { inSingle, where } from "../tensor/composed";
 import { arange } from "../tensor/creation";
 import { triangle } from "../tensor/matrix";
@@ -24,16 +25,20 @@ export interface AttentionOptions {
   readonly mask?: Tensor<"bool">;
   /** Number that products are multiplied by: 1/√width unless given. */
   readonly scale?: number;
-  /** Applied to the weights: dropout. */
+  /** Applied to the weights, [..., queries, keys], which are then computed one by one: dropout. */
   readonly onWeights?: (weights: Tensor) => Tensor;
 }
 
-/** Stands for −∞ in scores that are masked, so that a query that sees no key gets finite numbers: the mean of all. */
-const MASKED = -1e30;
+/** Stands for −∞ in scores that are hidden, so that a query that sees no key gets finite numbers. */
+const HIDDEN = -1e30;
 
 /**
  * softmax(query · keyᵀ / √width) · value over the last two axes: [..., queries, width], [..., keys, width] and
- * [..., keys, any] → [..., queries, any]. A query that sees no key gets the mean of all values.
+ * [..., keys, any] → [..., queries, any]; leading axes broadcast. With `causal` the last query sees all keys, and each one
+ * before it one key fewer. A query that sees no key gets zeros.
+ *
+ * One op with a derivative of its own: where the device has a kernel for it, neither pass stores the matrix of scores, so memory grows
+ * with the queries and the keys, not with their product (Dao et al. 2022).
  *
  * ```ts
  * import { nn, ones } from "raphson";
@@ -48,15 +53,28 @@ export function attention(query: Tensor, key: Tensor, value: Tensor, options: At
     const shapes = [query, key, value].map((t) => showShape(t.shape)).join(", ");
     throw shapeError("nn.attention", `query, key, value of shapes ${shapes} do not fit; see the docs`, query.shape);
   }
+  const { mask, causal = false, scale = 1 / Math.sqrt(Math.max(1, width ?? 1)), onWeights } = options;
+  if (onWeights !== undefined) return onWeights(weightsOf(query, key, scale, causal, mask)).matmul(value);
+  return fromHandle(native.attention(query.handle, key.handle, value.handle, mask?.handle, causal, scale), query.dtype);
+}
+
+/** softmax(scale · query · keyᵀ), and zeros for hidden keys. */
+function weightsOf(
+  query: Tensor,
+  key: Tensor,
+  scale: number,
+  causal: boolean,
+  mask: Tensor<"bool"> | undefined,
+): Tensor {
   // the scale goes to the queries: fewer numbers than the scores
-  const scaled = query.mul(options.scale ?? 1 / Math.sqrt(Math.max(1, width ?? 1)));
-  const scores = scaled.matmul(key.transpose());
+  const scores = query.mul(scale).matmul(key.transpose());
   const [queries = 0, keys = 0] = scores.shape.slice(-2);
-  const causal = options.causal === true ? triangle(queries, keys, { offset: keys - queries }) : undefined;
-  const mask = causal === undefined || options.mask === undefined ? (causal ?? options.mask) : causal.and(options.mask);
-  // in f32, for f16 does not reach as far as MASKED
-  const weights = inSingle(scores, (wide) => (mask === undefined ? wide : where(mask, wide, MASKED)).softmax(-1));
-  return (options.onWeights?.(weights) ?? weights).matmul(value);
+  const before = causal ? triangle(queries, keys, { offset: keys - queries }) : undefined;
+  const seen = before === undefined || mask === undefined ? (before ?? mask) : before.and(mask);
+  // in f32, for f16 does not reach as far as HIDDEN
+  return inSingle(scores, (wide) =>
+    seen === undefined ? wide.softmax(-1) : where(seen, where(seen, wide, HIDDEN).softmax(-1), 0),
+  );
 }
 
 /** Options of `rotary`. */
@@ -162,7 +180,7 @@ export class MultiHeadAttention extends Module<[x: Tensor, options?: AttendOptio
     const attended = attention(turn(q), turn(k), v, {
       causal: this.causal,
       ...maskOf(keyMask, mask, k),
-      onWeights: (weights) => this.dropout(weights),
+      ...(this.dropout.isActive() ? { onWeights: (weights) => this.dropout(weights) } : {}),
     });
     return this.output(attended.transpose(1, 2).reshape(x.shape));
   }

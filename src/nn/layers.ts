@@ -82,7 +82,7 @@ export class Dropout extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    if (!isTraining() || this.rate === 0) return x;
+    if (!this.isActive()) return x;
     const random = currentRandom();
     if (random === undefined) {
       throw argumentError(
@@ -95,6 +95,11 @@ export class Dropout extends Module {
       .cast(x.dtype)
       .mul(x)
       .div(1 - this.rate);
+  }
+
+  /** Whether a call now would drop anything. */
+  isActive(): boolean {
+    return this.rate > 0 && isTraining();
   }
 
   override describe(): string {

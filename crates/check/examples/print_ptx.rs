@@ -134,6 +134,12 @@ fn rows_and_columns(samples: &mut Samples) -> Result<()> {
 }
 
 fn indexed(samples: &mut Samples) -> Result<()> {
+    // Runs of one block each, and what merges them.
+    for dtype in [F32, F64] {
+        let x = Value::input([4, 5000].into(), dtype);
+        let order = x.argsort(1, false)?;
+        sample(samples, &format!("argsort {dtype}"), &[x], &[order])?;
+    }
     let indices = Value::input([4096].into(), I32);
     for inner in [1, 10, 768] {
         let table = Value::input([50_000, inner].into(), F32);

@@ -5,13 +5,15 @@ use crate::conv;
 use crate::group::{Group, Groups};
 use crate::lower::{Access, Kind, Lowered, Node, contiguous};
 use crate::program::{
-    ArgsortKernel, BufferId, DotKernel, GatherKernel, Instr, Kernel, Level, MatrixView, Order, RowKernel,
-    ScatterAddKernel, Step, View,
+    ArgsortKernel, AttentionKernel, AttentionReverse, BufferId, DotKernel, GatherKernel, Instr, Kernel, Level,
+    MatrixView, Order, RowKernel, ScatterAddKernel, Step, View,
 };
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
+use raphson_graph::op::attention::{Attention, Sizes};
 use raphson_graph::op::conv::Window;
+use raphson_graph::work::visiting;
 use std::collections::HashMap;
 
 /// A buffer before it has a place.
@@ -90,7 +92,7 @@ impl Emitter<'_> {
         let mut body = Body::default();
         let mut regs: HashMap<NodeIndex, Reg> = HashMap::new();
         let mut stores = Vec::new();
-        for &index in &group.nodes {
+        for &index in visiting(&group.nodes) {
             let node = self.node(index).clone();
             let reduces = matches!(node.kind, Kind::Reduce { .. });
             let at = if reduces { Level::Full } else { self.groups.level[index as usize] };
@@ -172,6 +174,7 @@ impl Emitter<'_> {
             Kind::Gather { axis } => self.gather(&node, *axis, out),
             Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
             Kind::Argsort { descending } => self.argsort(&node, *descending, out),
+            Kind::Attention { options, reverse } => self.attention(&node, *options, *reverse, out),
             Kind::Pad { low, interior } => {
                 let strides = contiguous(&node.shape);
                 let zero = Scalar::of(0.0, node.dtype);
@@ -215,15 +218,17 @@ impl Emitter<'_> {
         self.kernels.push(Kernel::Row(kernel));
     }
 
+    /// An operand's last two axes as a matrix.
+    fn matrix(&mut self, node: &Node, operand: usize) -> MatrixView {
+        let access = &node.operands[operand];
+        let buffer = self.buffer(access.base);
+        let (batch, matrix) = access.strides.split_at(access.strides.len() - 2);
+        MatrixView { buffer, offset: access.offset, batch: batch.to_vec(), rows: matrix[0], columns: matrix[1] }
+    }
+
     fn dot(&mut self, node: &Node, out: BufferId) {
         let rank = node.shape.len();
-        let mut matrix = |operand: usize| {
-            let access = &node.operands[operand];
-            let buffer = self.buffer(access.base);
-            let (batch, matrix) = access.strides.split_at(rank - 2);
-            MatrixView { buffer, offset: access.offset, batch: batch.to_vec(), rows: matrix[0], columns: matrix[1] }
-        };
-        let (left, right) = (matrix(0), matrix(1));
+        let (left, right) = (self.matrix(node, 0), self.matrix(node, 1));
         let k = node.operand_shapes[0][rank - 1];
         let (m, n) = (node.shape[rank - 2], node.shape[rank - 1]);
         let (batch, dtype) = (node.shape[..rank - 2].to_vec(), node.dtype);
@@ -291,6 +296,34 @@ impl Emitter<'_> {
         let rows = node.elements() / length;
         let (dtype, data) = (self.node(base).dtype, self.buffer(base));
         self.kernels.push(Kernel::Argsort(ArgsortKernel { dtype, rows, length, descending, data, out }));
+    }
+
+    fn attention(&mut self, node: &Node, options: Attention, reverse: bool, out: BufferId) {
+        let shapes = &node.operand_shapes;
+        let sizes = Sizes::new(&shapes[0], &shapes[1], &shapes[2]);
+        let reverse = reverse.then(|| AttentionReverse {
+            log_sums: self.matrix(node, 3),
+            delta: self.matrix(node, 4),
+            cotangent: self.matrix(node, 5),
+        });
+        let mask = if reverse.is_some() { 6 } else { 3 };
+        let kernel = AttentionKernel {
+            dtype: node.dtype,
+            batch: sizes.batch,
+            queries: sizes.queries,
+            keys: sizes.keys,
+            width: sizes.width,
+            values: sizes.values,
+            causal: options.causal,
+            scale: options.scale,
+            query: self.matrix(node, 0),
+            key: self.matrix(node, 1),
+            value: self.matrix(node, 2),
+            mask: (mask < node.operands.len()).then(|| self.matrix(node, mask)),
+            reverse,
+            out,
+        };
+        self.kernels.push(Kernel::Attention(Box::new(kernel)));
     }
 }
 
@@ -361,6 +394,7 @@ impl Body {
             | Kind::Gather { .. }
             | Kind::ScatterAdd { .. }
             | Kind::Argsort { .. }
+            | Kind::Attention { .. }
             | Kind::Pad { .. }
             | Kind::Concatenate { .. } => self.at_level(operands[0], at),
         }

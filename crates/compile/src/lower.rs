@@ -5,11 +5,13 @@
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node as FlatNode, NodeIndex};
 use raphson_graph::op::Op;
+use raphson_graph::op::attention::Attention;
 use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::Row;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
-use std::collections::HashMap;
+use raphson_graph::work::visiting;
+use std::collections::{HashMap, HashSet};
 
 /// How an operand's elements lie in its base node's row-major buffer: one stride for each axis of the operand's shape.
 /// For an iota the "position" is the value itself.
@@ -46,6 +48,10 @@ pub enum Kind {
     },
     Argsort {
         descending: bool,
+    },
+    Attention {
+        options: Attention,
+        reverse: bool,
     },
     Pad {
         low: Vec<usize>,
@@ -106,13 +112,14 @@ pub fn same_strides(shape: &[usize], left: &[i64], right: &[i64]) -> bool {
 /// Lower a simplified graph.
 pub fn lower(graph: &Graph) -> Lowered {
     let mut lowering = Lowering { graph, nodes: Vec::new(), access: Vec::new(), copies: HashMap::new() };
-    for node in &graph.nodes {
+    for node in visiting(&graph.nodes) {
         let access = lowering.node(node);
         lowering.access.push(access);
     }
     let inputs = graph.inputs.iter().map(|&i| lowering.access[i as usize].base).collect();
     let mut outputs = Vec::new();
-    for &output in &graph.outputs {
+    let mut taken = HashSet::new();
+    for &output in visiting(&graph.outputs) {
         let access = lowering.access[output as usize].clone();
         let shape = graph.nodes[output as usize].shape.clone();
         let base = &lowering.nodes[access.base as usize];
@@ -120,8 +127,10 @@ pub fn lower(graph: &Graph) -> Lowered {
             && !matches!(base.kind, Kind::Input)
             && base.elements() == shape.elements()
             && lowering.is_contiguous(&shape, &access)
-            && !outputs.contains(&access.base);
-        outputs.push(if own { access.base } else { lowering.copy(&shape, access) });
+            && !taken.contains(&access.base);
+        let output = if own { access.base } else { lowering.copy(&shape, access) };
+        taken.insert(output);
+        outputs.push(output);
     }
     Lowered { nodes: lowering.nodes, inputs, outputs }
 }
@@ -226,6 +235,11 @@ impl Lowering<'_> {
             Op::Argsort { descending } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, true)).collect();
                 self.own(opaque(Kind::Argsort { descending: *descending }, operands), &node.shape)
+            }
+            Op::Attention(options) | Op::AttentionVjp(options) => {
+                let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
+                let reverse = matches!(node.op, Op::AttentionVjp(_));
+                self.own(opaque(Kind::Attention { options: *options, reverse }, operands), &node.shape)
             }
             Op::Pad { low, interior, .. } => {
                 let kind = Kind::Pad { low: low.clone(), interior: interior.clone() };

@@ -180,6 +180,16 @@ pub struct ConvKernel {
     pub out: ConvView,
 }
 
+impl ConvKernel {
+    /// The sizes of each group's product of matrices, rows (o), columns (b, y…) and terms (i, t…):
+    /// `out[o, (b, y…)] = Σ kernel[o, (i, t…)] · patches[(i, t…), (b, y…)]`.
+    pub fn as_product(&self) -> (usize, usize, usize) {
+        let outputs = self.axes.iter().map(|axis| axis.outputs).product::<usize>();
+        let taps = self.axes.iter().map(|axis| axis.taps).product::<usize>();
+        (self.channels_out, self.batch * outputs, self.channels_in * taps)
+    }
+}
+
 /// `out[o, j, i] = data[o, index[j], i]` over contiguous buffers of shapes [outer, axis, inner], [count], [outer, count, inner].
 /// Indices are i32 or u32 (`compile` converts others); one outside 0..axis is an error that the device reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -221,6 +231,85 @@ pub struct ArgsortKernel {
     pub out: BufferId,
 }
 
+/// Attention over batch × queries × keys, or its reverse. With the scores s = scale · q·kᵀ, of which those hidden by the mask
+/// or by order do not exist:
+///
+/// forward: λ = log Σ exp s and out = Σ exp(s − λ)·v of each query; where no key is seen, zeros both. `out` holds for each batch entry
+/// [queries, values], then the [queries] of λ.
+///
+/// reverse: with p = exp(s − λ) and s̄ = p·(ō·vᵀ − δ), q̄ = scale · s̄·k, k̄ = scale · s̄ᵀ·q, v̄ = pᵀ·ō. `out` holds for each batch
+/// entry [queries, width], [keys, width], [keys, values].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionKernel {
+    pub dtype: DType,
+    pub batch: Vec<usize>,
+    pub queries: usize,
+    pub keys: usize,
+    /// Of a query and of a key.
+    pub width: usize,
+    /// Width of a value.
+    pub values: usize,
+    /// Whether query i sees key j only where j + queries ≤ i + keys.
+    pub causal: bool,
+    pub scale: Scalar,
+    /// [queries, width], [keys, width], [keys, values] for each batch entry.
+    pub query: MatrixView,
+    pub key: MatrixView,
+    pub value: MatrixView,
+    /// bool [queries, keys]: true where a query sees a key.
+    pub mask: Option<MatrixView>,
+    pub reverse: Option<AttentionReverse>,
+    pub out: BufferId,
+}
+
+/// What attention's reverse reads beside the forward's operands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionReverse {
+    /// λ and δ, [queries, 1].
+    pub log_sums: MatrixView,
+    pub delta: MatrixView,
+    /// ō, [queries, values].
+    pub cotangent: MatrixView,
+}
+
+impl AttentionKernel {
+    /// Elements of the result for each batch entry.
+    pub fn packed(&self) -> usize {
+        let (queries, keys) = (self.queries, self.keys);
+        match self.reverse {
+            None => queries * self.values + queries,
+            Some(_) => queries * self.width + keys * self.width + keys * self.values,
+        }
+    }
+
+    /// Every operand with its rows and columns.
+    pub fn operands(&self) -> Vec<(&MatrixView, usize, usize)> {
+        let (queries, keys) = (self.queries, self.keys);
+        let mut operands =
+            vec![(&self.query, queries, self.width), (&self.key, keys, self.width), (&self.value, keys, self.values)];
+        if let Some(reverse) = &self.reverse {
+            operands.extend([(&reverse.log_sums, queries, 1), (&reverse.delta, queries, 1)]);
+            operands.push((&reverse.cotangent, queries, self.values));
+        }
+        operands.extend(self.mask.as_ref().map(|mask| (mask, queries, keys)));
+        operands
+    }
+}
+
+/// Which ops a device has kernels of its own for; the others are expanded before they are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fused {
+    /// Dtypes of attention.
+    pub attention: &'static [DType],
+    /// The greatest width of attention's queries and values.
+    pub attention_width: usize,
+}
+
+impl Fused {
+    /// None: what every device can run.
+    pub const NONE: Fused = Fused { attention: &[], attention_width: 0 };
+}
+
 /// One entry of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
@@ -230,6 +319,7 @@ pub enum Kernel {
     Gather(GatherKernel),
     ScatterAdd(ScatterAddKernel),
     Argsort(ArgsortKernel),
+    Attention(Box<AttentionKernel>),
     /// Set every element of a buffer.
     Fill {
         buffer: BufferId,
@@ -271,6 +361,10 @@ impl Kernel {
                 read.push(sort.data);
                 written.push(sort.out);
             }
+            Kernel::Attention(attention) => {
+                read.extend(attention.operands().into_iter().map(|(view, ..)| view.buffer));
+                written.push(attention.out);
+            }
             Kernel::Fill { buffer, .. } => written.push(*buffer),
         }
         (read, written)
@@ -289,4 +383,13 @@ pub struct Program {
     pub outputs: Vec<BufferId>,
     /// Bytes of the arena that holds all temporaries.
     pub arena_bytes: usize,
+}
+
+impl Program {
+    /// Bytes that a run has in use at once: inputs, outputs and the arena. An output in the memory of a donated input counts
+    /// once. What a device sets aside inside one kernel is not known here.
+    pub fn peak_bytes(&self) -> usize {
+        let own = self.buffers.iter().filter(|buffer| matches!(buffer.place, Place::Input(_) | Place::Output(_)));
+        own.map(Buffer::size_bytes).sum::<usize>() + self.arena_bytes
+    }
 }

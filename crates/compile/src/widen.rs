@@ -107,6 +107,8 @@ impl Widening {
             | Op::Concatenate { .. }
             | Op::Gather { .. }
             | Op::Argsort { .. } => 0,
+            // Built in a register's dtype.
+            Op::Attention(_) | Op::AttentionVjp(_) => 0,
         };
         let dtype = node.dtype;
         // Wider numbers are in the same order.

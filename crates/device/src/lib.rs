@@ -7,7 +7,7 @@ pub mod wgpu;
 
 pub use open::{Opened, Outcome, Probe, choose, normalized, open, open_with_probes};
 
-use raphson_compile::program::Program;
+use raphson_compile::program::{Fused, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::any::Any;
@@ -69,6 +69,10 @@ pub struct Usage {
 pub trait Device: Send + Sync {
     /// Who this is.
     fn describe(&self) -> Description;
+    /// Which ops it has kernels of its own for: programs for it are compiled so.
+    fn fused(&self) -> Fused {
+        Fused::NONE
+    }
     /// Memory counters.
     fn usage(&self) -> Usage;
     /// Copy bytes to the device. Zero bytes are allowed.

@@ -1,8 +1,11 @@
 //! Flat graphs: what lazy values become when they leave for the compiler. Nodes stand in an order that respects every
-//! dependency; equal graphs are equal as data, so a flat graph is its own cache key. `simplify` rewrites one.
+//! dependency; equal graphs are equal as data, so a flat graph is its own cache key. `simplify` rewrites one, `expand` puts
+//! the expansions of fused ops in their place.
 
+mod expand;
 mod simplify;
 
+pub use expand::{expand, expansion_of};
 pub use simplify::simplify;
 
 use crate::dtype::DType;
@@ -10,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Shape;
 use crate::value::{Value, topological_order};
+use crate::work::visiting;
 use std::collections::HashMap;
 
 /// Position of a node in [`Graph::nodes`].
@@ -61,7 +65,7 @@ pub fn flatten(inputs: &[Value], outputs: &[Value]) -> Result<Flat> {
         index.insert(input.id(), position);
     }
     let mut captured = Vec::new();
-    for value in topological_order(outputs, false) {
+    for value in visiting(topological_order(outputs, false)) {
         if index.contains_key(&value.id()) {
             continue;
         }

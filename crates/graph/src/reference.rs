@@ -4,7 +4,7 @@
 
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
-use crate::flat::{Graph, Node};
+use crate::flat::{Graph, Node, expansion_of};
 use crate::op::Op;
 use crate::op::conv::{LEADING, Window};
 use crate::op::reduce::ReduceOp;
@@ -105,7 +105,15 @@ fn compute(node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {
         Op::Gather { axis } => gather(*axis, node, of, x)?,
         Op::ScatterAdd { axis } => scatter_add(*axis, node, of, x)?,
         Op::Argsort { descending } => argsort(*descending, node, x[0]),
+        Op::Attention(_) | Op::AttentionVjp(_) => expansion(node, of, x)?,
     })
+}
+
+/// What an op that carries its expansion is defined as.
+fn expansion(node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {
+    let graph = expansion_of(node, of)?.ok_or_else(|| Error::internal("reference", "an op without an expansion"))?;
+    let data: Vec<Vec<f64>> = x.iter().map(|x| x.to_vec()).collect();
+    Ok(evaluate(&graph, &data)?.remove(0))
 }
 
 /// Conversion as documented on `Prim::Cast`.

@@ -6,8 +6,9 @@ use crate::convert::{
 use crate::state::{call, call_value};
 use napi::Env;
 use napi_derive::napi;
-use raphson_graph::dtype::DType;
+use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
+use raphson_graph::op::attention::Attention;
 use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::apply;
 use raphson_graph::op::reduce::ReduceOp;
@@ -227,6 +228,18 @@ pub fn argsort(a: f64, axis: f64, descending: bool) -> napi::Result<f64> {
 #[napi]
 pub fn dot(a: f64, b: f64) -> napi::Result<f64> {
     call_value("dot", |handles| handles.get("dot", a)?.dot(handles.get("dot", b)?))
+}
+
+/// softmax(scale · query·keyᵀ)·value over the last two axes; the mask, bool, is true where a query sees a key.
+#[napi]
+pub fn attention(query: f64, key: f64, value: f64, mask: Option<f64>, causal: bool, scale: f64) -> napi::Result<f64> {
+    call_value("attention", |handles| {
+        let [query, key, value] = [query, key, value].map(|handle| handles.get("attention", handle));
+        let mask = mask.map(|mask| handles.get("attention", mask)).transpose()?;
+        let query = query?;
+        let scale = Scalar::of(checked_constant("attention", scale, query.dtype())?, query.dtype());
+        query.attention(key?, value?, mask, Attention { causal, scale })
+    })
 }
 
 /// Convolution of data [batch, groups, in, size…] with a kernel [groups, out, in, taps…]; one stride, low padding (negative

@@ -1,6 +1,6 @@
 //! Compiled programs, by the structure of the graph that they came from. Bounded: what was used longest ago goes first.
 
-use raphson_compile::program::Program;
+use raphson_compile::program::{Fused, Program};
 use raphson_device::{Description, Device, Loaded, Memory};
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, simplify};
@@ -62,6 +62,7 @@ struct Kept {
 pub struct Cache {
     /// Whose dtypes programs may use.
     device: Description,
+    fused: Fused,
     programs: HashMap<Key, Kept>,
     arena_bytes: usize,
     clock: u64,
@@ -71,8 +72,8 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache for a device.
-    pub fn new(device: Description) -> Cache {
-        Cache { device, programs: HashMap::new(), arena_bytes: 0, clock: 0, hits: 0, misses: 0 }
+    pub fn new(device: Description, fused: Fused) -> Cache {
+        Cache { device, fused, programs: HashMap::new(), arena_bytes: 0, clock: 0, hits: 0, misses: 0 }
     }
 
     /// The program of a graph, compiled now if it is not known.
@@ -87,7 +88,7 @@ impl Cache {
         self.misses += 1;
         let simple = simplify(&key.graph);
         simple.nodes.iter().try_for_each(|node| self.device.check_dtype("evaluate", node.dtype))?;
-        let program = Arc::new(raphson_compile::compile(&simple, &key.donated)?);
+        let program = Arc::new(raphson_compile::compile_for(&simple, &key.donated, &self.fused)?);
         let arena_bytes = program.arena_bytes;
         self.make_room(arena_bytes);
         self.arena_bytes += arena_bytes;

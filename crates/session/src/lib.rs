@@ -83,11 +83,11 @@ impl Session {
     }
 
     fn on(device: Arc<dyn Device>, chosen: Chosen) -> Result<Session> {
-        let description = device.describe();
+        let (description, fused) = (device.describe(), device.fused());
         Ok(Session {
             queue: Queue::new(device.clone())?,
             device,
-            cache: Cache::new(description.clone()),
+            cache: Cache::new(description.clone(), fused),
             description,
             chosen,
             programs: Programs::default(),

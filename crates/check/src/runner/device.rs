@@ -3,7 +3,7 @@
 use super::Runner;
 use crate::coverage::say;
 use crate::ptx::driver::{Interpreted, Settings};
-use raphson_compile::compile;
+use raphson_compile::compile_for;
 use raphson_device::cpu::Cpu;
 use raphson_device::cuda::{Cuda, Options};
 use raphson_device::wgpu::Wgpu;
@@ -85,7 +85,7 @@ impl OnDevice {
     }
 
     fn run_bytes_donating(&self, graph: &Graph, inputs: &[Vec<u8>], donated: &[bool]) -> Result<Vec<Vec<u8>>> {
-        let program = Arc::new(compile(&simplify(graph), donated)?);
+        let program = Arc::new(compile_for(&simplify(graph), donated, &self.device.fused())?);
         let mut loaded = self.device.load(program)?;
         let memories = inputs.iter().map(|bytes| self.device.upload(bytes)).collect::<Result<Vec<Memory>>>()?;
         let download = |memory: &Memory| {

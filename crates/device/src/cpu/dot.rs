@@ -259,7 +259,7 @@ unsafe fn multiply_plainly<T: Multiply>(s: &Strip<T>) {
 }
 
 /// Element position of a batch entry of an operand.
-fn batch_position(view: &MatrixView, sizes: &[usize], mut index: usize) -> isize {
+pub(super) fn batch_position(view: &MatrixView, sizes: &[usize], mut index: usize) -> isize {
     let mut position = view.offset;
     for (&size, &stride) in sizes.iter().zip(&view.batch).rev() {
         position += (index % size) as i64 * stride;

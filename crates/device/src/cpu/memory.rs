@@ -3,6 +3,7 @@
 
 use raphson_graph::error::{Code, Error, Result};
 use std::alloc::{Layout, alloc, dealloc};
+use std::cell::UnsafeCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,6 +47,37 @@ impl Drop for Block {
         if self.class > 0 {
             self.pool.put_back(self.start, self.class);
         }
+    }
+}
+
+/// Scratch memory for the kernels of a program, made once.
+pub struct Workspace {
+    threads: Vec<UnsafeCell<Block>>,
+    shared: Block,
+}
+
+// SAFETY: thread number `t` of a crew uses only block number `t`; the shared one is cut into disjoint pieces.
+unsafe impl Send for Workspace {}
+// SAFETY: as above.
+unsafe impl Sync for Workspace {}
+
+impl Workspace {
+    /// Room for kernels that need so many bytes for each of `n_threads` threads and for all together.
+    pub fn new(scratch: impl Iterator<Item = (usize, usize)>, n_threads: usize, pool: &Arc<Pool>) -> Result<Workspace> {
+        let (own, shared) = scratch.fold((0, 0), |most, next| (most.0.max(next.0), most.1.max(next.1)));
+        let threads = (0..n_threads).map(|_| Ok(UnsafeCell::new(pool.allocate(own)?))).collect::<Result<_>>()?;
+        Ok(Workspace { threads, shared: pool.allocate(shared)? })
+    }
+
+    /// The memory of one thread.
+    pub fn own<T>(&self, thread: usize) -> *mut T {
+        // SAFETY: a thread number is in use by one thread at a time.
+        unsafe { (*self.threads[thread].get()).start().cast() }
+    }
+
+    /// The memory of all.
+    pub fn shared<T>(&self) -> *mut T {
+        self.shared.start().cast()
     }
 }
 

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod accuracy;
 mod argsort;
+mod attention;
 mod conv;
 mod dot;
 mod erf;
@@ -25,10 +26,10 @@ mod walk;
 
 use crate::{Description, Device, Loaded, Memory, Usage};
 use isa::Level;
-use memory::{ALIGN, Block, Pool};
+use memory::{ALIGN, Block, Pool, Workspace};
 use pool::Crew;
 use profile::Profile;
-use raphson_compile::program::{BufferId, Kernel, Place, Program};
+use raphson_compile::program::{BufferId, Fused, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use row::{Bases, Scratches};
@@ -109,6 +110,10 @@ impl Device for Cpu {
         Description { kind: "cpu", name, dtypes: &DType::ALL, threads: n }
     }
 
+    fn fused(&self) -> Fused {
+        attention::FUSED
+    }
+
     fn usage(&self) -> Usage {
         Usage { live_bytes: self.pool.live_bytes(), pooled_bytes: self.pool.pooled_bytes() }
     }
@@ -140,11 +145,12 @@ impl Device for Cpu {
             _ => None,
         });
         let scratches = Scratches::new(plans, self.crew.n_threads(), &self.pool)?;
-        let convolutions = kernels.iter().filter_map(|kernel| match kernel {
-            Prepared::Conv(plan) => Some(&**plan),
-            _ => None,
+        let scratch = kernels.iter().map(|kernel| match kernel {
+            Prepared::Conv(plan) => plan.scratch_bytes(),
+            Prepared::Attention(plan) => (plan.scratch_bytes(), 0),
+            Prepared::Row(_) | Prepared::Dot(_) | Prepared::Plain => (0, 0),
         });
-        let workspace = conv::Workspace::new(convolutions, self.crew.n_threads(), &self.pool)?;
+        let workspace = Workspace::new(scratch, self.crew.n_threads(), &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
         let (crew, pool) = (self.crew.clone(), self.pool.clone());
         let profile = Profile::wanted(&program);
@@ -161,6 +167,7 @@ enum Prepared {
     Row(plan::RowPlan),
     Dot(dot::DotPlan),
     Conv(Box<conv::ConvPlan>),
+    Attention(Box<attention::AttentionPlan>),
     /// Run as the program has it.
     Plain,
 }
@@ -171,6 +178,7 @@ fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared>
         Kernel::Row(kernel) => Ok(Prepared::Row(lower::lower(kernel, buffers, level)?)),
         Kernel::Dot(kernel) => Ok(Prepared::Dot(dot::lower(kernel, buffers)?)),
         Kernel::Conv(kernel) => Ok(Prepared::Conv(Box::new(conv::lower(kernel, buffers, level)?))),
+        Kernel::Attention(kernel) => Ok(Prepared::Attention(Box::new(attention::lower(kernel, buffers, level)?))),
         Kernel::Gather(kernel) => gather::check_gather(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::ScatterAdd(kernel) => gather::check_scatter_add(kernel, buffers).map(|()| Prepared::Plain),
         Kernel::Argsort(kernel) => argsort::check(kernel, buffers).map(|()| Prepared::Plain),
@@ -222,7 +230,7 @@ struct CpuProgram {
     crew: Arc<Crew>,
     pool: Arc<Pool>,
     scratches: Scratches,
-    workspace: conv::Workspace,
+    workspace: Workspace,
     /// Made by the first run.
     arena: Option<Block>,
     /// Kept between runs to save the allocation; filled anew by each.
@@ -307,6 +315,7 @@ impl CpuProgram {
                     (Prepared::Row(plan), _) => row::run(plan, bases, &mut self.scratches, crew),
                     (Prepared::Dot(plan), _) => dot::run(plan, bases, crew),
                     (Prepared::Conv(plan), _) => conv::run(plan, bases, &self.workspace, crew),
+                    (Prepared::Attention(plan), _) => attention::run(plan, bases, &self.workspace, crew),
                     (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, crew)?,
                     (Prepared::Plain, Kernel::ScatterAdd(kernel)) => gather::run_scatter_add(kernel, bases, crew)?,
                     (Prepared::Plain, Kernel::Argsort(kernel)) => argsort::run(kernel, bases, crew),
@@ -314,7 +323,7 @@ impl CpuProgram {
                         let index = buffer.0 as usize;
                         gather::run_fill(&self.program.buffers[index], bases.0[index], *value);
                     }
-                    (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_)) => {
+                    (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Attention(_)) => {
                         return Err(Error::internal("run", "a kernel was not prepared"));
                     }
                 }

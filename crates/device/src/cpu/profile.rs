@@ -1,7 +1,7 @@
 //! Where a program's time goes: with `RAPHSON_PROFILE=1` every kernel is timed, and a table goes to stderr when the
 //! program is dropped. Costs two clock readings a kernel, and nothing when it is off.
 
-use raphson_compile::program::{ConvAxis, Instr, Kernel, Program};
+use raphson_compile::program::{AttentionKernel, ConvAxis, Instr, Kernel, Program};
 use std::time::{Duration, Instant};
 
 /// Kernels that a table lists.
@@ -90,6 +90,11 @@ fn describe(kernel: &Kernel, program: &Program) -> String {
         Kernel::Gather(gather) => format!("gather {} of {}", gather.count, gather.axis),
         Kernel::ScatterAdd(scatter) => format!("scatter-add {} to {}", scatter.count, scatter.axis),
         Kernel::Argsort(sort) => format!("argsort {} × {}", sort.rows, sort.length),
+        Kernel::Attention(attention) => {
+            let AttentionKernel { batch, queries, keys, width, values, causal, reverse, .. } = &**attention;
+            let name = if reverse.is_some() { "attention, reverse," } else { "attention" };
+            format!("{name} {batch:?} {queries} × {keys} × {width}, {values}{}", if *causal { ", causal" } else { "" })
+        }
         Kernel::Fill { .. } => "fill".to_string(),
     }
 }

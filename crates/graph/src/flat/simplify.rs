@@ -6,6 +6,7 @@ use crate::dtype::{DType, Scalar};
 use crate::half;
 use crate::op::Op;
 use crate::op::elementwise::{ADD, DIV, MUL, NEG, Row, SELECT, SUB};
+use crate::work::{visit, visiting};
 use std::collections::HashMap;
 
 /// The simplified graph: same inputs and outputs by position.
@@ -29,7 +30,7 @@ fn remove_dead(graph: Graph) -> Graph {
         live[end as usize] = true;
     }
     // Users stand behind their operands, so one sweep from the end reaches everything.
-    for i in (0..graph.nodes.len()).rev() {
+    for i in visiting((0..graph.nodes.len()).rev()) {
         if live[i] {
             graph.nodes[i].inputs.iter().for_each(|&input| live[input as usize] = true);
         }
@@ -59,6 +60,7 @@ impl Rewriter {
 
     /// The node itself, an equal one that exists, or something simpler.
     fn add(&mut self, node: Node) -> NodeIndex {
+        visit(1 + node.inputs.len());
         if let Some(simpler) = self.rewrite(&node) {
             return simpler;
         }
@@ -125,8 +127,70 @@ impl Rewriter {
                 }
                 Some(self.add(Node { op: Op::Permute { axes }, inputs: operand.inputs, ..node.clone() }))
             }
+            (Op::Slice { start, step }, Op::Pad { low, interior, .. }) if interior.iter().all(|&n| n == 0) => {
+                self.slice_of_pad(node, start, step, low, operand.inputs[0])
+            }
+            (Op::Slice { start, step }, Op::Concatenate { axis }) => {
+                self.slice_of_concatenation(node, start, step, *axis, &operand.inputs)
+            }
             _ => None,
         }
+    }
+
+    /// Zeros, or elements of what was padded.
+    fn slice_of_pad(
+        &mut self,
+        node: &Node,
+        start: &[usize],
+        step: &[usize],
+        low: &[usize],
+        x: NodeIndex,
+    ) -> Option<NodeIndex> {
+        if node.shape.elements() == 0 {
+            return None;
+        }
+        let inner = self.node(x).shape.clone();
+        let last = |axis: usize| start[axis] + (node.shape[axis] - 1) * step[axis];
+        let mut axes = 0..inner.rank();
+        if axes.clone().any(|axis| last(axis) < low[axis] || start[axis] >= low[axis] + inner[axis]) {
+            return Some(self.constant(Scalar::of(0.0, node.dtype), node));
+        }
+        let inside = axes.all(|axis| start[axis] >= low[axis] && last(axis) < low[axis] + inner[axis]);
+        inside.then(|| self.slice(node, start.iter().zip(low).map(|(start, low)| start - low).collect(), step, x))
+    }
+
+    /// Elements of the one part that the slice reads, if it is one.
+    fn slice_of_concatenation(
+        &mut self,
+        node: &Node,
+        start: &[usize],
+        step: &[usize],
+        axis: usize,
+        parts: &[NodeIndex],
+    ) -> Option<NodeIndex> {
+        if node.shape.elements() == 0 {
+            return None;
+        }
+        let last = start[axis] + (node.shape[axis] - 1) * step[axis];
+        let mut before = 0;
+        for &part in parts {
+            let size = self.node(part).shape[axis];
+            if start[axis] >= before && last < before + size {
+                let mut start = start.to_vec();
+                start[axis] -= before;
+                return Some(self.slice(node, start, step, part));
+            }
+            before += size;
+        }
+        None
+    }
+
+    /// A slice of another operand, or that operand itself.
+    fn slice(&mut self, node: &Node, start: Vec<usize>, step: &[usize], of: NodeIndex) -> NodeIndex {
+        if self.node(of).shape == node.shape {
+            return of;
+        }
+        self.add(Node { op: Op::Slice { start, step: step.to_vec() }, inputs: vec![of], ..node.clone() })
     }
 
     fn elementwise(&mut self, row: &'static Row, node: &Node) -> Option<NodeIndex> {
@@ -215,6 +279,7 @@ mod tests {
     use crate::flat::flatten;
     use crate::shape::Shape;
     use crate::value::Value;
+    use std::slice::from_ref;
 
     fn simplified(outputs: &[Value], inputs: &[Value]) -> Graph {
         simplify(&flatten(inputs, outputs).unwrap().graph)
@@ -250,6 +315,36 @@ mod tests {
         let x = Value::input(Shape::from([3]), DType::F32);
         let graph = simplified(&[x.scale(0.0).unwrap()], &[x]);
         assert_eq!(graph.nodes.len(), 3);
+    }
+
+    #[test]
+    fn slices_of_one_part_are_slices_of_that_part() {
+        let (x, y) = (Value::input(Shape::from([3, 2]), DType::F32), Value::input(Shape::from([3, 4]), DType::F32));
+        let both = Value::concatenate(&[x.clone(), y.clone()], 1).unwrap();
+        let own = both.slice(&[0, 2], &[3, 6], &[1, 1]).unwrap();
+        let inside = both.slice(&[1, 3], &[3, 6], &[1, 2]).unwrap();
+        let across = both.slice(&[0, 1], &[3, 3], &[1, 1]).unwrap();
+        let graph = simplified(&[own, inside, across], &[x, y]);
+        assert_eq!(graph.outputs[0], graph.inputs[1]);
+        let part = &graph.nodes[graph.outputs[1] as usize];
+        assert_eq!(
+            (&part.op, &part.inputs[..]),
+            (&Op::Slice { start: vec![1, 1], step: vec![1, 2] }, &graph.inputs[1..])
+        );
+        assert_eq!(graph.nodes.iter().filter(|node| matches!(node.op, Op::Concatenate { .. })).count(), 1);
+    }
+
+    #[test]
+    fn slices_of_a_pad_are_slices_or_zeros() {
+        let x = Value::input(Shape::from([3]), DType::F32);
+        let padded = x.pad(&[2], &[4], &[0]).unwrap();
+        let slice = |from: usize, to: usize| padded.slice(&[from], &[to], &[1]).unwrap();
+        let graph = simplified(&[slice(2, 5), slice(5, 9), slice(3, 5), slice(1, 4)], from_ref(&x));
+        let op = |i: usize| &graph.nodes[graph.outputs[i] as usize].op;
+        assert_eq!(graph.outputs[0], graph.inputs[0]);
+        assert_eq!(op(1), &Op::Constant(Scalar::Float(0.0)));
+        assert_eq!(op(2), &Op::Slice { start: vec![1], step: vec![1] });
+        assert_eq!(graph.nodes.iter().filter(|node| matches!(node.op, Op::Pad { .. })).count(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! jvp and vjp. This file holds the closed list and dispatches over it, with no catch-all arm.
 
 pub mod argsort;
+pub mod attention;
 pub mod conv;
 pub mod dot;
 pub mod elementwise;
@@ -13,6 +14,7 @@ pub mod reduce;
 use crate::dtype::Scalar;
 use crate::error::Result;
 use crate::value::Value;
+use attention::Attention;
 use conv::Window;
 use elementwise::Row;
 use reduce::ReduceOp;
@@ -61,6 +63,11 @@ pub enum Op {
     ScatterAdd { axis: usize },
     /// Positions along the last axis in the order of their elements.
     Argsort { descending: bool },
+    /// Attention and the logarithms of its sums, packed; operands q, k, v and perhaps a mask.
+    Attention(Attention),
+    /// The cotangents of attention's q, k and v, packed; operands q, k, v, the logarithms, δ, the output's cotangent and
+    /// perhaps the mask.
+    AttentionVjp(Attention),
 }
 
 impl Op {
@@ -87,6 +94,8 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::ScatterAdd { .. } => "scatterAdd",
             Op::Argsort { .. } => "argsort",
+            Op::Attention(_) => "attention",
+            Op::AttentionVjp(_) => "attentionVjp",
         }
     }
 
@@ -112,7 +121,9 @@ impl Op {
             | Op::Conv { .. }
             | Op::Gather { .. }
             | Op::ScatterAdd { .. }
-            | Op::Argsort { .. } => false,
+            | Op::Argsort { .. }
+            | Op::Attention(_)
+            | Op::AttentionVjp(_) => false,
         }
     }
 }
@@ -134,6 +145,8 @@ pub fn jvp(y: &Value, x: &[Value], tangents: &[Option<Value>]) -> Result<Option<
         Op::Reduce { op, axes } => reduce::jvp(*op, axes, y, x, tangents),
         Op::Dot => dot::jvp(x, tangents),
         Op::Conv { windows } => conv::jvp(windows, y, x, tangents),
+        Op::Attention(options) => attention::jvp(*options, y, x, tangents),
+        Op::AttentionVjp(_) => attention::reverse_jvp(y, x, tangents),
         // The rest are linear in their first operand: y′ = op(x′).
         Op::Alias
         | Op::Cast
@@ -160,6 +173,7 @@ pub fn is_affine(y: &Value, moves: &[bool]) -> bool {
         Op::Input | Op::Constant(_) | Op::Iota { .. } | Op::StopGradient | Op::Argsort { .. } => false,
         // A conversion may round coarsely.
         Op::Cast => false,
+        Op::Attention(_) | Op::AttentionVjp(_) => false,
         Op::Elementwise(row) => elementwise::is_affine(row, moves),
         Op::Reduce { op, .. } => *op == ReduceOp::Sum,
         Op::Dot | Op::Conv { .. } => !(moves[0] && moves[1]),
@@ -195,6 +209,8 @@ pub fn vjp(y: &Value, x: &[Value], cotangent: &Value, wanted: &[bool]) -> Result
         Op::Reduce { op, axes } => Ok(vec![reduce::vjp(*op, axes, y, &x[0], cotangent)?]),
         Op::Dot => dot::vjp(x, cotangent, wanted),
         Op::Conv { windows } => conv::vjp(windows, x, cotangent, wanted),
+        Op::Attention(options) => attention::vjp(*options, y, x, cotangent, wanted),
+        Op::AttentionVjp(_) => attention::reverse_vjp(y, x, cotangent, wanted),
         Op::Gather { axis } => Ok(vec![Some(gather::gather_vjp(*axis, &x[0], &x[1], cotangent)?), None]),
         Op::ScatterAdd { axis } => Ok(vec![Some(cotangent.gather(&x[1], *axis)?), None]),
     }

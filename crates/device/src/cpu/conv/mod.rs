@@ -10,15 +10,13 @@ mod unfold;
 
 use super::dot::Multiply;
 use super::isa::Level;
-use super::memory::{Block, Pool};
+use super::memory::Workspace;
 use super::pool::Crew;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, ConvKernel, ConvView};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
-use std::cell::UnsafeCell;
 use std::ops::Range;
-use std::sync::Arc;
 use unfold::{Side, Unfold};
 
 /// Elements of an unfolded block: 256 KiB of f32, half of a second-level cache.
@@ -104,45 +102,14 @@ enum Way {
 }
 
 impl ConvPlan {
-    /// Elements that each thread, and that all together need.
-    fn scratch(&self) -> (usize, usize) {
-        match &self.way {
+    /// Bytes that each thread, and that all together need.
+    pub fn scratch_bytes(&self) -> (usize, usize) {
+        let (own, shared) = match &self.way {
             Way::Direct(plan) => plan.scratch(),
             Way::Outputs(plan) => plan.scratch(),
             Way::Taps(plan) => plan.scratch(),
-        }
-    }
-}
-
-/// Memory for the convolutions of a program, made once.
-pub struct Workspace {
-    threads: Vec<UnsafeCell<Block>>,
-    shared: Block,
-}
-
-// SAFETY: thread number `t` of a crew uses only block number `t`; the shared one is cut into disjoint pieces.
-unsafe impl Send for Workspace {}
-// SAFETY: as above.
-unsafe impl Sync for Workspace {}
-
-impl Workspace {
-    /// Room for `plans` on `n_threads` threads.
-    pub fn new<'a>(
-        plans: impl Iterator<Item = &'a ConvPlan> + Clone,
-        n_threads: usize,
-        pool: &Arc<Pool>,
-    ) -> Result<Workspace> {
-        let bytes = |which: fn((usize, usize)) -> usize| {
-            plans.clone().map(|plan| which(plan.scratch()) * plan.dtype.size_bytes()).max().unwrap_or(0)
         };
-        let (own, shared) = (bytes(|(own, _)| own), bytes(|(_, shared)| shared));
-        let threads = (0..n_threads).map(|_| Ok(UnsafeCell::new(pool.allocate(own)?))).collect::<Result<_>>()?;
-        Ok(Workspace { threads, shared: pool.allocate(shared)? })
-    }
-
-    fn own<T>(&self, thread: usize) -> *mut T {
-        // SAFETY: a thread number is in use by one thread at a time.
-        unsafe { (*self.threads[thread].get()).start().cast() }
+        (own * self.dtype.size_bytes(), shared * self.dtype.size_bytes())
     }
 }
 

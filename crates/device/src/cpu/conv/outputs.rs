@@ -86,7 +86,7 @@ pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
         let body = |_: usize, group: usize| {
             let kernel = run.job.kernel.base::<T>(run.bases);
             let from = kernel.wrapping_offset(group as isize * run.job.kernel.leading[0]);
-            let to = run.workspace.shared.start().cast::<T>().wrapping_add(group * s.channels_out * plan.k);
+            let to = run.workspace.shared::<T>().wrapping_add(group * s.channels_out * plan.k);
             // SAFETY: the kernel was checked when the program was loaded; each group has its own part of the workspace.
             unsafe { matrix.pack(from, 0..s.channels_out, 0..plan.k, to) };
         };
@@ -133,7 +133,7 @@ unsafe fn multiply<T: Multiply>(plan: &Plan, run: &Run, thread: usize, group: us
         (job.kernel.base::<T>(run.bases).wrapping_offset(at), job.kernel.leading[1])
     } else {
         let at = (group * s.channels_out + channels.start) * k;
-        (run.workspace.shared.start().cast::<T>().wrapping_add(at), k as isize)
+        (run.workspace.shared::<T>().wrapping_add(at), k as isize)
     };
     let at = group as isize * job.out.leading[1]
         + image as isize * job.out.leading[0]

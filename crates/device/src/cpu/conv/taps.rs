@@ -87,7 +87,7 @@ unsafe fn partial_sum<T: Multiply>(plan: &Plan, run: &Run, thread: usize, group:
     let taps = product(s.taps);
     let rows = piece(plan.rows, plan.height, part);
     let own = run.workspace.own::<T>(thread);
-    let sums = run.workspace.shared.start().cast::<T>();
+    let sums = run.workspace.shared::<T>();
     let out = sums.wrapping_add((group * plan.n_sums + sum) * s.channels_out * plan.rows + rows.start);
     let data = job.data.base::<T>(run.bases).wrapping_offset(group as isize * job.data.leading[1]);
     let kernel = job.kernel.base::<T>(run.bases).wrapping_offset(group as isize * job.kernel.leading[0]);
@@ -141,7 +141,7 @@ unsafe fn add_up<T: Multiply>(plan: &Plan, run: &Run, index: usize) {
     let (job, s) = (run.job, &run.job.sizes);
     let matrix = s.channels_out * plan.rows;
     let (group, within) = (index / matrix, index % matrix);
-    let sums = run.workspace.shared.start().cast::<T>();
+    let sums = run.workspace.shared::<T>();
     let mut total = T::ZERO;
     for sum in 0..plan.n_sums {
         // SAFETY: the workspace holds this many partial sums.
