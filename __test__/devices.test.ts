@@ -22,7 +22,7 @@ describe("setDevice", () => {
   it("opens a device, and says what it is", () => {
     const info = setDevice("cpu");
     expect(info).toMatchObject({ kind: "cpu", spec: "cpu", reason: "it was asked for" });
-    expect(info.dtypes).toEqual(["f32", "f64", "i32", "u32", "bool"]);
+    expect(info.dtypes).toEqual(["f32", "f64", "i32", "u32", "bool", "f16", "bf16", "i64", "u8"]);
     expect(info.threads).toBeGreaterThan(0);
     expect(deviceInfo()).toEqual(info);
     expect(setDevice("auto"), "a device in use stays").toEqual(info);

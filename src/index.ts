@@ -15,6 +15,7 @@ export {
 } from "./device";
 export type { DataOf, DType, FloatDType, IntegerDType, NumericDType, TypedArray } from "./dtype";
 export { RaphsonError, type RaphsonErrorCode } from "./errors";
+export { floatToHalf, halfToFloat } from "./half";
 export { HostRandom, type HostRandomState, hostRandom } from "./hostRandom";
 export * as io from "./io";
 export * as linalg from "./linalg";

@@ -7,7 +7,7 @@
 import type { DType, FloatDType } from "./dtype";
 import { argumentError, shapeError } from "./errors";
 import { requireFloat, type Tensor } from "./tensor";
-import { where } from "./tensor/composed";
+import { inSingle, isHalf, where } from "./tensor/composed";
 import { arange, eye, full } from "./tensor/creation";
 import { diagonal } from "./tensor/matrix";
 import { concatenate } from "./tensor/movement";
@@ -49,6 +49,7 @@ function lowerBlocks<F extends FloatDType>(a: Tensor<F>, c: Tensor<F>, d: Tensor
  * ```
  */
 export function cholesky<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
+  if (isHalf(a)) return inSingle(a, cholesky);
   return square("cholesky", a) === 0 ? a.clone() : factor(a, false).lower;
 }
 
@@ -173,6 +174,7 @@ export function triangularSolve<F extends FloatDType>(
 ): Tensor<F> {
   const n = square("triangularSolve", a);
   rightSide("triangularSolve", a, b, n);
+  if (isHalf(a)) return inSingle(a, (wide) => triangularSolve(wide, b.cast(wide.dtype), options));
   if (n === 0) return b.clone();
   const oriented = options.upper === true ? a.transpose() : a;
   const row = arange(0, n, 1, { dtype: "i32" }).unsqueeze(1);
@@ -285,6 +287,7 @@ function ordered<F extends FloatDType>(a: Tensor<F>, order: Tensor<"i32">): Tens
 export function solve<F extends FloatDType>(a: Tensor<F>, b: Tensor<F>): Tensor<F> {
   const n = square("solve", a);
   rightSide("solve", a, b, n);
+  if (isHalf(a)) return inSingle(a, (wide) => solve(wide, b.cast(wide.dtype)));
   if (n === 0) return b.clone();
   const { lower, upper, order } = pivoted(a);
   const leading = a.shape.slice(0, -2);
@@ -311,6 +314,7 @@ export function inverse<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
  * ```
  */
 export function det<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
+  if (isHalf(a)) return inSingle(a, det);
   const n = square("det", a);
   if (n === 0) return full(a.shape.slice(0, -2), 1, { dtype: a.dtype }) as Tensor<F>;
   const { upper, sign } = pivoted(a);
@@ -325,6 +329,10 @@ export interface SignAndLogarithm<F extends FloatDType> {
 
 /** The determinant as its sign (no derivative) and the logarithm of its size; −∞ for a singular matrix. */
 export function slogdet<F extends FloatDType>(a: Tensor<F>): SignAndLogarithm<F> {
+  if (isHalf(a)) {
+    const { sign, logarithm } = slogdet(a.cast("f32"));
+    return { sign: sign.cast(a.dtype), logarithm: logarithm.cast(a.dtype) };
+  }
   const n = square("slogdet", a);
   const shape = a.shape.slice(0, -2);
   if (n === 0) {

@@ -3,7 +3,17 @@
  * generated base class, the composed ones from `tensor/methods`; what needs more than a line of TypeScript lives in `tensor/`, one subject a file.
  */
 
-import { type DataOf, type DType, dtypeCode, dtypeOfCode, type FloatDType, type NumericDType, view } from "./dtype";
+import {
+  type DataOf,
+  type DType,
+  decode,
+  dtypeCode,
+  dtypeOfCode,
+  type FloatDType,
+  isFloat,
+  type NumericDType,
+  view,
+} from "./dtype";
 import { disposedError, dtypeError, shapeError } from "./errors";
 import { type Handle, native } from "./native";
 import * as composed from "./tensor/composed";
@@ -29,7 +39,7 @@ export type Operand<D extends DType> = Tensor<D> | number;
 export type Axes = number | readonly number[];
 
 /** The JavaScript value of one element. */
-export type ElementOf<D extends DType> = D extends "bool" ? boolean : number;
+export type ElementOf<D extends DType> = D extends "bool" ? boolean : D extends "i64" ? bigint : number;
 
 /** Nested arrays of elements, as deep as the tensor has axes. */
 export type NestedArray<E> = E | NestedArray<E>[];
@@ -145,7 +155,7 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
 
   // ---- its values
 
-  /** The elements, row-major, as a typed array of your own. Does not block. */
+  /** The elements, row-major, as a typed array of your own (f16 and bf16: their bits). Does not block. */
   async data(): Promise<DataOf[D]> {
     const dtype = this.dtype;
     return view(dtype, await native.read(this.handle));
@@ -164,7 +174,7 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
     return element(this, this.dataSync()[0] ?? Number.NaN);
   }
 
-  /** The elements as nested arrays (a number or boolean for a scalar). */
+  /** The elements as nested arrays (a number, boolean or, of i64, bigint for a scalar). */
   toArray(): NestedArray<ElementOf<D>> {
     const data = this.dataSync();
     const shape = this.shape;
@@ -429,8 +439,8 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
   }
 }
 
-function element<D extends DType>(tensor: Tensor<D>, value: number): ElementOf<D> {
-  return (tensor.dtype === "bool" ? value !== 0 : value) as ElementOf<D>;
+function element<D extends DType>(tensor: Tensor<D>, stored: number | bigint): ElementOf<D> {
+  return (tensor.dtype === "bool" ? stored !== 0 : decode(stored, tensor.dtype)) as ElementOf<D>;
 }
 
 /** Whether `value` is a tensor. */
@@ -443,9 +453,9 @@ export function fromHandle<D extends DType>(handle: Handle, dtype?: D, shape?: S
   return new Tensor(handle, dtype, shape);
 }
 
-/** Throws a RaphsonError (code `DTYPE`) unless the tensor is f32 or f64. */
+/** Throws a RaphsonError (code `DTYPE`) unless the tensor is of a float dtype. */
 export function requireFloat(op: string, tensor: AnyTensor): asserts tensor is Tensor<FloatDType> {
-  if (tensor.dtype !== "f32" && tensor.dtype !== "f64") {
+  if (!isFloat(tensor.dtype)) {
     throw dtypeError(op, `needs a float tensor, got ${tensor.dtype}; use .cast("f32")`, tensor.dtype);
   }
 }

@@ -28,7 +28,7 @@ export interface ArgumentOption<N extends number = number> {
 export type Argument<A extends readonly unknown[], N extends number> = A[N];
 
 /** A loss: a scalar float tensor. */
-export type Loss = Tensor<"f32"> | Tensor<"f64">;
+export type Loss = Tensor<"f32"> | Tensor<"f64"> | Tensor<"f16"> | Tensor<"bf16">;
 
 /** What `valueAndGrad` gives. */
 export interface ValueAndGradient<V, T> {

@@ -1,6 +1,6 @@
 /**
  * The format of parity files, and how one is compared: values, gradients, tangents and Hessian products of PyTorch against ours, in
- * f64 and f32. Nothing here knows an op: tables of ops, layers, losses and optimizers stand beside this file.
+ * every float dtype. Nothing here knows an op: tables of ops, layers, losses and optimizers stand beside this file.
  */
 
 import { readFileSync } from "node:fs";
@@ -45,7 +45,7 @@ export interface ParityFile {
   readonly entries: readonly ParityEntry[];
 }
 
-/** How an entry is computed here: from its inputs (f32 or f64), its index tensors and its arguments. */
+/** How an entry is computed here: from its inputs, its index tensors and its arguments. */
 export type Runner = (
   x: readonly Tensor[],
   indices: readonly Tensor<"i32">[],
@@ -60,10 +60,12 @@ export interface Errors {
   second: number | undefined;
 }
 
-export type FloatName = "f64" | "f32";
+export type FloatName = "f64" | "f32" | "f16" | "bf16";
 
-/** The largest error allowed for each dtype. */
-export const ALLOWED: Readonly<Record<FloatName, number>> = { f64: 1e-10, f32: 1e-5 };
+export const FLOATS: readonly FloatName[] = ["f64", "f32", "f16", "bf16"];
+
+/** The largest error allowed for each dtype; for halves two units, of 2⁻¹⁰ and 2⁻⁷. */
+export const ALLOWED: Readonly<Record<FloatName, number>> = { f64: 1e-10, f32: 1e-5, f16: 2 ** -9, bf16: 2 ** -6 };
 
 export function readParity(name: string): ParityFile {
   return JSON.parse(readFileSync(join(__dirname, `${name}.json`), "utf8"));
@@ -78,6 +80,8 @@ function toNumber(x: Number_): number {
         ? Number.NEGATIVE_INFINITY
         : x;
 }
+
+const numbersOf = (t: AnyTensor): Float64Array => t.cast("f64").dataSync();
 
 /** max |found − wanted| / max(1, max |wanted|); infinite where only one is no number. */
 function error(found: ArrayLike<number>, wanted: readonly Number_[]): number {
@@ -97,15 +101,15 @@ export function compareCase(run: Runner, c: ParityCase, unit: number, dtype: Flo
   return tidy(() => {
     const scaled = (data: readonly Number_[], shape: readonly number[]): Tensor => {
       const numbers = data.map((i) => toNumber(i) / unit);
-      const array = dtype === "f64" ? Float64Array.from(numbers) : Float32Array.from(numbers);
-      return fromTypedArray(array, shape) as AnyTensor as Tensor;
+      // every dtype holds them exactly
+      return fromTypedArray(Float64Array.from(numbers), shape).cast(dtype) as AnyTensor as Tensor;
     };
     const inputs = c.inputs.map(({ data, shape }) => scaled(data, shape));
     const indices = (c.indices ?? []).map(({ data, shape }) => tensor(data.map(toNumber), { dtype: "i32", shape }));
     const value = run(inputs, indices, c.args ?? {});
     const shapesAgree = value.shape.join() === c.value.shape.join();
     const errors: Errors = {
-      value: shapesAgree ? error(value.dataSync(), c.value.data) : Number.POSITIVE_INFINITY,
+      value: shapesAgree ? error(numbersOf(value), c.value.data) : Number.POSITIVE_INFINITY,
       gradient: undefined,
       second: undefined,
     };
@@ -116,8 +120,8 @@ export function compareCase(run: Runner, c: ParityCase, unit: number, dtype: Flo
     const { gradient, product } = hvp(weighted, inputs, tangents);
     const along = jvp((x: Tensor[]) => run(x, indices, c.args ?? {}) as Tensor, inputs, tangents).tangent as Tensor;
     const worst = (found: readonly Tensor[], wanted: readonly (readonly Number_[])[] = []): number =>
-      Math.max(0, ...found.map((g, i) => error(g.dataSync(), wanted[i] ?? [])));
-    errors.gradient = Math.max(worst(gradient as Tensor[], c.gradient), error(along.dataSync(), c.tangent ?? []));
+      Math.max(0, ...found.map((g, i) => error(numbersOf(g), wanted[i] ?? [])));
+    errors.gradient = Math.max(worst(gradient as Tensor[], c.gradient), error(numbersOf(along), c.tangent ?? []));
     errors.second = worst(product as Tensor[], c.second);
     return errors;
   });

@@ -1,7 +1,7 @@
 """What the generators of parity files share: drawing inputs, taking PyTorch's derivatives (f64), and writing the file.
 
 Every entry has a kind (op, layer, loss, optimizer), a name that the TypeScript table knows, and cases. A case holds inputs (whole
-numbers, to be divided by `unit`, so that f32 holds them exactly), indices, arguments, the value, and for a fixed cotangent c and
+numbers, to be divided by `unit`, so that f32, f16 and bf16 hold them exactly), indices, arguments, the value, and for a fixed cotangent c and
 tangents v: the gradient of <c, f(x)>, the jvp f'(x)v, and the product of the Hessian of <c, f(x)> with v.
 """
 
@@ -37,7 +37,8 @@ def draw(rng, shape, domain):
     """Distinct whole numbers, where there are enough."""
     low, high = domain
     n = int(np.prod(shape)) if len(shape) else 1
-    pool = np.array([i for i in range(low, high + 1) if i != 0])
+    # bf16 holds eight digits
+    pool = np.array([i for i in range(low, high + 1) if i != 0 and (abs(i) <= 256 or i % 2 == 0)])
     return rng.choice(pool, n, replace=n > len(pool)).astype(int)
 
 

@@ -35,7 +35,8 @@ export function arrayColumn(name: string, values: TypedArray, shape: readonly nu
     gather(rows) {
       const into = allocate(dtype, rows.length * width);
       rows.forEach((row, position) => {
-        into.set(values.subarray(row * width, (row + 1) * width), position * width);
+        // Both are of one kind, which the compiler cannot know.
+        (into as Float64Array).set(values.subarray(row * width, (row + 1) * width) as Float64Array, position * width);
       });
       return into;
     },

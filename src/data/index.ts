@@ -75,9 +75,11 @@ type DTypeOfArray<A> = A extends Float32Array
       ? "i32"
       : A extends Uint32Array
         ? "u32"
-        : A extends Uint8Array
-          ? "bool"
-          : never;
+        : A extends BigInt64Array
+          ? "i64"
+          : A extends Uint8Array
+            ? "u8"
+            : never;
 
 /** The type of the batches drawn from arrays. */
 export type ArraysBatch<S> = { readonly [Name in keyof S]: Tensor<DTypeOfSource<S[Name]>> };

@@ -295,12 +295,12 @@ export abstract class ElementwiseMethods<D extends DType> {
     return this.row2<D>(ROW.xor, "xor", other);
   }
 
-  /** x shifted left by y modulo 32 bits. */
+  /** x shifted left by y modulo the bits of the dtype. */
   shiftLeft(this: Tensor<IntegerDType>, other: Operand<D>): Tensor<D> {
     return this.row2<D>(ROW.shiftLeft, "shiftLeft", other);
   }
 
-  /** x shifted right by y modulo 32 bits; i32 keeps its sign. */
+  /** x shifted right by y modulo the bits of the dtype; i32 and i64 keep their sign. */
   shiftRight(this: Tensor<IntegerDType>, other: Operand<D>): Tensor<D> {
     return this.row2<D>(ROW.shiftRight, "shiftRight", other);
   }

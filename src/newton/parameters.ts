@@ -12,6 +12,7 @@ import { fromKey } from "../random";
 import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { untracked } from "../tidy";
 import { type Flat, flatten, statesIn } from "../tree";
+import type { Precision } from "./precision";
 import { ownCopy } from "./state";
 
 /** The parameters of a tree, in a fixed order. */
@@ -28,7 +29,7 @@ export class ParameterValues {
       const path = this.#flat.paths[index] ?? "";
       throw dtypeError(
         "trainingStep",
-        `parameter ${path} is ${tensor.dtype}; only floats can be trained`,
+        `parameter ${path} is ${tensor.dtype}; only f32 and f64 can be trained (in lower precision by the option precision)`,
         tensor.dtype,
       );
     });
@@ -93,6 +94,7 @@ export class ParameterValues {
     states: readonly AnyTensor[],
     key: Tensor<"u32"> | undefined,
     use: (tree: unknown) => R,
+    precision: Precision = "f32",
   ): { readonly result: R; readonly states: AnyTensor[] } {
     const given = new Map<ParameterLike, Tensor>();
     this.#states.forEach((state, index) => {
@@ -101,7 +103,8 @@ export class ParameterValues {
     this.#places.forEach((place, index) => {
       if (place instanceof Parameter) given.set(place, values[index] as Tensor);
     });
-    const options = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
+    const mode = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
+    const options = { ...mode, precision };
     const updates: Updates = new Map();
     const result = withValues(given, options, () => use(this.#flat.rebuild(values, "themselves")), updates);
     return { result, states: this.#states.map((state, index) => updates.get(state) ?? (states[index] as AnyTensor)) };

@@ -1,5 +1,6 @@
 /** The numbers that a step reports, as the compiled program gives them and as users read them. */
 import { type FloatDType, view } from "../dtype";
+import type { Precision } from "./precision";
 import type { Measure } from "./rule";
 
 /** What happened in one training step. NaN where the rule does not measure the number. */
@@ -20,8 +21,12 @@ export interface StepReport {
   readonly curvature: number;
   /** The loss on the same batch after the step. */
   readonly nextLoss: number;
-  /** False where the step before was taken back. */
+  /** False where the step before was taken back, and where this one was left out because of an overflow. */
   readonly accepted: boolean;
+  /** With `precision: "f16"`: the factor that the loss had while gradients were computed. */
+  readonly lossScale?: number;
+  /** With `precision: "f16"`: whether gradients overflowed. Nothing has changed then but the factor. */
+  readonly overflow?: boolean;
   /** What `telemetry` asked for. */
   readonly measured: Readonly<Partial<Record<Measure, number>>>;
 }
@@ -29,15 +34,18 @@ export interface StepReport {
 /** Where the report says whether the step before was kept. */
 export const ACCEPTED = 7;
 
-/** The first eight numbers of a report are the addon's; those that `telemetry` names follow. */
+/** The first eight numbers of a report are the addon's; those that `telemetry` names follow, then those of f16. */
 export function readReport(
   step: number,
   bytes: Uint8Array,
   dtype: FloatDType,
   telemetry: readonly Measure[],
+  precision: Precision = "f32",
 ): StepReport {
   const numbers = view(dtype, bytes);
   const at = (index: number) => numbers[index] ?? Number.NaN;
+  const behind = 8 + telemetry.length;
+  const scaling = precision === "f16" ? { lossScale: at(behind), overflow: at(behind + 1) !== 0 } : {};
   return {
     step,
     loss: at(0),
@@ -48,6 +56,7 @@ export function readReport(
     curvature: at(5),
     nextLoss: at(6),
     accepted: at(ACCEPTED) !== 0,
+    ...scaling,
     measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
   };
 }

@@ -3,13 +3,14 @@ import { type Handle, native } from "../native";
 import { type AnyTensor, fromHandle } from "../tensor";
 import { type Flat, flatten } from "../tree";
 import type { NewtonOptimizer } from "./newton";
+import { ownState, type Precision } from "./precision";
 import type { Kind } from "./trace";
 
 /** Handles that each run gives away and gets anew, and the form they have. */
 export interface StepState {
   direction: Handle[];
   rule: Handle[];
-  /** The state of a rule from TypeScript. */
+  /** The state of a rule from TypeScript, and the loss scale. */
   ownRule: Handle[];
   readonly kinds: readonly Kind[];
   readonly ruleKinds: readonly Kind[];
@@ -27,10 +28,11 @@ export function initialState(
   newton: NewtonOptimizer,
   params: readonly AnyTensor[],
   paths: readonly string[],
+  precision: Precision,
 ): StepState {
   const { optimizer, rule, spec } = newton;
   const directionTree = flatten(optimizer.init(params, paths), optimizer.name);
-  const ownRuleTree = flatten(typeof rule === "string" ? [] : rule.init(), "alpha rule");
+  const ownRuleTree = flatten(ownState(typeof rule === "string" ? [] : rule.init(), precision), "alpha rule");
   const ruleHandles = native.alphaInit(spec, handlesOf(params), handlesOf(directionTree.tensors));
   const ruleState = ruleHandles.map((handle) => fromHandle(handle));
   // dtypes and shapes are read now: they stay known after the scope has freed the tensors

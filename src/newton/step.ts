@@ -16,6 +16,7 @@ import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
+import { checkPrecision, type Precision } from "./precision";
 import { readReport, type StepReport } from "./report";
 import { handlesOf, initialState, type StepState } from "./state";
 import {
@@ -46,6 +47,11 @@ export interface TrainingStepOptions<P, B> {
    * `next` sees the mean gradient; rules that measure do so on the last batch.
    */
   readonly accumulate?: number;
+  /**
+   * What modules compute in while they are trained; f32 if not given. Parameters and all that is computed outside modules,
+   * the loss among it, stay f32. With "f16" the loss is scaled while gradients are computed.
+   */
+  readonly precision?: Precision;
   /** Fixes the random draws of the loss (dropout); 0 if not given. */
   readonly seed?: number;
   /** Called with each report, in order, a few steps after the step ran. */
@@ -84,6 +90,7 @@ export class TrainingStep<P, B> {
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
+  readonly #precision: Precision;
 
   /** What the controller's numbers are kept in. */
   readonly #scalar = scalarDType();
@@ -104,7 +111,7 @@ export class TrainingStep<P, B> {
 
   /** @internal Use `trainingStep`. */
   constructor(options: TrainingStepOptions<P, B>) {
-    const { model, params, loss, seed = 0, clip, accumulate = 1 } = options;
+    const { model, params, loss, seed = 0, clip, accumulate = 1, precision = "f32" } = options;
     if ((model === undefined) === (params === undefined)) {
       throw argumentError("trainingStep", "give either a model or params");
     }
@@ -114,6 +121,8 @@ export class TrainingStep<P, B> {
     }
     checkClip("trainingStep", clip);
     checkAccumulate("trainingStep", accumulate);
+    checkPrecision("trainingStep", precision);
+    this.#precision = precision;
     this.#clip = clip;
     this.#micro = new MicroBatches(accumulate);
     this.#newton = asNewton(options.optimizer);
@@ -121,7 +130,9 @@ export class TrainingStep<P, B> {
     this.#onReport = options.onReport;
     this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
-    this.#state = untracked(() => tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths)));
+    this.#state = untracked(() =>
+      tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths, precision)),
+    );
     this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
 
@@ -246,7 +257,9 @@ export class TrainingStep<P, B> {
   #gather(programs: Programs, common: readonly Handle[]): void {
     const first = this.#micro.gathered === 0;
     const program = programOf(programs, `micro-batch ${first}`, () => compileMicroBatch(programs.subject, first));
-    this.#micro.gather(program, [...handlesOf(this.#values.tensors()), ...common], programs.subject.states.length);
+    const scale = this.#precision === "f16" ? this.#state.ownRule.slice(-2, -1) : [];
+    const rest = [...handlesOf(this.#values.tensors()), ...scale, ...common];
+    this.#micro.gather(program, rest, programs.subject.states.length);
     this.#counter += 1;
   }
 
@@ -294,7 +307,10 @@ export class TrainingStep<P, B> {
    */
   async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
     const first = this.#started === 0;
-    if (first && !readReport(0, await native.read(report), this.#scalar, []).accepted) return 1;
+    if (first || this.#precision === "f16") {
+      const { accepted, overflow } = this.#read(0, await native.read(report));
+      if (overflow === true || (first && !accepted)) return 1;
+    }
     this.#started += 1;
     const reach = first ? PROBE.firstReach : PROBE.reach;
     const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
@@ -328,6 +344,10 @@ export class TrainingStep<P, B> {
     this.#state.rule = take(rule.length);
   }
 
+  #read(index: number, bytes: Uint8Array): StepReport {
+    return readReport(index, bytes, this.#scalar, this.#newton.telemetry, this.#precision);
+  }
+
   /** Reads the report when it is there, after those before it. `losses`: those of the batches before the last. */
   #deliver(
     index: number,
@@ -340,7 +360,7 @@ export class TrainingStep<P, B> {
     bytes.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
       .then(async () => {
-        const plain = readReport(index, await bytes, this.#scalar, this.#newton.telemetry);
+        const plain = this.#read(index, await bytes);
         const loss = await meanLoss(losses, plain.loss);
         const read = { ...plain, loss, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
         this.#alpha = read.nextAlpha;
@@ -409,7 +429,7 @@ export class TrainingStep<P, B> {
       batch: withoutValues(batch),
       states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
       lossOf: (params, states, traced, key) =>
-        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P)),
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
     };
     const programs: Programs = { subject, compiled: new Map() };
     this.#signatures.set(signature, programs);

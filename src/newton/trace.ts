@@ -3,7 +3,7 @@
  * traced once and compiled together. Running the programs, step after step, is `step.ts`'s subject.
  */
 import { scalarDType } from "../device";
-import type { DType, FloatDType } from "../dtype";
+import { DTYPES, type DType, type FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { ROW } from "../generated/ops";
 import { type Handle, native } from "../native";
@@ -17,6 +17,7 @@ import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
+import { type LossScale, lossScaleAfter, type OwnState, overflowed, scaled, unscaled } from "./precision";
 import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
 import { handlesOf } from "./state";
@@ -36,7 +37,7 @@ export interface Subject {
   /** Micro-batches of a step. */
   readonly accumulate: number;
   readonly direction: Flat;
-  /** The rule's state and, behind it, the state of a rule from TypeScript. */
+  /** The rule's state and, behind it, an `OwnState`: that of a rule from TypeScript, and the loss scale. */
   readonly rule: readonly Kind[];
   readonly ownRule: Flat;
   readonly batch: Flat;
@@ -56,7 +57,7 @@ const placeholder = ({ dtype, shape }: Kind): AnyTensor => fromHandle(native.inp
 export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(placeholder);
 /** The addon's results as tensors, which the surrounding `tidy` frees. */
 const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
-const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f64: 1, i32: 2, u32: 3, bool: 4 };
+const DTYPE_CODE = Object.fromEntries(DTYPES.map((dtype, code) => [dtype, code])) as Readonly<Record<DType, number>>;
 const scalarKind = (): Kind => ({ dtype: scalarDType(), shape: [] });
 
 /** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
@@ -122,12 +123,12 @@ function tracedLoss(subject: Subject, inputs: Inputs): { loss: AnyTensor; states
   return { loss, states };
 }
 
-/** ∂loss/∂params. */
-function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[]): AnyTensor[] {
+/** ∂loss/∂params, computed of the loss times a factor, if there is one. */
+function gradientsOf(loss: AnyTensor, params: readonly AnyTensor[], scale: Tensor | undefined): readonly AnyTensor[] {
   const one = native.constant(1, DTYPE_CODE[loss.dtype], []);
-  const gradients = native.vjp([loss.handle], handlesOf(params), [one]);
+  const gradients = native.vjp([scaled(loss, scale).handle], handlesOf(params), [one]);
   native.dispose([one]);
-  return owned(gradients);
+  return unscaled(owned(gradients), scale);
 }
 
 /** A number of the addon's report as a row of one. */
@@ -135,17 +136,20 @@ const entry = (value: AnyTensor): Tensor<FloatDType> => value.cast(scalarDType()
 
 /**
  * A micro-batch that is not its step's last. Inputs: the sums of gradients so far (given away; none at the step's first),
- * then params, states, batch, key, counter. Outputs: the sums with this one's gradients, its states and its loss.
+ * then params, the loss scale (if there is one), states, batch, key, counter. Outputs: the sums with this one's gradients,
+ * its states and its loss.
  */
 export function compileMicroBatch(subject: Subject, first: boolean): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
     const sums = first ? [] : placeholders(subject.params);
     const { loss, states } = tracedLoss(subject, inputs);
-    const gradients = gradientsOf(loss, inputs.params);
+    const scale = ownStateOf(subject, placeholders(subject.ownRule.tensors)).lossScale?.scale;
+    const gradients = gradientsOf(loss, inputs.params, scale);
     const results = [...(first ? gradients : summed(sums, gradients)), ...states, entry(loss)];
     const outputs = handlesOf(owned(handlesOf(results).map(native.alias)));
-    const kept = [...inputs.params, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter];
+    const scales = scale === undefined ? [] : [scale];
+    const kept = [...inputs.params, ...scales, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter];
     const donate = [...sums.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...sums, ...kept]), outputs, donate);
   });
@@ -165,13 +169,15 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const ownRule = placeholders(subject.ownRule.tensors);
     const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
     const { loss, states } = tracedLoss(subject, inputs);
-    const own = gradientsOf(loss, inputs.params);
+    const { own: ownState, lossScale } = ownStateOf(subject, ownRule);
+    const own = gradientsOf(loss, inputs.params, lossScale?.scale);
     const sums = subject.accumulate === 1 ? [] : placeholders(subject.params);
     const before = subject.accumulate === 1 ? [] : placeholders(subject.states);
     const gradients = subject.accumulate === 1 ? own : meanOf(sums, own, subject.accumulate);
 
-    const given = { subject, newton, inputs, direction, rule, ownRule, scale, loss, own, gradients };
-    const results = measures ? measuringOutputs(given) : restingOutputs(given);
+    const given = { subject, newton, inputs, direction, rule, ownRule, ownState, scale, loss, own, gradients };
+    const plain = measures ? measuringOutputs(given) : restingOutputs(given);
+    const results = lossScale === undefined ? plain : unlessOverflowed(given, plain, lossScale);
     const moved = ifAccepted(results.at(-1) as Tensor<FloatDType>, states, before.length > 0 ? before : inputs.states);
     // Every output is a value of its own, also where a state passes through unchanged.
     const outputs = owned(handlesOf([...results, ...moved]).map(native.alias));
@@ -181,6 +187,29 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
   });
+}
+
+const ownStateOf = (subject: Subject, ownRule: readonly AnyTensor[]) =>
+  subject.ownRule.rebuild(ownRule, "records") as OwnState;
+
+/**
+ * The outputs with the next loss scale. Where gradients overflowed nothing has happened but that: everything is as it was,
+ * and the report says that the step was taken back, and why in its last number (behind the scale).
+ */
+function unlessOverflowed(given: Given, results: readonly AnyTensor[], lossScale: LossScale): AnyTensor[] {
+  const { inputs, direction, rule, ownRule, loss, gradients, scale } = given;
+  const overflow = overflowed(loss, gradients, lossScale);
+  const before = [...inputs.params, ...direction, ...rule, ...ownRule.slice(0, -2)];
+  const kept = before.map((old, index) => where(overflow, old, results[index] as AnyTensor));
+  const next = lossScaleAfter(lossScale, overflow);
+  const report = results.at(-1) as Tensor<FloatDType>;
+  const alpha = rule[0] as Tensor<FloatDType>;
+  const nothing = full([report.shape[0] ?? 0], Number.NaN, { dtype: report.dtype }).slice(3);
+  const numbers = concatenate([entry(loss), entry(alpha.mul(scale)), entry(alpha), nothing]);
+  const positions = arange(0, report.shape[0] ?? 0, 1, { dtype: "i32" });
+  const skipped = where(positions.equal(ACCEPTED), 0, numbers);
+  const whole = concatenate([where(overflow, skipped, report), entry(lossScale.scale), entry(overflow)]);
+  return [...kept, next.scale, next.steps, whole];
 }
 
 /** The states after the step: its forward pass moves them only if the report says that it was not taken back. */
@@ -199,6 +228,8 @@ interface Given {
   readonly direction: readonly AnyTensor[];
   readonly rule: readonly AnyTensor[];
   readonly ownRule: readonly AnyTensor[];
+  /** The state of a rule from TypeScript. */
+  readonly ownState: unknown;
   readonly scale: Tensor<FloatDType>;
   readonly loss: AnyTensor;
   /** The gradients of this very batch, which is the step's last micro-batch. */
@@ -247,7 +278,7 @@ function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Mea
 const ruleGradients = ({ newton, own, gradients }: Given) => (newton.spec.rule === "next" ? gradients : own);
 
 function measuringOutputs(given: Given): AnyTensor[] {
-  const { subject, newton, inputs, direction, rule, ownRule, scale, loss } = given;
+  const { subject, newton, inputs, direction, rule, ownRule, ownState, scale, loss } = given;
   const { spec, rule: chosen, telemetry } = newton;
   const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
@@ -260,9 +291,13 @@ function measuringOutputs(given: Given): AnyTensor[] {
     const alpha = rule[0] as Tensor<FloatDType>;
     const applied = alpha.mul(scale);
     const measures = { alpha, applied, ...measured(given, omega, chosen.needs, applied) };
-    const answer = chosen.next(measures, subject.ownRule.rebuild(ownRule, "records"));
+    const answer = chosen.next(measures, ownState);
     proposal = proposalOf(chosen.name, answer.proposal);
-    const flat = flatten(answer.state, chosen.name);
+    const { lossScale } = ownStateOf(subject, ownRule);
+    const flat = flatten(
+      lossScale === undefined ? { own: answer.state } : { own: answer.state, lossScale },
+      chosen.name,
+    );
     sameKinds(chosen.name, flat, subject.ownRule);
     ownAfter = flat.tensors;
   }

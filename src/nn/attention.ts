@@ -2,9 +2,10 @@
  * Attention: the function, rotary positions, the layer with several heads, and the transformer's block.
  */
 
+import type { FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
-import { where } from "../tensor/composed";
+import { inSingle, where } from "../tensor/composed";
 import { arange } from "../tensor/creation";
 import { triangle } from "../tensor/matrix";
 import { concatenate } from "../tensor/movement";
@@ -53,7 +54,8 @@ export function attention(query: Tensor, key: Tensor, value: Tensor, options: At
   const [queries = 0, keys = 0] = scores.shape.slice(-2);
   const causal = options.causal === true ? triangle(queries, keys, { offset: keys - queries }) : undefined;
   const mask = causal === undefined || options.mask === undefined ? (causal ?? options.mask) : causal.and(options.mask);
-  const weights = (mask === undefined ? scores : where(mask, scores, MASKED)).softmax(-1);
+  // in f32, for f16 does not reach as far as MASKED
+  const weights = inSingle(scores, (wide) => (mask === undefined ? wide : where(mask, wide, MASKED)).softmax(-1));
   return (options.onWeights?.(weights) ?? weights).matmul(value);
 }
 
@@ -83,14 +85,15 @@ export function rotary(x: Tensor, options: RotaryOptions = {}): Tensor {
   }
   if (!(base > 0)) throw argumentError("nn.rotary", `the base must be a positive number, got ${base}`);
   const half = width / 2;
-  const option = { dtype: x.dtype };
+  // angles in f32 at least: halves do not hold every position
+  const option = { dtype: x.dtype === ("f64" as FloatDType) ? "f64" : "f32" } as const;
   const frequencies = arange(0, half, 1, option)
     .mul((-2 * Math.log(base)) / width)
     .exp();
   const angles = arange(start, start + positions, 1, option)
     .unsqueeze(1)
     .mul(frequencies);
-  const [cos, sin] = [angles.cos(), angles.sin()];
+  const [cos, sin] = [angles.cos().cast(x.dtype), angles.sin().cast(x.dtype)];
   const [first, second] = [x.slice(0, half, -1), x.slice(half, width, -1)];
   return concatenate([first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))], -1);
 }

@@ -4,9 +4,10 @@
  * were opened for.
  */
 
+import type { DType, FloatDType } from "../dtype";
 import { argumentError } from "../errors";
 import type { RandomGenerator } from "../random";
-import type { Tensor } from "../tensor";
+import { isTensor, type Tensor } from "../tensor";
 import type { Module, Parameters } from "./module";
 import type { ParameterLike } from "./moduleLike";
 
@@ -16,6 +17,8 @@ export interface ApplyOptions {
   readonly training?: boolean;
   /** Where dropout gets its randomness from. */
   readonly random?: RandomGenerator;
+  /** What modules compute in, though parameters, inputs and outputs are f32; f32 itself unless given. */
+  readonly precision?: "f32" | "f16" | "bf16";
 }
 
 /** Options of `apply`. */
@@ -35,6 +38,9 @@ interface Context {
   readonly training: boolean;
   readonly random: RandomGenerator | undefined;
   readonly updates: Updates | undefined;
+  readonly precision: "f32" | "f16" | "bf16";
+  /** Whether a module is running, of which this precision is. */
+  readonly inside: boolean;
   readonly around: Context | undefined;
 }
 
@@ -71,6 +77,37 @@ export function currentRandom(): RandomGenerator | undefined {
   return current?.random;
 }
 
+/** A parameter's value as the module that is running computes with it. */
+export function inPrecision(value: Tensor): Tensor {
+  if (current?.inside !== true || current.precision === "f32") return value;
+  return converted(value, "f32", current.precision);
+}
+
+/**
+ * Runs a module. In low precision the outermost one of a forward pass gets its f32 inputs converted, and gives f32: so the
+ * loss, and whatever else is computed outside modules, is f32.
+ */
+export function enter<In extends readonly unknown[], Out>(input: In, forward: (...input: In) => Out): Out {
+  if (current === undefined || current.precision === "f32" || current.inside) return forward(...input);
+  const around = current;
+  const low = around.precision;
+  current = { ...around, inside: true };
+  try {
+    return converted(forward(...converted(input, "f32", low)), low, "f32");
+  } finally {
+    current = around;
+  }
+}
+
+/** The same with all tensors of one dtype in the other; what is neither tensor, array nor plain object stays as it is. */
+function converted<T>(value: T, from: DType, to: FloatDType): T;
+function converted(value: unknown, from: DType, to: FloatDType): unknown {
+  if (isTensor(value)) return value.dtype === from ? value.cast(to) : value;
+  if (Array.isArray(value)) return value.map((item) => converted(item, from, to));
+  if (typeof value !== "object" || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, converted(item, from, to)]));
+}
+
 /** Calls `fn` with values for parameters in place; states that it updates go to `updates`, if given. */
 export function withValues<R>(
   values: ReadonlyMap<ParameterLike, Tensor>,
@@ -84,6 +121,8 @@ export function withValues<R>(
     training: options.training ?? around?.training ?? false,
     random: options.random ?? around?.random,
     updates: updates ?? around?.updates,
+    precision: options.precision ?? around?.precision ?? "f32",
+    inside: around?.inside ?? false,
     around,
   };
   try {

@@ -8,7 +8,7 @@ import { argumentError, shapeError } from "../errors";
 import { type Shape, Tensor } from "../tensor";
 import { checkShape, describe, showShape } from "../tensor/validate";
 import { untracked } from "../tidy";
-import { currentValue } from "./context";
+import { currentValue, enter, inPrecision } from "./context";
 import { type Initializer, initialValue } from "./initializers";
 import { MODULE, type ModuleLike, type ParameterLike } from "./moduleLike";
 import { State } from "./state";
@@ -32,9 +32,9 @@ export class Parameter implements ParameterLike {
   /** The value to calculate with: the one given by `nn.apply` while it runs, else the stored one (made with seed 0 if none is). */
   get value(): Tensor {
     const given = currentValue(this);
-    if (given !== undefined) return given;
+    if (given !== undefined) return inPrecision(given);
     if (this.#value === undefined || this.#value.isDisposed) this.#value = this.#make(0, 0);
-    return this.#value;
+    return inPrecision(this.#value);
   }
 
   /** The stored value, or undefined while there is none. */
@@ -95,7 +95,8 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
   declare readonly [MODULE]: true;
 
   constructor() {
-    const callable = (...input: In): Out => (callable as unknown as Module<In, Out>).forward(...input);
+    const callable = (...input: In): Out =>
+      enter(input, (...inner: In) => (callable as unknown as Module<In, Out>).forward(...inner));
     // a function's own name and length would shadow fields of subclasses
     Reflect.deleteProperty(callable, "name");
     Reflect.deleteProperty(callable, "length");

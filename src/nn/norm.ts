@@ -4,6 +4,7 @@
 
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
+import { inSingle } from "../tensor/composed";
 import { checkShape, count, showShape } from "../tensor/validate";
 import { isTraining } from "./context";
 import { Module, type Parameter } from "./module";
@@ -32,11 +33,13 @@ function epsilonOf(op: string, options: NormOptions): number {
   throw argumentError(op, `epsilon must be a number ≥ 0, got ${epsilon}`);
 }
 
-/** (x − mean) / √(variance + ε) over `axes` */
+/** (x − mean) / √(variance + ε) over `axes`, in f32 at least */
 function standardized(x: Tensor, axes: readonly number[], epsilon: number): Tensor {
-  const centred = x.sub(x.mean(axes, { keepDims: true }));
-  const variance = centred.square().mean(axes, { keepDims: true });
-  return centred.mul(variance.add(epsilon).rsqrt());
+  return inSingle(x, (wide) => {
+    const centred = wide.sub(wide.mean(axes, { keepDims: true }));
+    const variance = centred.square().mean(axes, { keepDims: true });
+    return centred.mul(variance.add(epsilon).rsqrt());
+  });
 }
 
 /** x · scale + shift, one number for each channel (axis 1) */
@@ -96,7 +99,9 @@ export class RmsNorm extends Module {
 
   override forward(x: Tensor): Tensor {
     const axes = lastAxes("nn.rmsNorm", x, this.sizes);
-    const normal = x.mul(x.square().mean(axes, { keepDims: true }).add(this.epsilon).rsqrt());
+    const normal = inSingle(x, (wide) =>
+      wide.mul(wide.square().mean(axes, { keepDims: true }).add(this.epsilon).rsqrt()),
+    );
     return this.scale === undefined ? normal : normal.mul(this.scale.value);
   }
 
@@ -175,7 +180,9 @@ export class BatchNorm extends Module {
 
   override forward(x: Tensor): Tensor {
     this.#check(x);
-    const normal = isTraining() ? this.#byBatch(x) : this.#byRunning(x);
+    const normal = inSingle(x, (wide) =>
+      isTraining() ? this.#byBatch(wide as Tensor) : this.#byRunning(wide as Tensor),
+    );
     return perChannel(normal, this.scale, this.shift);
   }
 

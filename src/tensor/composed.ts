@@ -40,9 +40,24 @@ export function clip<D extends NumericDType>(t: Tensor<D>, low: number, high: nu
   return high === Number.POSITIVE_INFINITY ? above.clone() : above.minimum(high);
 }
 
+/** Whether the tensor is of a dtype with 16 bits. */
+export const isHalf = (t: Tensor<FloatDType>): boolean => t.dtype === "f16" || t.dtype === "bf16";
+
+/** `f` of a half in f32, rounded once: what sums exponentials or squares would overflow f16 on the way. */
+export function inSingle<D extends FloatDType>(
+  t: Tensor<D>,
+  f: (t: Tensor<FloatDType>) => Tensor<FloatDType>,
+): Tensor<D> {
+  return (isHalf(t) ? f(t.cast("f32")).cast(t.dtype) : f(t)) as Tensor<D>;
+}
+
 /** exp(x − max x) / Σ exp(x − max x); no derivative passes through the maximum, whose terms cancel exactly. */
 export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
   requireFloat("softmax", t);
+  return inSingle(t, (x) => singleSoftmax(x, axis));
+}
+
+function singleSoftmax(t: Tensor<FloatDType>, axis: number): Tensor<FloatDType> {
   const exponentials = t.sub(t.max(axis, { keepDims: true }).stopGradient()).exp();
   return exponentials.div(exponentials.sum(axis, { keepDims: true }));
 }
@@ -50,6 +65,8 @@ export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tenso
 /** x − m − log Σ exp(x − m), m = max x */
 export function logSoftmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
   requireFloat("logSoftmax", t);
-  const shifted = t.sub(t.max(axis, { keepDims: true }).stopGradient());
-  return shifted.sub(shifted.exp().sum(axis, { keepDims: true }).log());
+  return inSingle(t, (x) => {
+    const shifted = x.sub(x.max(axis, { keepDims: true }).stopGradient());
+    return shifted.sub(shifted.exp().sum(axis, { keepDims: true }).log());
+  });
 }

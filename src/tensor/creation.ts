@@ -11,11 +11,13 @@ import {
   dtypeCode,
   dtypeOfData,
   type FloatDType,
+  holds,
   isTypedArray,
   type NumericDType,
   type TypedArray,
 } from "../dtype";
 import { argumentError, shapeError } from "../errors";
+import { floatToHalf } from "../half";
 import { native } from "../native";
 import { fromHandle, type Shape, type Tensor } from "../tensor";
 import { checkShape, count, describe, elements, showShape } from "./validate";
@@ -54,11 +56,16 @@ type DTypeOfTyped<T> = T extends Float32Array
       ? "i32"
       : T extends Uint32Array
         ? "u32"
-        : "bool";
+        : T extends BigInt64Array
+          ? "i64"
+          : T extends Uint8Array
+            ? "u8"
+            : never;
 
 /**
  * A tensor from nested arrays (f32, or bool from booleans, unless `dtype` says otherwise) or from a typed array (its own
- * dtype; Uint8Array is bool unless `dtype` is given). `shape` arranges the elements; a typed array is one axis without it.
+ * dtype: Uint8Array is u8, BigInt64Array i64; for bool give a Uint8Array, for f16 and bf16 a Uint16Array of bits, and name the
+ * dtype). `shape` arranges the elements; a typed array is one axis without it.
  * Errors: ragged arrays, sizes that do not hold the elements, values that the dtype has not.
  *
  * ```ts
@@ -79,14 +86,15 @@ export function tensor<T extends Nested>(values: T, options?: TensorOptions<neve
 export function tensor(values: Nested | TypedArray, options: TensorOptions<DType> = {}): Tensor<DType> {
   if (isTypedArray(values)) {
     const dtype = options.dtype ?? dtypeOfData(values);
-    const data = dtype === dtypeOfData(values) ? values : convert(values, dtype);
-    return fromTypedArray(data, options.shape ?? [data.length]);
+    dtypeCode(dtype, "tensor");
+    const data = holds(values, dtype) ? values : convert(values, dtype);
+    return upload(data, options.shape ?? [data.length], dtype);
   }
   const flat: number[] = [];
   const kinds = new Set<string>();
   const shape = collect(values, flat, kinds);
   const dtype = options.dtype ?? (kinds.size === 1 && kinds.has("boolean") ? "bool" : "f32");
-  return fromTypedArray(convert(flat, dtype), options.shape ?? shape);
+  return upload(convert(flat, dtype), options.shape ?? shape, dtype);
 }
 
 /** Pushes the elements row-major, and returns the shape they stand in. */
@@ -115,27 +123,35 @@ function collect(values: Nested, flat: number[], kinds: Set<string>): number[] {
   return [values.length, ...(inner ?? [])];
 }
 
-function convert(values: ArrayLike<number>, dtype: DType): TypedArray {
+function convert(values: ArrayLike<number> | BigInt64Array, dtype: DType): TypedArray {
   dtypeCode(dtype, "tensor");
   const data = allocate(dtype, values.length);
-  for (let i = 0; i < values.length; i++) data[i] = checkValue("tensor", values[i] ?? Number.NaN, dtype);
+  for (let i = 0; i < values.length; i++) {
+    const value = checkValue("tensor", Number(values[i] ?? Number.NaN), dtype);
+    if (data instanceof BigInt64Array) data[i] = BigInt(value);
+    else data[i] = dtype === "f16" || dtype === "bf16" ? floatToHalf(value, dtype) : value;
+  }
   return data;
 }
 
 /** A tensor from a typed array's elements, which are copied once, straight into the session's memory. */
 export function fromTypedArray<const T extends TypedArray>(data: T, shape?: Shape): Tensor<DTypeOfTyped<T>>;
 export function fromTypedArray(data: TypedArray, shape: Shape = [data.length]): Tensor<DType> {
+  return upload(data, shape, dtypeOfData(data));
+}
+
+/** A tensor from elements as `dtype` stores them. */
+export function upload(data: TypedArray, shape: Shape, dtype: DType): Tensor<DType> {
   const sizes = checkShape("tensor", shape);
-  const dtype = dtypeOfData(data);
   if (elements(sizes) !== data.length) {
     throw shapeError("tensor", `${data.length} elements do not fill the shape ${showShape(sizes)}`, sizes);
   }
   if (dtype === "bool") {
-    const odd = data.findIndex((byte) => byte > 1);
+    const odd = (data as Uint8Array).findIndex((byte) => byte > 1);
     if (odd >= 0) {
       throw argumentError(
         "tensor",
-        `a Uint8Array holds bools, but element ${odd} is ${data[odd]}; give a dtype to convert it`,
+        `a bool is 0 or 1, but element ${odd} is ${data[odd]}; leave it u8, and .cast("bool")`,
       );
     }
   }

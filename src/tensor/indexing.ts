@@ -2,7 +2,7 @@
  * Choosing elements: numpy's basic indexing from slices, flips and reshapes, and choosing by integer tensors.
  */
 
-import { type DType, isInteger, type NumericDType } from "../dtype";
+import { type DType, dtypeCode, isInteger, type NumericDType } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { native } from "../native";
 import { fromHandle, isTensor, type Shape, type Tensor } from "../tensor";
@@ -158,7 +158,7 @@ export function oneHot<D extends DType>(t: Tensor<DType>, classes: number, dtype
     throw dtypeError("oneHot", `classes are an integer tensor, got ${t.dtype}; use .cast("i32")`, t.dtype);
   }
   const n = count("oneHot", "the number of classes", classes);
-  const index = fromHandle<DType>(native.iota(t.dtype === "i32" ? 2 : 3, [n], 0));
+  const index = fromHandle<DType>(native.iota(dtypeCode(t.dtype, "oneHot"), [n], 0));
   return t.unsqueeze(-1).equal(index).cast(dtype);
 }
 

@@ -61,10 +61,16 @@ export interface NanToNumOptions {
   readonly negative?: number;
 }
 
+const GREATEST = {
+  f32: (2 - 2 ** -23) * 2 ** 127,
+  f64: Number.MAX_VALUE,
+  f16: 65504,
+  bf16: (2 - 2 ** -7) * 2 ** 127,
+} as const satisfies Record<FloatDType, number>;
+
 export function nanToNum<F extends FloatDType>(x: Tensor<F>, options: NanToNumOptions): Tensor<F> {
   requireFloat("nanToNum", x);
-  const dtype: FloatDType = x.dtype;
-  const greatest = dtype === "f64" ? Number.MAX_VALUE : (2 - 2 ** -23) * 2 ** 127;
+  const greatest = GREATEST[x.dtype as FloatDType];
   const { nan = 0, positive = greatest, negative = -greatest } = options;
   const noNan = where(x.isNan(), nan, x);
   const below = where(noNan.equal(Number.POSITIVE_INFINITY), positive, noNan);

@@ -101,8 +101,13 @@ const LARGE = 16;
 const LEAST = {
   f32: Number.NEGATIVE_INFINITY,
   f64: Number.NEGATIVE_INFINITY,
+  f16: Number.NEGATIVE_INFINITY,
+  bf16: Number.NEGATIVE_INFINITY,
   i32: -(2 ** 31),
   u32: 0,
+  // The least that a number holds exactly: of a window that is all below, padding is the maximum.
+  i64: Number.MIN_SAFE_INTEGER,
+  u8: 0,
 } as const satisfies Record<NumericDType, number>;
 
 /** One axis of a pool. */

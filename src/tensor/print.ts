@@ -2,7 +2,10 @@
  * Tensors as text, in the manner of numpy: aligned columns, long axes shortened to their ends.
  */
 
+import { decode } from "../dtype";
 import type { AnyTensor } from "../tensor";
+
+type Element = number | bigint;
 
 /** Tensors of more elements than this show only the ends of long axes. */
 const THRESHOLD = 1000;
@@ -14,11 +17,14 @@ const DIGITS = 5;
 export function formatTensor(t: AnyTensor): string {
   const kind = `${t.dtype} [${t.shape.join(", ")}]`;
   if (t.isDisposed) return `tensor(disposed, ${kind})`;
-  const data = t.dataSync();
+  const { dtype } = t;
+  const data = Array.from<number | bigint, Element>(t.dataSync() as ArrayLike<number | bigint>, (stored) =>
+    decode(stored, dtype),
+  );
   const shape = t.shape;
   const edge = data.length > THRESHOLD ? EDGE : Number.POSITIVE_INFINITY;
   const shown = shownPositions(shape, edge);
-  const cell = cellFormat(shown(data), t.dtype);
+  const cell = cellFormat(shown(data), dtype);
   const body = nest(shape, edge, (offset) => cell(data[offset] ?? Number.NaN));
   return shape.length === 0 ? `tensor(${body}, ${t.dtype})` : `tensor(${body}, ${kind})`;
 }
@@ -30,9 +36,9 @@ function ends(size: number, edge: number): (number | null)[] {
   return [...head, null, ...head.map((i) => size - edge + i)];
 }
 
-function shownPositions(shape: readonly number[], edge: number): (data: ArrayLike<number>) => number[] {
+function shownPositions(shape: readonly number[], edge: number): (data: readonly Element[]) => Element[] {
   return (data) => {
-    const found: number[] = [];
+    const found: Element[] = [];
     const visit = (axis: number, offset: number, length: number): void => {
       if (axis === shape.length) {
         found.push(data[offset] ?? Number.NaN);
@@ -47,9 +53,13 @@ function shownPositions(shape: readonly number[], edge: number): (data: ArrayLik
 }
 
 /** One format for all elements, so that columns line up. */
-function cellFormat(values: readonly number[], dtype: string): (value: number) => string {
-  const text = dtype === "bool" ? (v: number) => (v !== 0 ? "true" : "false") : numberFormat(values);
-  const width = values.reduce((widest, value) => Math.max(widest, text(value).length), 0);
+function cellFormat(values: readonly Element[], dtype: string): (value: Element) => string {
+  const ofNumber = numberFormat(values.filter((value): value is number => typeof value === "number"));
+  const text = (value: Element): string => {
+    if (dtype === "bool") return value !== 0 ? "true" : "false";
+    return typeof value === "bigint" ? String(value) : ofNumber(value);
+  };
+  const width = values.reduce<number>((widest, value) => Math.max(widest, text(value).length), 0);
   return (value) => text(value).padStart(width);
 }
 

@@ -6,7 +6,7 @@ import { type DType, type FloatDType, isFloat } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
 import { type Axes, fromHandle, type ReduceOptions, requireFloat, type Tensor, type VarianceOptions } from "../tensor";
-import { where } from "./composed";
+import { inSingle, where } from "./composed";
 import { rootOrZero } from "./mathematics";
 import { checkAxes, checkAxis, elements } from "./validate";
 
@@ -40,8 +40,10 @@ export function variance<D extends FloatDType>(t: Tensor<D>, axis?: Axes, option
   if (!(n - correction > 0)) {
     throw shapeError("variance", `${n} elements less a correction of ${correction} leave no divisor`, t.shape);
   }
-  const centred = t.sub(mean(t, axes, { keepDims: true }));
-  return reduce(centred.square(), "sum", axes, options).div(n - correction);
+  return inSingle(t, (x) => {
+    const centred = x.sub(mean(x, axes, { keepDims: true }));
+    return reduce(centred.square(), "sum", axes, options).div(n - correction);
+  });
 }
 
 export function std<D extends FloatDType>(t: Tensor<D>, axis?: Axes, options?: VarianceOptions): Tensor<D> {
@@ -68,11 +70,13 @@ export function truth(t: Tensor<DType>, kind: "max" | "min", axis?: Axes, option
 export function logsumexp<D extends FloatDType>(t: Tensor<D>, axis?: Axes, options: ReduceOptions = {}): Tensor<D> {
   requireFloat("logsumexp", t);
   const axes = checkAxes("logsumexp", axis, t.rank);
-  const top = reduce(t, "max", axes, { keepDims: true }).stopGradient();
-  const shift = where(top.isFinite(), top, 0); // an infinite maximum would give ∞ − ∞
-  const total = reduce(t.sub(shift).exp(), "sum", axes, { keepDims: true });
-  const result = total.log().add(shift);
-  return options.keepDims === true ? result : result.squeeze(axes);
+  return inSingle(t, (x) => {
+    const top = reduce(x, "max", axes, { keepDims: true }).stopGradient();
+    const shift = where(top.isFinite(), top, 0); // an infinite maximum would give ∞ − ∞
+    const total = reduce(x.sub(shift).exp(), "sum", axes, { keepDims: true });
+    const result = total.log().add(shift);
+    return options.keepDims === true ? result : result.squeeze(axes);
+  });
 }
 
 /** (Σ |x|ᵖ)^(1/p) */

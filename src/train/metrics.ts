@@ -211,7 +211,7 @@ function sumAndCount(each: AnyTensor): Tensor<FloatDType> {
 
 function numberMetric(op: string, of: (difference: Tensor) => Tensor, finish: (mean: number) => number) {
   return <B = NamedBatch, M = Predictor>(options: MetricOptions<B, M, Tensor> = {}): CountedMetric<B, M> => {
-    const compare = comparison(op, options, ["f32", "f64"] satisfies FloatDType[]);
+    const compare = comparison(op, options, ["f32", "f64", "f16", "bf16"] satisfies FloatDType[]);
     return {
       count: (batch, model) => {
         const { prediction, wanted } = compare(batch, model);

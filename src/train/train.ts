@@ -8,6 +8,7 @@ import { type DeviceSpec, setDevice } from "../device";
 import { argumentError } from "../errors";
 import { type Clip, type NewtonOptimizer, type StepReport, trainingStep } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
+import type { Precision } from "../newton/precision";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
@@ -43,6 +44,11 @@ export interface TrainOptions<M, B extends Batch> {
   readonly clip?: Clip;
   /** Batches whose gradients are averaged for one step; 1 if not given. A step begun in one epoch goes on in the next. */
   readonly accumulate?: number;
+  /**
+   * What modules compute in while they are trained; f32 if not given. Parameters and the loss stay f32, evaluation is in f32.
+   * With "f16" the loss is scaled while gradients are computed, and a step whose gradients overflow is left out.
+   */
+  readonly precision?: Precision;
   /** How long to train: give one of the two. With `accumulate`, `steps` counts what that many batches make together. */
   readonly epochs?: number;
   readonly steps?: number;
@@ -113,11 +119,21 @@ class Training<M, B extends Batch> {
   }
 
   async run(): Promise<Run> {
-    const { model, loss, optimizer, evaluate, seed = 0, signal, clip, accumulate = 1 } = this.#options;
+    const {
+      model,
+      loss,
+      optimizer,
+      evaluate,
+      seed = 0,
+      signal,
+      clip,
+      accumulate = 1,
+      precision = "f32",
+    } = this.#options;
     const start = performance.now();
     initializeMissing(model, seed);
     const onReport = (report: StepReport) => this.#onReport(report);
-    const step = trainingStep({ model, loss, optimizer, seed, accumulate, ...(clip && { clip }), onReport });
+    const step = trainingStep({ model, loss, optimizer, seed, accumulate, precision, ...(clip && { clip }), onReport });
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
     try {
       while (!this.#finished()) {

@@ -2,6 +2,7 @@
 //! scale of the result, and NaN and infinities must stand in the same places.
 
 use raphson_graph::dtype::DType;
+use raphson_graph::half;
 
 /// What an error is divided by.
 #[derive(Clone, Debug)]
@@ -43,7 +44,11 @@ fn element_error(got: f64, want: f64, dtype: DType, scale: f64) -> f64 {
     let (greatest, least) = match dtype {
         DType::F32 => (f64::from(f32::MAX), f64::from(f32::MIN_POSITIVE)),
         DType::F64 => (f64::MAX, f64::MIN_POSITIVE),
-        DType::I32 | DType::U32 | DType::Bool => return f64::INFINITY,
+        // Two of the least subnormals.
+        DType::F16 => (65504.0, 2f64.powi(-23)),
+        // Computed as f32, which may lose them all.
+        DType::BF16 => (half::round(3.39e38, dtype), f64::from(f32::MIN_POSITIVE)),
+        DType::I32 | DType::U32 | DType::I64 | DType::U8 | DType::Bool => return f64::INFINITY,
     };
     if got.is_nan() || want.is_nan() {
         return f64::INFINITY;

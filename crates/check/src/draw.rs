@@ -1,6 +1,7 @@
 //! Input values: a small seeded generator, ranges, and the special values of each dtype.
 
 use raphson_graph::dtype::DType;
+use raphson_graph::half;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): good enough for test data, the same on every platform.
 #[derive(Clone, Debug)]
@@ -87,21 +88,25 @@ fn within(low: f64, high: f64, dtype: DType, generator: &mut Generator) -> f64 {
     // Finite differences step out of the drawn point, so the ends of the interval are left out.
     let margin = 0.01 * (high - low);
     match dtype {
-        DType::F32 | DType::F64 => stored(generator.uniform(low + margin, high - margin), dtype),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            stored(generator.uniform(low + margin, high - margin), dtype)
+        }
         DType::Bool => generator.below(2) as f64,
-        DType::I32 | DType::U32 if generator.chance(0.25) => *generator.choose(specials(dtype)),
-        DType::I32 => generator.below(19) as f64 - 9.0,
-        DType::U32 => generator.below(19) as f64,
+        DType::I32 | DType::U32 | DType::U8 if generator.chance(0.25) => *generator.choose(specials(dtype)),
+        // Small, so that sums and products stay exact in f64; `integers` tests the rest of i64.
+        DType::I32 | DType::I64 => generator.below(19) as f64 - 9.0,
+        DType::U32 | DType::U8 => generator.below(19) as f64,
     }
 }
 
 /// The value as a dtype stores it.
 pub fn stored(value: f64, dtype: DType) -> f64 {
     match dtype {
-        DType::F32 => f64::from(value as f32),
-        DType::F64 => value,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => half::round(value, dtype),
         DType::I32 => f64::from(value as i32),
         DType::U32 => f64::from(value as u32),
+        DType::I64 => value as i64 as f64,
+        DType::U8 => f64::from(value as u8),
         DType::Bool => f64::from(u8::from(value != 0.0)),
     }
 }
@@ -183,6 +188,69 @@ pub fn specials(dtype: DType) -> &'static [f64] {
         ],
         DType::I32 => &[0.0, 1.0, -1.0, 2.0, -3.0, 31.0, 32.0, 33.0, 65_537.0, -2_147_483_648.0, 2_147_483_647.0],
         DType::U32 => &[0.0, 1.0, 2.0, 3.0, 31.0, 32.0, 33.0, 65_537.0, 2_147_483_648.0, 4_294_967_295.0],
+        // The greatest, the least normal and the least subnormal f16; ties between neighbours lie near 2049 and 1.0005.
+        DType::F16 => &[
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            -0.5,
+            1.5,
+            2.5,
+            -2.5,
+            3.0,
+            -7.0,
+            1.000_976_562_5,
+            2048.0,
+            2050.0,
+            -1e-3,
+            6.103_515_625e-5,
+            5.960_464_477_539_063e-8,
+            -5.960_464_477_539_063e-8,
+            20.0,
+            -20.0,
+            300.0,
+            -300.0,
+            65504.0,
+            -65504.0,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+        ],
+        DType::BF16 => &[
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            -0.5,
+            1.5,
+            2.5,
+            -2.5,
+            3.0,
+            -7.0,
+            1.007_812_5,
+            256.0,
+            258.0,
+            20.0,
+            -20.0,
+            105.0,
+            -105.0,
+            1e-10,
+            -1e-10,
+            1e30,
+            -1e30,
+            3.38e38,
+            -3.38e38,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+        ],
+        DType::I64 => {
+            &[0.0, 1.0, -1.0, 2.0, -3.0, 31.0, 63.0, 64.0, 65.0, -65_537.0, 4_294_967_296.0, -2_147_483_649.0]
+        }
+        DType::U8 => &[0.0, 1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 127.0, 128.0, 254.0, 255.0],
         DType::Bool => &[0.0, 1.0],
     }
 }

@@ -32,14 +32,17 @@ impl Runner for Emulated {
                 inputs[which].clone()
             } else if let Op::Elementwise(row) = node.op {
                 let x: Vec<&[f64]> = node.inputs.iter().map(operand).collect();
-                let dtypes: Vec<DType> = node.inputs.iter().map(|&i| graph.nodes[i as usize].dtype).collect();
+                // A u8 is in a u32 register, whose upper bits are cleared at every step: that is a u8.
+                let register = |dtype: DType| if dtype == DType::U8 { dtype } else { dtype.register() };
+                let dtypes: Vec<DType> = node.inputs.iter().map(|&i| register(graph.nodes[i as usize].dtype)).collect();
                 (0..node.shape.elements())
                     .map(|i| scalar(row, &x.iter().map(|x| x[i]).collect::<Vec<_>>(), &dtypes))
                     .collect()
             } else {
                 let x: Vec<Vec<f64>> = node.inputs.iter().map(|i| operand(i).to_vec()).collect();
                 let value = reference::evaluate(&alone(graph, node), &x)?.remove(0);
-                value.into_iter().map(|v| stored(v, node.dtype)).collect()
+                let dtype = if node.dtype.is_float() { node.dtype.register() } else { node.dtype };
+                value.into_iter().map(|v| stored(v, dtype)).collect()
             };
             values.push(value);
         }
@@ -92,8 +95,8 @@ impl Emit for Emulator {
         let alike = args[usize::from(prim == Prim::Select)..].iter().all(|&reg| self.dtype(reg) == from);
         assert!(alike, "{prim:?}: operands of different dtypes");
         let value = match from {
-            DType::F32 | DType::F64 => stored(float(prim, &x, dtype), dtype),
-            DType::I32 | DType::U32 | DType::Bool => integer(prim, &x, from, dtype),
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => stored(float(prim, &x, dtype), dtype),
+            DType::I32 | DType::U32 | DType::I64 | DType::U8 | DType::Bool => integer(prim, &x, from, dtype),
         };
         self.define(value, dtype)
     }
@@ -149,6 +152,8 @@ fn float(prim: Prim, x: &[f64], to: DType) -> f64 {
             }
         }
         Prim::Cast => cast(a, DType::F64, to),
+        Prim::RoundF16 => stored(a, DType::F16),
+        Prim::RoundBf16 => stored(a, DType::BF16),
         Prim::And | Prim::Or | Prim::Xor | Prim::Not | Prim::Shl | Prim::Shr | Prim::Threefry => {
             panic!("{prim:?} is not for floats")
         }
@@ -159,10 +164,10 @@ fn float(prim: Prim, x: &[f64], to: DType) -> f64 {
 fn integer(prim: Prim, x: &[f64], from: DType, to: DType) -> f64 {
     let (a, b) = (x[0] as i64, x.get(1).map_or(0, |&b| b as i64));
     let exact = match prim {
-        Prim::Neg => -a,
-        Prim::Abs => a.abs(),
-        Prim::Add => a + b,
-        Prim::Sub => a - b,
+        Prim::Neg => a.wrapping_neg(),
+        Prim::Abs => a.wrapping_abs(),
+        Prim::Add => a.wrapping_add(b),
+        Prim::Sub => a.wrapping_sub(b),
         Prim::Mul => a.wrapping_mul(b),
         Prim::Div | Prim::Rem if b == 0 => 0,
         Prim::Div => a / b,
@@ -175,8 +180,8 @@ fn integer(prim: Prim, x: &[f64], from: DType, to: DType) -> f64 {
         Prim::Xor => a ^ b,
         Prim::Not if from == DType::Bool => 1 - a,
         Prim::Not => !a,
-        Prim::Shl => a << (b & 31),
-        Prim::Shr => a >> (b & 31),
+        Prim::Shl => a << (b & (from.size_bytes() as i64 * 8 - 1)),
+        Prim::Shr => a >> (b & (from.size_bytes() as i64 * 8 - 1)),
         Prim::Select => return if x[0] != 0.0 { x[1] } else { x[2] },
         Prim::Cast => return cast(x[0], from, to),
         Prim::Threefry => i64::from(threefry(x[0] as u32, x[1] as u32, x[2] as u32)),
@@ -193,12 +198,15 @@ fn integer(prim: Prim, x: &[f64], from: DType, to: DType) -> f64 {
         | Prim::Ceil
         | Prim::Round
         | Prim::Trunc
+        | Prim::RoundF16
+        | Prim::RoundBf16
         | Prim::Pow => panic!("{prim:?} is for floats"),
     };
     match to {
         DType::U32 => f64::from(exact as u32),
         DType::I32 => f64::from(exact as i32),
+        DType::U8 => f64::from(exact as u8),
         DType::Bool => truth(exact != 0),
-        DType::F32 | DType::F64 => exact as f64,
+        DType::I64 | DType::F32 | DType::F64 | DType::F16 | DType::BF16 => exact as f64,
     }
 }

@@ -9,7 +9,8 @@ use raphson_graph::error::{Code, Result};
 use raphson_graph::op::conv::Window;
 use raphson_graph::value::Value;
 
-const NUMERIC: [DType; 4] = [DType::F32, DType::F64, DType::I32, DType::U32];
+const NUMERIC: [DType; 8] =
+    [DType::F32, DType::F64, DType::I32, DType::U32, DType::F16, DType::BF16, DType::I64, DType::U8];
 
 fn check(cases: impl IntoIterator<Item = Case>) {
     let mut suite = Suite::on_all().unwrap();
@@ -98,9 +99,9 @@ fn drawn(generator: &mut Generator) -> Sizes {
 fn drawn_shapes() {
     let mut generator = Generator::named("convolutions");
     let mut cases = Vec::new();
-    for number in 0..60 {
+    for number in 0..80 {
         let sizes = drawn(&mut generator);
-        cases.extend(sizes.cases(NUMERIC[number % 4]));
+        cases.extend(sizes.cases(NUMERIC[number % 8]));
     }
     check(cases);
 }

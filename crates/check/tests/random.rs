@@ -360,10 +360,12 @@ impl Grower {
                 let to = *self.generator.choose(&[DType::I32, DType::U32, DType::Bool]);
                 known(x.value.cast(to)?, 5e9, true)
             }
-            DType::F32 | DType::F64 => known(x.value.cast(DType::F32)?.cast(dtype)?, x.bound, false),
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+                known(x.value.cast(DType::F32)?.cast(dtype)?, x.bound, false)
+            }
             DType::Bool => known(x.value.cast(dtype)?, 1.0, true),
             DType::U32 if self.generator.chance(0.3) => known(x.value.cast(DType::I32)?, 5e9, true),
-            DType::I32 | DType::U32 => {
+            DType::I32 | DType::U32 | DType::I64 | DType::U8 => {
                 let small = x.value.rem(&x.value.like(17.0))?;
                 known(small.cast(dtype)?.scale(0.25)?, 4.0, true)
             }

@@ -32,7 +32,8 @@ fn check(cases: impl IntoIterator<Item = Case>) {
     suite.finish();
 }
 
-const NUMERIC: [DType; 4] = [DType::F32, DType::F64, DType::I32, DType::U32];
+const NUMERIC: [DType; 8] =
+    [DType::F32, DType::F64, DType::I32, DType::U32, DType::F16, DType::BF16, DType::I64, DType::U8];
 
 #[test]
 fn casts() {

@@ -87,7 +87,7 @@ impl Emitter<'_> {
 
     fn fused(&mut self, position: usize, group: &Group, stored: &[bool]) {
         let kept_axes: Vec<usize> = (0..group.shape.len()).filter(|axis| !group.axes.contains(axis)).collect();
-        let mut body = Body { steps: Vec::new(), loads: HashMap::new(), constants: HashMap::new() };
+        let mut body = Body::default();
         let mut regs: HashMap<NodeIndex, Reg> = HashMap::new();
         let mut stores = Vec::new();
         for &index in &group.nodes {
@@ -102,7 +102,8 @@ impl Emitter<'_> {
                     _ => self.operand(&mut body, group, &kept_axes, at, access),
                 });
             }
-            let reg = body.node(&node, at, &operands);
+            let from = node.operands.last().map_or(node.dtype, |access| self.node(access.base).dtype);
+            let reg = body.node(&node, from, at, &operands);
             regs.insert(index, reg);
             if stored[index as usize] {
                 stores.push((index, reg));
@@ -112,7 +113,7 @@ impl Emitter<'_> {
             let buffer = self.buffer(index);
             let level = self.groups.level[index as usize];
             let view = self.store_view(group, &kept_axes, level, contiguous(&self.node(index).shape));
-            let (dtype, pass) = (self.node(index).dtype, body.steps[value.0 as usize].result_pass());
+            let (dtype, pass) = (self.node(index).dtype.register(), body.steps[value.0 as usize].result_pass());
             body.steps.push(Step { instr: Instr::Store { buffer, view, value }, dtype, level, pass });
         }
         let sizes = |axes: &[usize]| axes.iter().map(|&axis| group.shape[axis]).collect::<Vec<_>>();
@@ -142,13 +143,16 @@ impl Emitter<'_> {
             }
         };
         let base = self.node(access.base);
-        let dtype = base.dtype;
+        let (stored, dtype) = (base.dtype, base.dtype.register());
         // What does not vary along the reduced axes is read once for all of them.
         let constant_there = !group.axes.is_empty() && view.reduced.iter().all(|&stride| stride == 0);
         let level = if constant_there { Level::Kept } else { at };
         match base.kind {
             Kind::Constant(value) => body.constant(value, dtype),
-            Kind::Iota => body.load(Instr::Index(view), dtype, level),
+            Kind::Iota => {
+                let position = body.load(Instr::Index(view), dtype, level);
+                body.rounded(position, stored)
+            }
             _ => {
                 let buffer = self.buffer(access.base);
                 body.load(Instr::Load { buffer, view }, dtype, level)
@@ -202,11 +206,11 @@ impl Emitter<'_> {
             return;
         }
         let group = Group { shape: shape.clone(), axes: Vec::new(), stage: 0, nodes: Vec::new(), fusible: true };
-        let mut body = Body { steps: Vec::new(), loads: HashMap::new(), constants: HashMap::new() };
+        let mut body = Body::default();
         let axes: Vec<usize> = (0..shape.len()).collect();
         let value = self.operand(&mut body, &group, &axes, Level::Full, &node.operands[operand]);
         let instr = Instr::Store { buffer: out, view, value };
-        body.steps.push(Step { instr, dtype: node.dtype, level: Level::Full, pass: 0 });
+        body.steps.push(Step { instr, dtype: node.dtype.register(), level: Level::Full, pass: 0 });
         let kernel = RowKernel { kept: shape, reduced: Vec::new(), order: Order::Row, steps: body.steps };
         self.kernels.push(Kernel::Row(kernel));
     }
@@ -304,10 +308,13 @@ impl Step {
 }
 
 /// The body of a kernel under construction.
+#[derive(Default)]
 struct Body {
     steps: Vec<Step>,
     loads: HashMap<(Instr, Level), Reg>,
     constants: HashMap<(Scalar, DType), Reg>,
+    /// Whether the node at hand computes with u8: in u32 registers, whose upper bits are cleared after what may set them.
+    bytes: bool,
 }
 
 impl Body {
@@ -325,21 +332,25 @@ impl Body {
         reg
     }
 
-    /// The instructions of one node. `at` is the level at which it computes.
-    fn node(&mut self, node: &Node, at: Level, operands: &[Reg]) -> Reg {
+    /// The instructions of one node. `at` is the level at which it computes, `from` the dtype of its last operand.
+    fn node(&mut self, node: &Node, from: DType, at: Level, operands: &[Reg]) -> Reg {
         match &node.kind {
             Kind::Map(row) => {
+                self.bytes = from == DType::U8;
                 let reg = (row.kernel)(self, operands);
+                self.bytes = false;
                 self.at_level(reg, at)
             }
             Kind::Cast => {
-                let reg = self.prim(Prim::Cast, operands, node.dtype);
+                let reg = self.cast(operands[0], from, node.dtype);
                 self.at_level(reg, at)
             }
             Kind::Reduce { op, .. } => {
                 let arg = self.at_level(operands[0], Level::Full);
                 let pass = self.steps[arg.0 as usize].result_pass();
-                self.push(Instr::Reduce { op: *op, arg }, node.dtype, Level::Kept, pass)
+                let reg = self.push(Instr::Reduce { op: *op, arg }, node.dtype.register(), Level::Kept, pass);
+                // The upper bits of a wrapped sum of u8; the least over no elements is 255.
+                if node.dtype == DType::U8 { self.low_byte(reg) } else { reg }
             }
             Kind::Copy
             | Kind::Input
@@ -353,6 +364,46 @@ impl Body {
             | Kind::Pad { .. }
             | Kind::Concatenate { .. } => self.at_level(operands[0], at),
         }
+    }
+
+    /// A conversion that the user asked for: one to f16 or bf16 rounds here and now, though the value stays in f32.
+    fn cast(&mut self, value: Reg, from: DType, to: DType) -> Reg {
+        let reg = match from.register() == to.register() {
+            true => value,
+            false => self.prim(Prim::Cast, &[value], to.register()),
+        };
+        match to {
+            // A float has saturated at the greatest u32.
+            DType::U8 if from.is_float() => {
+                let most = self.constant(Scalar::Int(255), DType::U32);
+                self.binary(Prim::Min, reg, most)
+            }
+            _ => self.rounded(reg, to),
+        }
+    }
+
+    /// The value as memory of dtype `to` holds it.
+    fn rounded(&mut self, value: Reg, to: DType) -> Reg {
+        match to {
+            DType::F16 => self.unary(Prim::RoundF16, value),
+            DType::BF16 => self.unary(Prim::RoundBf16, value),
+            DType::U8 => self.low_byte(value),
+            DType::F32 | DType::F64 | DType::I32 | DType::U32 | DType::I64 | DType::Bool => value,
+        }
+    }
+
+    fn low_byte(&mut self, value: Reg) -> Reg {
+        let mask = self.constant(Scalar::Int(255), DType::U32);
+        self.push_prim(Prim::And, &[value, mask], DType::U32)
+    }
+
+    fn push_prim(&mut self, prim: Prim, operands: &[Reg], dtype: DType) -> Reg {
+        let mut args = [operands[0]; 3];
+        args[..operands.len()].copy_from_slice(operands);
+        let used = operands.iter().map(|reg| &self.steps[reg.0 as usize]);
+        let level = if used.clone().any(|step| step.level == Level::Full) { Level::Full } else { Level::Kept };
+        let pass = used.map(Step::result_pass).max().unwrap_or(0);
+        self.push(Instr::Prim { prim, args }, dtype, level, pass)
     }
 
     /// A value that does not vary along the reduced axes may be wanted there all the same: as a sum over them, or in memory.
@@ -383,11 +434,22 @@ impl Emit for Body {
     }
 
     fn prim(&mut self, prim: Prim, operands: &[Reg], dtype: DType) -> Reg {
-        let mut args = [operands[0]; 3];
-        args[..operands.len()].copy_from_slice(operands);
-        let used = operands.iter().map(|reg| &self.steps[reg.0 as usize]);
-        let level = if used.clone().any(|step| step.level == Level::Full) { Level::Full } else { Level::Kept };
-        let pass = used.map(Step::result_pass).max().unwrap_or(0);
-        self.push(Instr::Prim { prim, args }, dtype, level, pass)
+        if !self.bytes {
+            return self.push_prim(prim, operands, dtype);
+        }
+        match prim {
+            Prim::Neg | Prim::Add | Prim::Sub | Prim::Mul | Prim::Not => {
+                let wide = self.push_prim(prim, operands, dtype);
+                self.low_byte(wide)
+            }
+            Prim::Shl | Prim::Shr => {
+                let bits = self.constant(Scalar::Int(7), DType::U32);
+                let amount = self.push_prim(Prim::And, &[operands[1], bits], DType::U32);
+                let wide = self.push_prim(prim, &[operands[0], amount], dtype);
+                self.low_byte(wide)
+            }
+            // What is left keeps below 256, or gives no u8.
+            _ => self.push_prim(prim, operands, dtype),
+        }
     }
 }

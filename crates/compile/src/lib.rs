@@ -13,6 +13,7 @@ mod orient;
 mod plan;
 pub mod program;
 mod split;
+mod widen;
 
 use program::Program;
 use raphson_graph::error::{Error, Result};
@@ -24,8 +25,9 @@ pub fn compile(graph: &Graph, donated: &[bool]) -> Result<Program> {
         let message = format!("{} donation flags for {} inputs", donated.len(), graph.inputs.len());
         return Err(Error::internal("compile", message));
     }
-    // The product that was turned round is dead after `orient`; simplifying again drops it.
-    let oriented = simplify(&orient::orient_products(&simplify(graph)));
+    // The product that was turned round is dead after `orient`, and `widen` may convert one value twice; simplifying again
+    // drops both.
+    let oriented = simplify(&widen::widen(&orient::orient_products(&simplify(graph))));
     let lowered = lower::lower(&split::split_reductions(&oriented));
     let groups = group::group(&lowered);
     let emitted = emit::emit(&lowered, &groups);

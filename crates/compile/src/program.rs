@@ -59,7 +59,8 @@ pub enum Level {
 /// (a store defines nothing that may be read).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Instr {
-    /// Read an element. A `Kept` load's view has zero `reduced` strides.
+    /// Read an element, converting it from the buffer's dtype to its register's. A `Kept` load's view has zero `reduced`
+    /// strides.
     Load {
         buffer: BufferId,
         view: View,
@@ -77,7 +78,8 @@ pub enum Instr {
         op: ReduceOp,
         arg: Reg,
     },
-    /// Write a value. A `Kept` value is stored once for each kept index, a `Full` value at each point.
+    /// Write a value, converting it to the buffer's dtype: to f16 and bf16 by rounding to nearest, ties to even; u8 keeps
+    /// the low 8 bits. A `Kept` value is stored once for each kept index, a `Full` value at each point.
     Store {
         buffer: BufferId,
         view: View,
@@ -85,7 +87,8 @@ pub enum Instr {
     },
 }
 
-/// An instruction with the dtype and level of what it defines (for a store: of what it writes).
+/// An instruction with the level of what it defines and the dtype of its register (for a store: of what it writes), which
+/// is never a storage dtype: `DType::register` of its buffer's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     pub instr: Instr,
@@ -126,7 +129,7 @@ pub struct MatrixView {
     pub columns: i64,
 }
 
-/// `out[b, m, n] = Σ_k left[b, m, k] · right[b, k, n]`. The output is contiguous over (batch, m, n).
+/// `out[b, m, n] = Σ_k left[b, m, k] · right[b, k, n]`. The output is contiguous over (batch, m, n). Never of a storage dtype.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DotKernel {
     pub dtype: DType,
@@ -178,7 +181,7 @@ pub struct ConvKernel {
 }
 
 /// `out[o, j, i] = data[o, index[j], i]` over contiguous buffers of shapes [outer, axis, inner], [count], [outer, count, inner].
-/// Indices are i32 or u32; one outside 0..axis is an error that the device reports.
+/// Indices are i32 or u32 (`compile` converts others); one outside 0..axis is an error that the device reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GatherKernel {
     pub dtype: DType,
@@ -192,7 +195,7 @@ pub struct GatherKernel {
     pub out: BufferId,
 }
 
-/// `out = 0; out[o, index[j], i] += updates[o, j, i]`; duplicates add up, in order of j.
+/// `out = 0; out[o, index[j], i] += updates[o, j, i]`; duplicates add up, in order of j. Never of a storage dtype.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScatterAddKernel {
     pub dtype: DType,

@@ -42,9 +42,10 @@ fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
 /// Any value of a dtype.
 fn drawn(dtype: DType, random: &mut Random) -> f64 {
     match dtype {
-        DType::F32 | DType::F64 => random.unit(),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => random.unit(),
         DType::Bool => (random.below(9) > 0).into(),
-        DType::I32 | DType::U32 => random.below(1000) as f64,
+        DType::I32 | DType::U32 | DType::I64 => random.below(1000) as f64,
+        DType::U8 => random.below(256) as f64,
     }
 }
 
@@ -472,9 +473,12 @@ fn what_cannot_be_is_an_error() {
     let Some(device) = open(Settings::default()) else { return };
     let load = |program: Program| device.load(Arc::new(program)).err().unwrap();
     let fill = |id: u32| Kernel::Fill { buffer: BufferId(id), value: Scalar::Int(1) };
-    let wide = load(program(&[buffer(DType::F64, 3, Place::Output(0))], vec![fill(0)], 0));
-    assert_eq!(wide.code, Code::Device);
-    assert_eq!(wide.message, "f64 is not available on wgpu; use f32 or device: \"cpu\"");
+    for (dtype, narrow) in [(DType::F64, "f32"), (DType::I64, "i32")] {
+        let wide = load(program(&[buffer(dtype, 3, Place::Output(0))], vec![fill(0)], 0));
+        assert_eq!(wide.code, Code::Device);
+        let message = format!("{dtype} is not available on wgpu; cast to {narrow}, or use device: \"cpu\"");
+        assert_eq!(wide.message, message);
+    }
     let large = load(program(&[buffer(F32, 1 << 38, Place::Arena(0))], vec![fill(0)], 1 << 40));
     assert_eq!(large.code, Code::Device);
     let mut outside = Build::new(&[8], &[], Order::Row);

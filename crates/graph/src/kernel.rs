@@ -1,5 +1,6 @@
 //! The scalar part of the kernel language: what one element of a fused kernel may compute. The set of `Prim`s is
 //! closed and small, so that every device can print or interpret all of them; op rows are written in terms of it.
+//! Registers are f32, f64, i32, u32, i64 or bool; the other dtypes exist in memory alone (`DType::register`).
 //! Loops, loads, stores and reductions belong to `raphson-compile`; no device is named here.
 
 use crate::dtype::{DType, Scalar};
@@ -48,14 +49,18 @@ pub enum Prim {
     Xor,
     /// Logical for bool, bitwise for integers.
     Not,
-    /// Integer shifts; the amount is taken modulo 32. `Shr` is arithmetic for i32 and logical for u32.
+    /// Integer shifts; the amount is taken modulo the bits of the dtype. `Shr` is arithmetic for i32 and i64, logical for u32.
     Shl,
     Shr,
     /// (bool, T, T) → T
     Select,
     /// Convert to the result dtype. Float → integer truncates and saturates, NaN → 0; anything → bool is `!= 0`;
-    /// i32 ↔ u32 keeps the bits.
+    /// integer → integer keeps the low bits.
     Cast,
+    /// f32 → f32: the nearest value that an f16 holds, ties to even.
+    RoundF16,
+    /// f32 → f32: the nearest value that a bf16 holds, ties to even.
+    RoundBf16,
     /// (u32 key0, u32 key1, u32 counter) → u32: first word of Threefry-2x32-20 with counter (counter, 0).
     Threefry,
 }
@@ -80,7 +85,9 @@ impl Prim {
             | Prim::Round
             | Prim::Trunc
             | Prim::Not
-            | Prim::Cast => 1,
+            | Prim::Cast
+            | Prim::RoundF16
+            | Prim::RoundBf16 => 1,
             Prim::Add
             | Prim::Sub
             | Prim::Mul

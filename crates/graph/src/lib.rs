@@ -6,6 +6,7 @@ pub mod dtype;
 pub mod error;
 pub mod fdlibm;
 pub mod flat;
+pub mod half;
 pub mod kernel;
 pub mod op;
 pub mod reference;

@@ -1,5 +1,6 @@
 //! The reference: evaluates a flat graph element by element in f64, plainly and slowly. Every device is held against
-//! it. Values of every dtype are exact in f64; f32 results are not rounded.
+//! it. Values of every dtype are exact in f64, but for i64 beyond 2⁵³; float results are not rounded to their dtype, so that
+//! they can be differentiated numerically.
 
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
@@ -110,12 +111,16 @@ fn compute(node: &Node, of: &[&Node], x: &[&[f64]]) -> Result<Vec<f64>> {
 /// Conversion as documented on `Prim::Cast`.
 pub fn cast(value: f64, from: DType, to: DType) -> f64 {
     match to {
-        DType::F32 | DType::F64 => value,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => value,
         DType::Bool => f64::from(u8::from(value != 0.0)),
-        DType::I32 if from == DType::U32 => f64::from(value as u32 as i32),
-        DType::U32 if from == DType::I32 => f64::from(value as i32 as u32),
+        DType::I64 => value as i64 as f64,
+        // Between integers the low bits stay.
+        DType::I32 if from.is_integer() => f64::from(value as i64 as i32),
+        DType::U32 if from.is_integer() => f64::from(value as i64 as u32),
+        DType::U8 if from.is_integer() => f64::from(value as i64 as u8),
         DType::I32 => f64::from(value as i32),
         DType::U32 => f64::from(value as u32),
+        DType::U8 => f64::from(value as u8),
     }
 }
 
@@ -125,12 +130,15 @@ pub fn identity(op: ReduceOp, dtype: DType) -> f64 {
         (ReduceOp::Sum | ReduceOp::ArgMax, _) => 0.0,
         (ReduceOp::Prod, _) => 1.0,
         (ReduceOp::Max, DType::I32) => f64::from(i32::MIN),
-        (ReduceOp::Max, DType::U32 | DType::Bool) => 0.0,
-        (ReduceOp::Max, DType::F32 | DType::F64) => f64::NEG_INFINITY,
+        (ReduceOp::Max, DType::I64) => i64::MIN as f64,
+        (ReduceOp::Max, DType::U32 | DType::U8 | DType::Bool) => 0.0,
+        (ReduceOp::Max, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => f64::NEG_INFINITY,
         (ReduceOp::Min, DType::I32) => f64::from(i32::MAX),
         (ReduceOp::Min, DType::U32) => f64::from(u32::MAX),
+        (ReduceOp::Min, DType::I64) => i64::MAX as f64,
+        (ReduceOp::Min, DType::U8) => f64::from(u8::MAX),
         (ReduceOp::Min, DType::Bool) => 1.0,
-        (ReduceOp::Min, DType::F32 | DType::F64) => f64::INFINITY,
+        (ReduceOp::Min, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => f64::INFINITY,
     }
 }
 

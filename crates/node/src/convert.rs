@@ -60,7 +60,10 @@ pub fn reduction(number: f64) -> Result<ReduceOp> {
 /// A constant of a dtype: integers must fit, truth values are 0 or 1.
 pub fn constant(op: &str, value: f64, dtype: DType) -> Result<f64> {
     let (low, high) = match dtype {
-        DType::F32 | DType::F64 => return Ok(value),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => return Ok(value),
+        // What JavaScript's numbers hold exactly.
+        DType::I64 => (-9_007_199_254_740_991.0, 9_007_199_254_740_991.0),
+        DType::U8 => (0.0, f64::from(u8::MAX)),
         DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
         DType::U32 => (0.0, f64::from(u32::MAX)),
         DType::Bool => (0.0, 1.0),

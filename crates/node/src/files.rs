@@ -19,12 +19,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The dtypes on both sides.
-const DTYPES: [(DType, Dtype); 5] = [
+const DTYPES: [(DType, Dtype); 9] = [
     (DType::F32, Dtype::F32),
     (DType::F64, Dtype::F64),
     (DType::I32, Dtype::I32),
     (DType::U32, Dtype::U32),
     (DType::Bool, Dtype::BOOL),
+    (DType::F16, Dtype::F16),
+    (DType::BF16, Dtype::BF16),
+    (DType::I64, Dtype::I64),
+    (DType::U8, Dtype::U8),
 ];
 
 /// Everything of a file to write but the bytes.

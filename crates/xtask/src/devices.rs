@@ -8,7 +8,7 @@ use std::process::Command;
 const TABLE: &str = "docs/devices.md";
 const FOLDER: &str = "RAPHSON_COVERAGE";
 const KINDS: [&str; 3] = ["cpu", "wgpu", "cuda"];
-const DTYPES: [&str; 5] = ["f32", "f64", "i32", "u32", "bool"];
+const DTYPES: [&str; 9] = ["f32", "f64", "f16", "bf16", "i32", "i64", "u32", "u8", "bool"];
 
 /// The words of the files, worst first.
 const FATES: [&str; 4] = ["unsupported", "left out", "values", "derivatives"];
@@ -83,7 +83,7 @@ fn table(found: &Found) -> Result<String, String> {
     let mut out = String::from(
         "# Ops on devices\n\nWhat the suites have run, and compared with the f64 reference: values, and where it says ″ first and \
          second\nderivatives too. cuda is the device's own code and PTX in an interpreter. Written by `cargo xtask devices`.\n\n\
-         ¹ WGSL has no 64-bit floats: a graph with f64 in it is refused on wgpu, with an error that names the way out.\n\n\
+         ¹ WGSL has no 64-bit numbers: a graph with f64 or i64 in it is refused on wgpu, with an error that names the way out.\n\n\
          | op | cpu | wgpu | cuda |\n|---|---|---|---|\n",
     );
     let mut ops: Vec<&str> = found.keys().map(|(op, _, _)| op.as_str()).collect();

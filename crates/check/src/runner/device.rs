@@ -10,7 +10,8 @@ use raphson_device::wgpu::Wgpu;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
-use raphson_graph::flat::{Graph, Node, NodeIndex, simplify};
+use raphson_graph::flat::{Graph, NodeIndex, simplify};
+use raphson_graph::half;
 use std::sync::{Arc, OnceLock};
 
 /// Every device that this machine has, the cpu once for each instruction set, wgpu where there is an adapter; and cuda,
@@ -47,7 +48,8 @@ pub fn wgpu() -> Option<OnDevice> {
     let everything = std::env::var("RAPHSON_TEST").is_ok_and(|which| which == "all");
     // A software renderer takes tens of milliseconds to compile a kernel.
     let one_in = if device.is_software() && !everything { 8 } else { 1 };
-    Some(OnDevice { device, dtypes: &[DType::F32, DType::I32, DType::U32, DType::Bool], one_in })
+    let dtypes = device.describe().dtypes;
+    Some(OnDevice { device, dtypes, one_in })
 }
 
 /// Runs graphs on a device.
@@ -70,21 +72,28 @@ impl OnDevice {
 
     /// Run with some inputs donated: an output may take over their memory.
     pub fn run_donating(&self, graph: &Graph, inputs: &[Vec<f64>], donated: &[bool]) -> Result<Vec<Vec<f64>>> {
-        let graph = simplify(graph);
-        let program = Arc::new(compile(&graph, donated)?);
+        let dtype = |&index: &NodeIndex| graph.nodes[index as usize].dtype;
+        let inputs: Vec<Vec<u8>> =
+            inputs.iter().zip(&graph.inputs).map(|(values, index)| to_bytes(values, dtype(index))).collect();
+        let outputs = self.run_bytes_donating(graph, &inputs, donated)?;
+        Ok(outputs.iter().zip(&graph.outputs).map(|(bytes, index)| from_bytes(bytes, dtype(index))).collect())
+    }
+
+    /// Run on elements as they are stored, where f64 cannot hold them.
+    pub fn run_bytes(&self, graph: &Graph, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        self.run_bytes_donating(graph, inputs, &vec![false; inputs.len()])
+    }
+
+    fn run_bytes_donating(&self, graph: &Graph, inputs: &[Vec<u8>], donated: &[bool]) -> Result<Vec<Vec<u8>>> {
+        let program = Arc::new(compile(&simplify(graph), donated)?);
         let mut loaded = self.device.load(program)?;
-        let node = |index: NodeIndex| -> &Node { &graph.nodes[index as usize] };
-        let inputs = inputs.iter().zip(&graph.inputs);
-        let memories = inputs
-            .map(|(values, &index)| self.device.upload(&to_bytes(values, node(index).dtype)))
-            .collect::<Result<Vec<Memory>>>()?;
-        let outputs = loaded.run(memories)?;
-        let download = |(memory, &index): (&Memory, &NodeIndex)| {
+        let memories = inputs.iter().map(|bytes| self.device.upload(bytes)).collect::<Result<Vec<Memory>>>()?;
+        let download = |memory: &Memory| {
             let mut bytes = vec![0; memory.bytes];
             self.device.download(memory, &mut bytes)?;
-            Ok(from_bytes(&bytes, node(index).dtype))
+            Ok(bytes)
         };
-        outputs.iter().zip(&graph.outputs).map(download).collect()
+        loaded.run(memories)?.iter().map(download).collect()
     }
 }
 
@@ -118,6 +127,10 @@ pub fn to_bytes(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F64 => each.flat_map(|&v| v.to_le_bytes()).collect(),
         DType::I32 => each.flat_map(|&v| (v as i32).to_le_bytes()).collect(),
         DType::U32 => each.flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        DType::F16 => each.flat_map(|&v| half::f32_to_f16(v as f32).to_le_bytes()).collect(),
+        DType::BF16 => each.flat_map(|&v| half::f32_to_bf16(v as f32).to_le_bytes()).collect(),
+        DType::I64 => each.flat_map(|&v| (v as i64).to_le_bytes()).collect(),
+        DType::U8 => each.map(|&v| v as u8).collect(),
         DType::Bool => each.map(|&v| u8::from(v != 0.0)).collect(),
     }
 }
@@ -132,7 +145,10 @@ pub fn from_bytes(bytes: &[u8], dtype: DType) -> Vec<f64> {
         DType::F64 => each(bytes, f64::from_le_bytes),
         DType::I32 => each(bytes, |b| f64::from(i32::from_le_bytes(b))),
         DType::U32 => each(bytes, |b| f64::from(u32::from_le_bytes(b))),
+        DType::F16 => each(bytes, |b| f64::from(half::f16_to_f32(u16::from_le_bytes(b)))),
+        DType::BF16 => each(bytes, |b| f64::from(half::bf16_to_f32(u16::from_le_bytes(b)))),
+        DType::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
         // A bool is 0 or 1; any other byte is a fault that the comparison must see.
-        DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
+        DType::U8 | DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
     }
 }

@@ -6,13 +6,16 @@ use super::pool::Crew;
 use super::row::Bases;
 use raphson_compile::program::{ArgsortKernel, Buffer};
 use raphson_graph::dtype::DType;
-use raphson_graph::error::Result;
+use raphson_graph::error::{Error, Result};
 
 /// Elements that make a piece of work.
 const PIECE: usize = 1 << 12;
 
 /// Check the buffers of an argsort.
 pub fn check(k: &ArgsortKernel, buffers: &[Buffer]) -> Result<()> {
+    if k.dtype.is_storage() {
+        return Err(Error::internal("argsort", format!("{}, which `compile` widens", k.dtype)));
+    }
     expect(buffers, "argsort", k.data, k.dtype, k.rows * k.length)?;
     expect(buffers, "argsort", k.out, DType::I32, k.rows * k.length)
 }
@@ -68,6 +71,17 @@ impl Element for f32 {
     }
 }
 
+impl Element for i64 {
+    type Placed = (u64, u32);
+    fn placed(self, descending: bool, position: u32) -> (u64, u32) {
+        let number = self as u64 ^ 1 << 63;
+        (if descending { !number } else { number }, position)
+    }
+    fn position(placed: (u64, u32)) -> u32 {
+        placed.1
+    }
+}
+
 impl Element for f64 {
     type Placed = (u64, u32);
     fn placed(self, descending: bool, position: u32) -> (u64, u32) {
@@ -95,7 +109,10 @@ pub unsafe fn run(k: &ArgsortKernel, bases: &Bases, crew: &Crew) {
             DType::F64 => sort::<f64>(k, bases, crew),
             DType::I32 => sort::<i32>(k, bases, crew),
             DType::U32 => sort::<u32>(k, bases, crew),
+            DType::I64 => sort::<i64>(k, bases, crew),
             DType::Bool => sort::<u8>(k, bases, crew),
+            // Refused when the program was loaded.
+            DType::F16 | DType::BF16 | DType::U8 => unreachable!("argsort of {}", k.dtype),
         }
     }
 }

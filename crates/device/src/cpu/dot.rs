@@ -60,17 +60,23 @@ pub fn lower(kernel: &DotKernel, buffers: &[Buffer]) -> Result<DotPlan> {
     Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks: if empty { 0 } else { n_chunks }, parallel })
 }
 
-/// Rows or columns of one of about `pieces` strips. Their number is even where that costs nothing, for an even number of threads.
+/// Rows or columns of one of up to `pieces` strips, at least two: an even number (but for rounding), so that two threads get
+/// the same.
 fn strip(length: usize, pieces: usize) -> usize {
     let fitting = (length / NARROWEST).clamp(2, pieces.max(2));
     length.div_ceil(fitting & !1).next_multiple_of(GRAIN)
+}
+
+/// Whether there are products of this dtype; of storage dtypes, `compile` multiplies the registers'.
+fn is_multiplied(dtype: DType) -> bool {
+    dtype != DType::Bool && !dtype.is_storage()
 }
 
 fn check(kernel: &DotKernel, buffers: &[Buffer], n_batch: usize) -> Result<()> {
     let bug = |message: String| Error::internal("dot", message);
     let buffer = |id: u32| buffers.get(id as usize).ok_or_else(|| bug(format!("no buffer {id}")));
     let out = buffer(kernel.out.0)?;
-    if out.dtype != kernel.dtype || out.elements != n_batch * kernel.m * kernel.n || kernel.dtype == DType::Bool {
+    if out.dtype != kernel.dtype || out.elements != n_batch * kernel.m * kernel.n || !is_multiplied(kernel.dtype) {
         return Err(bug(format!("the output is {} × {}, the kernel wants {}", out.dtype, out.elements, kernel.dtype)));
     }
     let sides = [(&kernel.left, kernel.m, kernel.k), (&kernel.right, kernel.k, kernel.n)];
@@ -108,8 +114,9 @@ pub unsafe fn run(plan: &DotPlan, bases: &Bases, crew: &Crew) {
                 DType::F64 => chunk_of::<f64>(plan, bases, chunk),
                 DType::I32 => chunk_of::<i32>(plan, bases, chunk),
                 DType::U32 => chunk_of::<u32>(plan, bases, chunk),
+                DType::I64 => chunk_of::<i64>(plan, bases, chunk),
                 // Refused when the program was loaded.
-                DType::Bool => unreachable!("dot of bool"),
+                DType::Bool | DType::F16 | DType::BF16 | DType::U8 => unreachable!("dot of {}", plan.kernel.dtype),
             }
         }
     };
@@ -210,6 +217,18 @@ impl Multiply for i32 {
     }
     #[inline(always)]
     fn plus(self, b: i32) -> i32 {
+        self.wrapping_add(b)
+    }
+}
+
+impl Multiply for i64 {
+    const ZERO: i64 = 0;
+    #[inline(always)]
+    fn add_product(self, b: i64, c: i64) -> i64 {
+        self.wrapping_add(b.wrapping_mul(c))
+    }
+    #[inline(always)]
+    fn plus(self, b: i64) -> i64 {
         self.wrapping_add(b)
     }
 }

@@ -170,7 +170,7 @@ fn find_for<I: Isa>(form: Form, dtype: DType) -> Option<LoopFn> {
     match dtype {
         DType::F32 => find_typed::<I, f32, 16>(form),
         DType::F64 => find_typed::<I, f64, 8>(form),
-        DType::I32 | DType::U32 | DType::Bool => None,
+        DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
     }
 }
 

@@ -5,6 +5,7 @@ use super::row::Bases;
 use raphson_compile::program::{Buffer, BufferId, GatherKernel, ScatterAddKernel};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Code, Error, Result};
+use raphson_graph::half;
 
 /// Bytes that make a piece of work.
 const PIECE_BYTES: usize = 1 << 16;
@@ -27,6 +28,9 @@ pub fn check_gather(k: &GatherKernel, buffers: &[Buffer]) -> Result<()> {
 /// Check the buffers of a scatter-add.
 pub fn check_scatter_add(k: &ScatterAddKernel, buffers: &[Buffer]) -> Result<()> {
     check_indices_dtype("scatterAdd", k.index_dtype)?;
+    if k.dtype.is_storage() {
+        return Err(Error::internal("scatterAdd", format!("sums of {}", k.dtype)));
+    }
     expect(buffers, "scatterAdd", k.updates, k.dtype, k.outer * k.count * k.inner)?;
     expect(buffers, "scatterAdd", k.indices, k.index_dtype, k.count)?;
     expect(buffers, "scatterAdd", k.out, k.dtype, k.outer * k.axis * k.inner)
@@ -38,7 +42,8 @@ pub fn check_fill(id: BufferId, buffers: &[Buffer]) -> Result<()> {
 }
 
 fn check_indices_dtype(op: &str, dtype: DType) -> Result<()> {
-    if dtype.is_integer() { Ok(()) } else { Err(Error::internal(op, format!("indices of dtype {dtype}"))) }
+    let known = matches!(dtype, DType::I32 | DType::U32);
+    if known { Ok(()) } else { Err(Error::internal(op, format!("indices of dtype {dtype}"))) }
 }
 
 /// The indices of a kernel. Both dtypes are read as u32: a negative i32 is then beyond every axis.
@@ -111,6 +116,11 @@ impl Accumulate for u32 {
         self.wrapping_add(other)
     }
 }
+impl Accumulate for i64 {
+    fn plus(self, other: i64) -> i64 {
+        self.wrapping_add(other)
+    }
+}
 impl Accumulate for u8 {
     fn plus(self, other: u8) -> u8 {
         self | other
@@ -130,7 +140,10 @@ pub unsafe fn run_scatter_add(k: &ScatterAddKernel, bases: &Bases, crew: &Crew) 
             DType::F64 => scatter_add::<f64>(k, indices, bases, crew),
             // Wrapping addition is the same for both signs.
             DType::I32 | DType::U32 => scatter_add::<u32>(k, indices, bases, crew),
+            DType::I64 => scatter_add::<i64>(k, indices, bases, crew),
             DType::Bool => scatter_add::<u8>(k, indices, bases, crew),
+            // Refused when the program was loaded.
+            DType::F16 | DType::BF16 | DType::U8 => unreachable!("scatter-add of {}", k.dtype),
         }
     }
     Ok(())
@@ -190,6 +203,14 @@ pub unsafe fn run_fill(buffer: &Buffer, base: *mut u8, value: Scalar) {
             DType::F32 => std::slice::from_raw_parts_mut(base.cast::<f32>(), n).fill(value.to_f64() as f32),
             DType::F64 => std::slice::from_raw_parts_mut(base.cast::<f64>(), n).fill(value.to_f64()),
             DType::I32 | DType::U32 => std::slice::from_raw_parts_mut(base.cast::<u32>(), n).fill(integer as u32),
+            DType::I64 => std::slice::from_raw_parts_mut(base.cast::<i64>(), n).fill(integer),
+            DType::U8 => std::slice::from_raw_parts_mut(base, n).fill(integer as u8),
+            DType::F16 => {
+                std::slice::from_raw_parts_mut(base.cast::<u16>(), n).fill(half::f32_to_f16(value.to_f64() as f32));
+            }
+            DType::BF16 => {
+                std::slice::from_raw_parts_mut(base.cast::<u16>(), n).fill(half::f32_to_bf16(value.to_f64() as f32));
+            }
             DType::Bool => std::slice::from_raw_parts_mut(base, n).fill(u8::from(value.to_f64() != 0.0)),
         }
     }

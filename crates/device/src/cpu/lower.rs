@@ -134,6 +134,9 @@ impl<'a> Lowering<'a> {
             if matches!(step.instr, Instr::Reduce { .. }) && step.level == Level::Full {
                 return Err(bug(format!("step {i} reduces but is marked full")));
             }
+            if step.dtype.is_storage() {
+                return Err(bug(format!("step {i} is {}, which no register holds", step.dtype)));
+            }
             self.levels.push(level);
             self.passes.push(pass);
         }
@@ -229,14 +232,15 @@ impl<'a> Lowering<'a> {
         }
         let whole = level == Level::Kept || self.space.layout == Layout::Rows;
         let dense = walk.is_dense() && whole && self.space.block.is_none();
+        let size = buffer.map_or(dtype, |id| self.buffers[id.0 as usize].dtype).size_bytes();
         let buffer = buffer.map_or(usize::MAX, |id| id.0 as usize);
-        self.accesses.push(Access { buffer, size: dtype.size_bytes(), level, walk, dense });
+        self.accesses.push(Access { buffer, size, level, walk, dense });
         Ok(self.accesses.len() as u32 - 1)
     }
 
     fn check_bounds(&self, id: BufferId, walk: &Walk, level: Level, dtype: DType) -> Result<()> {
         let buffer = self.buffers.get(id.0 as usize).ok_or_else(|| bug(format!("no buffer {}", id.0)))?;
-        if buffer.dtype != dtype {
+        if buffer.dtype.register() != dtype {
             return Err(bug(format!("buffer {} is {}, its access {dtype}", id.0, buffer.dtype)));
         }
         let empty = self.space.kept == 0 || (level == Level::Full && self.space.reduced == 0);
@@ -252,7 +256,9 @@ impl<'a> Lowering<'a> {
         for (i, step) in self.kernel.steps.iter().enumerate().filter(|&(i, _)| self.live[i]).collect::<Vec<_>>() {
             let action = match &step.instr {
                 Instr::Const(scalar) => constant(*scalar, step.dtype),
-                Instr::Load { buffer, view } if self.space.kept > 0 && !self.stored(*buffer) => {
+                Instr::Load { buffer, view }
+                    if self.space.kept > 0 && !self.stored(*buffer) && !self.is_storage(*buffer) =>
+                {
                     let access = self.access(Some(*buffer), view, self.levels[i], step.dtype)?;
                     let read = self.levels[i] == Level::Kept || self.space.reduced > 0;
                     if !read || !self.accesses[access as usize].walk.is_uniform() {
@@ -343,6 +349,10 @@ impl<'a> Lowering<'a> {
             _ => {}
         }
         self.push(phase, action, level, out, &args);
+        let out = match &step.instr {
+            Instr::Load { buffer, .. } => self.widened(*buffer, out, level, phase),
+            _ => out,
+        };
         match level {
             Level::Full => self.full[i] = Some(out),
             Level::Kept => self.kept[i] = Some(out),
@@ -539,7 +549,10 @@ fn constant(scalar: Scalar, dtype: DType) -> Action {
         DType::F32 => u64::from((scalar.to_f64() as f32).to_bits()),
         DType::F64 => scalar.to_f64().to_bits(),
         DType::I32 | DType::U32 => u64::from(integer as u32),
+        DType::I64 => integer as u64,
         DType::Bool => u64::from(scalar.to_f64() != 0.0),
+        // Refused before this; its register's dtype it would be.
+        DType::F16 | DType::BF16 | DType::U8 => return constant(scalar, dtype.register()),
     };
     let mut bytes = [0; 8];
     let size = dtype.size_bytes();

@@ -1,9 +1,13 @@
 //! Elementwise loops: every `Prim` for every dtype it allows, as a loop over dense operands, and the table that finds
 //! them. Bools are bytes, 0 or 1. How tiles come about is not known here.
 
+mod long;
+
 use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use super::{erf, math};
+use long::ToI64;
 use raphson_graph::dtype::DType;
+use raphson_graph::half;
 use raphson_graph::kernel::Prim;
 use std::marker::PhantomData;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
@@ -180,6 +184,8 @@ map1!(Floor(x): f32 => f32 = x.floor(), f64 => f64 = x.floor());
 map1!(Ceil(x): f32 => f32 = x.ceil(), f64 => f64 = x.ceil());
 map1!(Round(x): f32 => f32 = x.round_ties_even(), f64 => f64 = x.round_ties_even());
 map1!(Trunc(x): f32 => f32 = x.trunc(), f64 => f64 = x.trunc());
+map1!(RoundF16(x): f32 => f32 = half::f16_to_f32(half::f32_to_f16(x)));
+map1!(RoundBf16(x): f32 => f32 = half::bf16_to_f32(half::f32_to_bf16(x)));
 map1!(Not(x): u8 => u8 = x ^ 1, i32 => i32 = !x, u32 => u32 = !x);
 
 /// Sine and cosine: beyond the reach of the fast reduction the standard functions take over.
@@ -295,22 +301,22 @@ macro_rules! floats {
 }
 macro_rules! numbers {
     ($run:ident, $function:ident, $dtype:expr) => {
-        choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32])
+        choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32, I64 i64])
     };
 }
 macro_rules! integers {
     ($run:ident, $function:ident, $dtype:expr) => {
-        choose!($run, $function, $dtype, [I32 i32, U32 u32])
+        choose!($run, $function, $dtype, [I32 i32, U32 u32, I64 i64])
     };
 }
 macro_rules! bits {
     ($run:ident, $function:ident, $dtype:expr) => {
-        choose!($run, $function, $dtype, [Bool u8, I32 i32, U32 u32])
+        choose!($run, $function, $dtype, [Bool u8, I32 i32, U32 u32, I64 i64])
     };
 }
 macro_rules! any {
     ($run:ident, $function:ident, $dtype:expr) => {
-        choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32, Bool u8])
+        choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32, I64 i64, Bool u8])
     };
 }
 
@@ -381,8 +387,12 @@ fn find_for<I: Isa>(prim: Prim, operand: DType, result: DType) -> Option<LoopFn>
             DType::F64 => any!(Run1, ToF64, operand),
             DType::I32 => any!(Run1, ToI32, operand),
             DType::U32 => any!(Run1, ToU32, operand),
+            DType::I64 => choose!(Run1, ToI64, operand, [F32 f32, F64 f64, I32 i32, U32 u32, Bool u8]),
             DType::Bool => any!(Run1, ToBool, operand),
+            DType::F16 | DType::BF16 | DType::U8 => None,
         },
+        Prim::RoundF16 => choose!(Run1, RoundF16, operand, [F32 f32]),
+        Prim::RoundBf16 => choose!(Run1, RoundBf16, operand, [F32 f32]),
         Prim::Threefry => (operand == DType::U32).then_some(I::call::<RunThreefry>),
     }
 }
@@ -396,7 +406,7 @@ pub fn cost(prim: Prim, dtype: DType) -> usize {
         Prim::Pow if vectorised => 25,
         Prim::Exp | Prim::Expm1 | Prim::Log | Prim::Log1p | Prim::Sin | Prim::Cos | Prim::Tanh | Prim::Erf => 60,
         Prim::Pow | Prim::Rem => 60,
-        Prim::Div | Prim::Sqrt => 4,
+        Prim::Div | Prim::Sqrt | Prim::RoundF16 | Prim::RoundBf16 => 4,
         Prim::Threefry => 30,
         Prim::Neg
         | Prim::Abs

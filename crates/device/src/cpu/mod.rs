@@ -19,6 +19,7 @@ mod pool;
 mod profile;
 mod reduce;
 mod row;
+mod storage;
 mod tile;
 mod walk;
 

@@ -274,21 +274,25 @@ macro_rules! fold {
 fold!(Sum, f64, f64, 16, 0.0, |s, x| s + x, |a, b| a + b, |s| s);
 fold!(Sum, i32, i32, 32, 0, |s, x| s.wrapping_add(x), |a, b| a.wrapping_add(b), |s| s);
 fold!(Sum, u32, u32, 32, 0, |s, x| s.wrapping_add(x), |a, b| a.wrapping_add(b), |s| s);
+fold!(Sum, i64, i64, 16, 0, |s, x| s.wrapping_add(x), |a, b| a.wrapping_add(b), |s| s);
 fold!(Sum, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
 fold!(Prod, f32, f64, 16, 1.0, |s, x| s * f64::from(x), |a, b| a * b, |s| s as f32);
 fold!(Prod, f64, f64, 16, 1.0, |s, x| s * x, |a, b| a * b, |s| s);
 fold!(Prod, i32, i32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
 fold!(Prod, u32, u32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
+fold!(Prod, i64, i64, 16, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
 fold!(Prod, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
 fold!(Max, f32, f32, 32, f32::NEG_INFINITY, max_f32, max_f32, |s| s);
 fold!(Max, f64, f64, 16, f64::NEG_INFINITY, max_f64, max_f64, |s| s);
 fold!(Max, i32, i32, 32, i32::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u32, u32, 32, 0, |s, x| s.max(x), |a, b| a.max(b), |s| s);
+fold!(Max, i64, i64, 16, i64::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
 fold!(Min, f32, f32, 32, f32::INFINITY, min_f32, min_f32, |s| s);
 fold!(Min, f64, f64, 16, f64::INFINITY, min_f64, min_f64, |s| s);
 fold!(Min, i32, i32, 32, i32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u32, u32, 32, u32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
+fold!(Min, i64, i64, 16, i64::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
 
 /// `extreme!(name, type, >)`: the operand that compares so with the other; NaN if either is.
@@ -349,6 +353,7 @@ fold_argmax!(f32, f32::NEG_INFINITY, f32::is_nan);
 fold_argmax!(f64, f64::NEG_INFINITY, f64::is_nan);
 fold_argmax!(i32, i32::MIN, |_| false);
 fold_argmax!(u32, 0, |_| false);
+fold_argmax!(i64, i64::MIN, |_| false);
 fold_argmax!(u8, 0, |_| false);
 
 /// The loop by which accumulators of a sum take in rows of products, if it has one.
@@ -357,7 +362,7 @@ pub fn find_products(level: Level, element: DType) -> Option<LoopFn> {
         match element {
             DType::F32 => Some(I::call::<Products<f32>>),
             DType::F64 => Some(I::call::<Products<f64>>),
-            DType::I32 | DType::U32 | DType::Bool => None,
+            DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
         }
     }
     with_isa!(level, find(element))
@@ -382,14 +387,17 @@ fn reducer<I: Isa, F: Fold<T> + 'static, T: Copy + 'static>(result: DType) -> Re
 fn find_for<I: Isa>(op: ReduceOp, element: DType) -> Reducer {
     fn by_element<I: Isa, F>(element: DType, result: DType) -> Reducer
     where
-        F: Fold<f32> + Fold<f64> + Fold<i32> + Fold<u32> + Fold<u8> + 'static,
+        F: Fold<f32> + Fold<f64> + Fold<i32> + Fold<u32> + Fold<i64> + Fold<u8> + 'static,
     {
         match element {
             DType::F32 => reducer::<I, F, f32>(result),
             DType::F64 => reducer::<I, F, f64>(result),
             DType::I32 => reducer::<I, F, i32>(result),
             DType::U32 => reducer::<I, F, u32>(result),
+            DType::I64 => reducer::<I, F, i64>(result),
             DType::Bool => reducer::<I, F, u8>(result),
+            // A program with registers of a storage dtype was refused before.
+            DType::F16 | DType::BF16 | DType::U8 => by_element::<I, F>(element.register(), result),
         }
     }
     match op {

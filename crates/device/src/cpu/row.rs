@@ -370,6 +370,7 @@ unsafe fn splat(size: usize, source: *const u8, out: *mut u8, n: usize) {
     unsafe {
         match size {
             1 => std::slice::from_raw_parts_mut(out, n).fill(*source),
+            2 => std::slice::from_raw_parts_mut(out.cast::<u16>(), n).fill(source.cast::<u16>().read_unaligned()),
             4 => std::slice::from_raw_parts_mut(out.cast::<u32>(), n).fill(source.cast::<u32>().read_unaligned()),
             _ => std::slice::from_raw_parts_mut(out.cast::<u64>(), n).fill(source.cast::<u64>().read_unaligned()),
         }

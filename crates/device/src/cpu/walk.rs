@@ -146,6 +146,7 @@ pub unsafe fn gather(size: usize, walk: &Walk, start: usize, n: usize, memory: *
     unsafe {
         match size {
             1 => gather_typed::<u8>(walk, start, n, memory.cast(), tile.cast()),
+            2 => gather_typed::<u16>(walk, start, n, memory.cast(), tile.cast()),
             4 => gather_typed::<u32>(walk, start, n, memory.cast(), tile.cast()),
             _ => gather_typed::<u64>(walk, start, n, memory.cast(), tile.cast()),
         }
@@ -181,6 +182,7 @@ pub unsafe fn scatter(size: usize, walk: &Walk, start: usize, n: usize, memory: 
     unsafe {
         match size {
             1 => scatter_typed::<u8>(walk, start, n, memory.cast(), tile.cast()),
+            2 => scatter_typed::<u16>(walk, start, n, memory.cast(), tile.cast()),
             4 => scatter_typed::<u32>(walk, start, n, memory.cast(), tile.cast()),
             _ => scatter_typed::<u64>(walk, start, n, memory.cast(), tile.cast()),
         }
@@ -217,7 +219,10 @@ pub unsafe fn positions(dtype: DType, walk: &Walk, start: usize, n: usize, tile:
             DType::F64 => positions_typed::<f64>(walk, start, n, tile.cast(), |p| p as f64),
             DType::I32 => positions_typed::<i32>(walk, start, n, tile.cast(), |p| p as i32),
             DType::U32 => positions_typed::<u32>(walk, start, n, tile.cast(), |p| p as u32),
+            DType::I64 => positions_typed::<i64>(walk, start, n, tile.cast(), |p| p),
             DType::Bool => positions_typed::<u8>(walk, start, n, tile.cast(), |p| u8::from(p != 0)),
+            // Refused when the program was loaded.
+            DType::F16 | DType::BF16 | DType::U8 => unreachable!("positions of a storage dtype"),
         }
     }
 }

@@ -36,12 +36,12 @@ pub fn argsort_text(sort: &ArgsortKernel, slots: &Slots, abilities: &Abilities) 
          \x20       if (counts) {{ place++; }}\n\
          \x20   }}\n\
          \x20   {store}\n",
-        mine = slots.load(sort.data, dtype, "point"),
-        other = slots.load(sort.data, dtype, "row + j"),
+        mine = slots.load(sort.data, "point"),
+        other = slots.load(sort.data, "row + j"),
         earlier = before("other", "mine")?,
         // Among equals the first comes first.
         later = before("mine", "other")?,
-        store = slots.store(sort.out, DType::I32, "row + place", "i"),
+        store = slots.store(sort.out, "row + place", "i"),
     );
     points(rows * length, abilities, &body)?.text(slots, abilities)
 }

@@ -1,5 +1,6 @@
 //! Programs that reach outside their buffers are refused, since shaders run without checks of their own.
 
+use super::place::is_narrow;
 use raphson_compile::program::{BufferId, DotKernel, Instr, Kernel, Level, MatrixView, Place, Program, RowKernel};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
@@ -9,8 +10,8 @@ pub fn check_bounds(program: &Program) -> Result<()> {
     for &input in &program.inputs {
         let buffer = definition(program, input)?;
         // Its bytes would be looked for among the words that kernels write.
-        if buffer.dtype == DType::Bool && matches!(buffer.place, Place::InPlace { .. }) {
-            return Err(bug("a bool input and its output are one buffer"));
+        if is_narrow(buffer.dtype) && matches!(buffer.place, Place::InPlace { .. }) {
+            return Err(bug(format!("a {} input and its output are one buffer", buffer.dtype)));
         }
     }
     program.outputs.iter().try_for_each(|&output| definition(program, output).map(drop))?;
@@ -30,8 +31,8 @@ pub fn check_bounds(program: &Program) -> Result<()> {
                 holds(program, s.indices, s.index_dtype, s.count)?;
                 holds(program, s.out, s.dtype, s.outer * s.axis * s.inner)?;
                 is_index(s.index_dtype)?;
-                if s.dtype == DType::Bool {
-                    return Err(bug("a scatter of bools"));
+                if is_narrow(s.dtype) {
+                    return Err(bug(format!("a scatter of {}", s.dtype)));
                 }
             }
             Kernel::Argsort(s) => {
@@ -53,7 +54,7 @@ fn definition(program: &Program, id: BufferId) -> Result<&raphson_compile::progr
 }
 
 fn is_index(dtype: DType) -> Result<()> {
-    if dtype.is_integer() { Ok(()) } else { Err(bug(format!("indices of {dtype}"))) }
+    if matches!(dtype, DType::I32 | DType::U32) { Ok(()) } else { Err(bug(format!("indices of {dtype}"))) }
 }
 
 /// The buffer has this dtype and at least so many elements.
@@ -102,8 +103,12 @@ fn check_row(program: &Program, row: &RowKernel) -> Result<()> {
         }
         let kept = row.kept.iter().copied().zip(view.kept.iter().copied());
         let reduced = row.reduced.iter().copied().zip(view.reduced.iter().copied());
+        let stored = definition(program, buffer)?.dtype;
+        if stored.register() != step.dtype {
+            return Err(bug(format!("buffer {} of {stored} for {}", buffer.0, step.dtype)));
+        }
         let n_reduced = if step.level == Level::Full { row.reduced.len() } else { 0 };
-        inside(program, buffer, step.dtype, view.offset, kept.chain(reduced.take(n_reduced)))?;
+        inside(program, buffer, stored, view.offset, kept.chain(reduced.take(n_reduced)))?;
     }
     Ok(())
 }

@@ -43,18 +43,18 @@ impl Accumulator {
     /// What nothing combines to.
     fn identity(&self) -> &'static str {
         match (self.op, self.dtype) {
-            (ReduceOp::Sum, DType::F32 | DType::F64) => "0.0",
-            (ReduceOp::Sum, DType::I32) => "0",
-            (ReduceOp::Sum, DType::U32) => "0u",
-            (ReduceOp::Prod, DType::F32 | DType::F64) => "1.0",
-            (ReduceOp::Prod, DType::I32) => "1",
-            (ReduceOp::Prod, DType::U32) => "1u",
-            (ReduceOp::Max, DType::F32 | DType::F64) => "m_bits(0xff800000u)",
-            (ReduceOp::Max, DType::I32) | (ReduceOp::ArgMax, _) => "i32(-2147483648)",
-            (ReduceOp::Max, DType::U32) => "0u",
-            (ReduceOp::Min, DType::F32 | DType::F64) => "m_bits(0x7f800000u)",
-            (ReduceOp::Min, DType::I32) => "2147483647",
-            (ReduceOp::Min, DType::U32) => "4294967295u",
+            (ReduceOp::Sum, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => "0.0",
+            (ReduceOp::Sum, DType::I32 | DType::I64) => "0",
+            (ReduceOp::Sum, DType::U32 | DType::U8) => "0u",
+            (ReduceOp::Prod, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => "1.0",
+            (ReduceOp::Prod, DType::I32 | DType::I64) => "1",
+            (ReduceOp::Prod, DType::U32 | DType::U8) => "1u",
+            (ReduceOp::Max, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => "m_bits(0xff800000u)",
+            (ReduceOp::Max, DType::I32 | DType::I64) | (ReduceOp::ArgMax, _) => "i32(-2147483648)",
+            (ReduceOp::Max, DType::U32 | DType::U8) => "0u",
+            (ReduceOp::Min, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => "m_bits(0x7f800000u)",
+            (ReduceOp::Min, DType::I32 | DType::I64) => "2147483647",
+            (ReduceOp::Min, DType::U32 | DType::U8) => "4294967295u",
             (ReduceOp::Sum | ReduceOp::Max, DType::Bool) => "false",
             (ReduceOp::Prod | ReduceOp::Min, DType::Bool) => "true",
         }
@@ -105,9 +105,9 @@ impl Accumulator {
     pub fn add(&self, at: usize, value: &str, in_parts: bool) -> Vec<String> {
         if self.op == ReduceOp::ArgMax {
             let key = match self.dtype {
-                DType::F32 | DType::F64 => format!("m_key({value})"),
-                DType::I32 => value.to_string(),
-                DType::U32 => format!("bitcast<i32>({value} ^ 0x80000000u)"),
+                DType::F32 | DType::F64 | DType::F16 | DType::BF16 => format!("m_key({value})"),
+                DType::I32 | DType::I64 => value.to_string(),
+                DType::U32 | DType::U8 => format!("bitcast<i32>({value} ^ 0x80000000u)"),
                 DType::Bool => format!("i32({value})"),
             };
             return vec![

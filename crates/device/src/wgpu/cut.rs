@@ -38,6 +38,7 @@ fn weight(instr: &Instr) -> usize {
         | Prim::Shr
         | Prim::Select
         | Prim::Cast => 1,
+        Prim::RoundF16 | Prim::RoundBf16 => 6,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Matrix products as text: each workgroup computes a tile of the result, walking along k through shared memory; each
 //! invocation holds a small square of the tile in registers.
 
+use super::place::is_narrow;
 use super::scalar::type_name;
 use super::slots::Slots;
 use super::text::{Abilities, Frame, Text, countable};
@@ -42,8 +43,12 @@ impl Tile {
 
 /// The text of a product that is not thin.
 pub fn dot_text(dot: &DotKernel, slots: &Slots, abilities: &Abilities) -> Result<Text> {
-    if dot.dtype == DType::Bool {
-        return Err(Error::new(Code::DType, "dot", "bool matrices have no product; cast to f32 or i32 first"));
+    if is_narrow(dot.dtype) {
+        return Err(Error::new(
+            Code::DType,
+            "dot",
+            format!("{} matrices have no product; cast to f32 or i32 first", dot.dtype),
+        ));
     }
     let batch: usize = dot.batch.iter().product();
     for size in [dot.m * dot.n * batch, dot.k] {
@@ -132,7 +137,7 @@ fn load_tile(body: &mut String, dot: &DotKernel, tile: &Tile, slots: &Slots, lef
          \x20           {side}_tile[at_k * {} + at] = x;\n\
          \x20       }}\n",
         dot.k,
-        slots.load(view.buffer, dot.dtype, &index),
+        slots.load(view.buffer, &index),
         across + 1,
     );
 }
@@ -160,7 +165,7 @@ fn store_tile(body: &mut String, dot: &DotKernel, tile: &Tile, slots: &Slots) {
         let m = format!("first_m + row + {}", i * tile.across.0);
         let n = format!("first_n + column + {}", j * tile.across.1);
         let index = format!("(batch * {} + {m}) * {} + {n}", dot.m, dot.n);
-        let store = slots.store(dot.out, dot.dtype, &index, &format!("c{i}_{j}"));
+        let store = slots.store(dot.out, &index, &format!("c{i}_{j}"));
         let _ = writeln!(body, "    if ({m} < {} && {n} < {}) {{ {store} }}", dot.m, dot.n);
     }
 }

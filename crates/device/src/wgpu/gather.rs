@@ -1,6 +1,7 @@
-//! Gathers, scatter-adds and the packing of bools as text. An index outside its axis is left in the kernel's
+//! Gathers, scatter-adds and the packing of narrow results as text. An index outside its axis is left in the kernel's
 //! flag words; the run reports it.
 
+use super::place::Pack;
 use super::scalar::{literal, type_name};
 use super::slots::Slots;
 use super::text::{Abilities, Frame, Text, countable};
@@ -38,11 +39,11 @@ pub fn gather_text(gather: &GatherKernel, slots: &Slots, abilities: &Abilities) 
          \x20   if (at >= 0 && at < {axis}) {{ x = {load}; }} else {{ {flag} }}\n\
          \x20   {store}\n",
         slab = inner * count,
-        index = slots.load(gather.indices, gather.index_dtype, "j"),
+        index = slots.load(gather.indices, "j"),
         name = type_name(dtype),
-        load = slots.load(gather.data, dtype, &format!("(o * {axis} + at) * {inner} + i")),
+        load = slots.load(gather.data, &format!("(o * {axis} + at) * {inner} + i")),
         flag = slots.raise("at"),
-        store = slots.store(gather.out, dtype, "point", "x"),
+        store = slots.store(gather.out, "point", "x"),
     );
     points(outer * count * inner, abilities, &body)?.text(slots, abilities)
 }
@@ -59,8 +60,8 @@ pub fn scatter_text(scatter: &ScatterAddKernel, slots: &Slots, abilities: &Abili
     let place = format!("(o * {axis} + at) * {inner} + i");
     let sum = format!(
         "{} + {}",
-        slots.load(scatter.out, dtype, &place),
-        slots.load(scatter.updates, dtype, &format!("(o * {count} + j) * {inner} + i"))
+        slots.load(scatter.out, &place),
+        slots.load(scatter.updates, &format!("(o * {count} + j) * {inner} + i"))
     );
     let body = format!(
         "    let i = point % {inner};\n\
@@ -75,24 +76,27 @@ pub fn scatter_text(scatter: &ScatterAddKernel, slots: &Slots, abilities: &Abili
          \x20       if (at >= low && at < high) {{ {add} }}\n\
          \x20   }}\n",
         slab = inner * runs,
-        clear = slots.store(scatter.out, dtype, &place, &literal(Scalar::of(0.0, dtype), dtype)),
-        index = slots.load(scatter.indices, scatter.index_dtype, "j"),
+        clear = slots.store(scatter.out, &place, &literal(Scalar::of(0.0, dtype), dtype)),
+        index = slots.load(scatter.indices, "j"),
         flag = slots.raise("at"),
-        add = slots.store(scatter.out, dtype, &place, &sum),
+        add = slots.store(scatter.out, &place, &sum),
     );
     points(outer * runs * inner, abilities, &body)?.text(slots, abilities)
 }
 
-/// Four bools of the arena to each word of a result.
-pub fn pack_text(elements: usize, slots: &Slots, abilities: &Abilities) -> Result<Text> {
+/// Two or four elements of the arena to each word of a result.
+pub fn pack_text(pack: &Pack, slots: &Slots, abilities: &Abilities) -> Result<Text> {
+    let (elements, bytes) = (pack.elements, pack.dtype.size_bytes());
+    let in_word = 4 / bytes;
     let body = format!(
         "    var word = 0u;\n\
-         \x20   for (var byte = 0; byte < 4; byte++) {{\n\
-         \x20       let at = point * 4 + byte;\n\
-         \x20       if (at < {elements} && {bool}) {{ word |= 1u << u32(byte * 8); }}\n\
+         \x20   for (var part = 0; part < {in_word}; part++) {{\n\
+         \x20       let at = point * {in_word} + part;\n\
+         \x20       if (at < {elements}) {{ word |= {element} << u32(part * {bits}); }}\n\
          \x20   }}\n\
          \x20   b0[point] = word;\n",
-        bool = slots.arena_bool("at"),
+        bits = 8 * bytes,
+        element = slots.arena_bits("at", pack.dtype),
     );
-    points(elements.div_ceil(4), abilities, &body)?.text(slots, abilities)
+    points(elements.div_ceil(in_word), abilities, &body)?.text(slots, abilities)
 }

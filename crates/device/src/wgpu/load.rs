@@ -67,10 +67,7 @@ impl Printed {
 /// Prepare a program.
 pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgram> {
     shared.faults.check()?;
-    if program.buffers.iter().any(|buffer| buffer.dtype == DType::F64) {
-        let message = "f64 is not available on wgpu; use f32 or device: \"cpu\"";
-        return Err(Error::new(Code::Device, "device", message));
-    }
+    refuse_wide(program)?;
     let program = without_convolutions(program);
     check_bounds(&program)?;
     let (inputs, outputs) = ends(&program);
@@ -88,6 +85,24 @@ pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgra
         .collect::<Result<_>>()?;
     shared.faults.check()?;
     Ok(WgpuProgram { shared: shared.clone(), launches, arena, inputs, outputs, checked: Arc::new(checked) })
+}
+
+/// WGSL has no 64-bit numbers. They are refused in registers too, so that nothing is computed in 32 bits in secret.
+fn refuse_wide(program: &Program) -> Result<()> {
+    let steps = program.kernels.iter().flat_map(|kernel| match kernel {
+        Kernel::Row(row) => &row.steps[..],
+        Kernel::Dot(_)
+        | Kernel::Conv(_)
+        | Kernel::Gather(_)
+        | Kernel::ScatterAdd(_)
+        | Kernel::Argsort(_)
+        | Kernel::Fill { .. } => &[],
+    });
+    let mut dtypes = program.buffers.iter().map(|buffer| buffer.dtype).chain(steps.map(|step| step.dtype));
+    let Some(dtype) = dtypes.find(|dtype| matches!(dtype, DType::F64 | DType::I64)) else { return Ok(()) };
+    let narrow = if dtype == DType::F64 { "f32" } else { "i32" };
+    let message = format!("{dtype} is not available on wgpu; cast to {narrow}, or use device: \"cpu\"");
+    Err(Error::new(Code::Device, "device", message).with_dtypes([dtype]))
 }
 
 /// Buffers of the inputs and outputs by position.
@@ -108,7 +123,7 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
     }
 }
 
-/// All kernels, then the packing of bool results, as texts.
+/// All kernels, then the packing of narrow results, as texts.
 fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Printed>> {
     let abilities = &shared.abilities;
     // One storage buffer is the arena.
@@ -134,7 +149,7 @@ fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Prin
     }
     for pack in layout.packs.iter().filter(|pack| pack.elements > 0) {
         let slots = Slots::for_pack(pack);
-        printed.push(Printed { text: pack_text(pack.elements, &slots, abilities)?, slots });
+        printed.push(Printed { text: pack_text(pack, &slots, abilities)?, slots });
     }
     Ok(printed)
 }

@@ -62,6 +62,7 @@ fn fill(program: &mut Program, buffer: BufferId, value: Scalar) {
     if elements == 0 {
         return;
     }
+    let dtype = dtype.register();
     let view = View { offset: 0, kept: vec![1], reduced: Vec::new() };
     let store = Instr::Store { buffer, view, value: Reg(0) };
     let steps = vec![step(Instr::Const(value), dtype, Level::Full, 0), step(store, dtype, Level::Full, 0)];

@@ -102,6 +102,56 @@ fn m_max(x: f32, y: f32) -> f32 {
 ",
     ),
     (
+        // The value of a half given by its bits; by hand, since `unpack2x16float` may flush what is subnormal.
+        "m_from_f16(",
+        "
+fn m_from_f16(half: u32) -> f32 {
+    let exponent = (half >> 10u) & 31u;
+    let digits = half & 0x3ffu;
+    let normal = ((exponent + 112u) << 23u) | (digits << 13u);
+    let special = 0x7f800000u | (digits << 13u);
+    let subnormal = bitcast<u32>(f32(digits) * 5.9604644775390625e-8);
+    let size = select(select(normal, special, exponent == 31u), subnormal, exponent == 0u);
+    return m_bits(size | ((half & 0x8000u) << 16u));
+}
+",
+    ),
+    (
+        // The bits of the nearest half, ties to even: a subnormal one counts units of 2^-24, a normal one gets half a
+        // unit added.
+        "m_to_f16(",
+        "
+fn m_to_f16(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let size = bits & 0x7fffffffu;
+    let small = size < 0x38800000u;
+    let units = u32(round(select(0.0, bitcast<f32>(size), small) * 16777216.0));
+    let normal = (size - 0x38000000u + 0xfffu + ((size >> 13u) & 1u)) >> 13u;
+    let special = select(0x7c00u, 0x7e00u, size > 0x7f800000u);
+    let half = select(select(normal, units, small), special, size >= 0x47800000u);
+    return half | ((bits >> 16u) & 0x8000u);
+}
+",
+    ),
+    (
+        "m_round_f16(",
+        "
+fn m_round_f16(x: f32) -> f32 {
+    return m_from_f16(m_to_f16(x));
+}
+",
+    ),
+    (
+        "m_round_bf16(",
+        "
+fn m_round_bf16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u;
+    return m_bits(select(rounded, bits | 0x400000u, m_nan(x)) & 0xffff0000u);
+}
+",
+    ),
+    (
         // 2147483520 is the greatest f32 below 2^31.
         "m_to_i32(",
         "

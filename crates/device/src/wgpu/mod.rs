@@ -32,8 +32,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use text::Abilities;
 
-/// WGSL has no f64.
-const DTYPES: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool];
+/// WGSL has no 64-bit numbers.
+const DTYPES: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool, DType::F16, DType::BF16, DType::U8];
 
 /// Runs that may be queued before the next one waits.
 const MOST_IN_FLIGHT: usize = 32;

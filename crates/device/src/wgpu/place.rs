@@ -1,5 +1,5 @@
-//! Where a program's buffers live on this device. Temporaries share one arena, planned anew, because a bool takes four
-//! bytes there (WGSL cannot write single bytes); inputs and outputs keep their places and formats.
+//! Where a program's buffers live on this device. Temporaries share one arena, planned anew, because a bool, u8, f16 or
+//! bf16 takes four bytes there (WGSL cannot write less); inputs and outputs keep their places and formats.
 
 use raphson_compile::program::{Buffer, BufferId, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
@@ -23,12 +23,18 @@ pub enum Site {
     Outer(Outer),
 }
 
-/// A bool result: computed one per word in the arena, packed into bytes at the end.
+/// A result of less than a word: computed one per word in the arena, packed at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pack {
     pub from_word: usize,
     pub to: Outer,
     pub elements: usize,
+    pub dtype: DType,
+}
+
+/// Whether elements take less than a word where they are uploaded and downloaded.
+pub fn is_narrow(dtype: DType) -> bool {
+    dtype.size_bytes() < 4
 }
 
 /// Sites of all buffers.
@@ -49,7 +55,7 @@ impl Layout {
     /// Place all buffers; the first `reserved` words of the arena stay free.
     pub fn new(program: &Program, reserved: usize) -> Layout {
         let n_kernels = program.kernels.len();
-        // Bool results live to the end, where they are packed.
+        // Narrow results live to the end, where they are packed.
         let mut last_use = vec![0; program.buffers.len()];
         let uses: Vec<_> = program.kernels.iter().map(Kernel::buffers).collect();
         for (position, (read, written)) in uses.iter().enumerate() {
@@ -65,7 +71,8 @@ impl Layout {
                     let word = arena.take(definition.elements);
                     sites[buffer as usize] = Some(Site::Arena(word));
                     if let Some(to) = result(definition) {
-                        packs.push(Pack { from_word: word, to, elements: definition.elements });
+                        let (elements, dtype) = (definition.elements, definition.dtype);
+                        packs.push(Pack { from_word: word, to, elements, dtype });
                         last_use[buffer as usize] = n_kernels;
                     }
                 }
@@ -89,7 +96,7 @@ impl Layout {
 fn outer_site(buffer: &Buffer) -> Option<Site> {
     match buffer.place {
         Place::Input(input) => Some(Site::Outer(Outer::Input(input))),
-        _ if buffer.dtype == DType::Bool => None,
+        _ if is_narrow(buffer.dtype) => None,
         _ => result(buffer).map(Site::Outer),
     }
 }

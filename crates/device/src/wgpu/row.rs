@@ -241,7 +241,7 @@ impl Printer<'_> {
             Instr::Const(_) | Instr::Prim { .. } | Instr::Reduce { .. } => String::new(),
         };
         let text = match &step.instr {
-            Instr::Load { buffer, .. } => self.slots.load(*buffer, dtype, &index),
+            Instr::Load { buffer, .. } => self.slots.load(*buffer, &index),
             Instr::Const(value) => literal(*value, dtype),
             Instr::Index(_) => format!("{}({index})", type_name(dtype)),
             Instr::Prim { prim, args } => {
@@ -251,7 +251,7 @@ impl Printer<'_> {
                 expression(*prim, &names, self.dtype(args[args.len() - 1]), dtype)?
             }
             Instr::Store { buffer, value, .. } => {
-                let statement = self.slots.store(*buffer, dtype, &index, &format!("v{}", value.0));
+                let statement = self.slots.store(*buffer, &index, &format!("v{}", value.0));
                 self.line(&statement);
                 return Ok(());
             }

@@ -5,12 +5,12 @@ use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::kernel::Prim;
 
-/// The WGSL type of a register. There is no f64: such programs are refused before anything is printed.
+/// The WGSL type of a register. There are no f64 and i64: such programs are refused before anything is printed.
 pub fn type_name(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 | DType::F64 => "f32",
-        DType::I32 => "i32",
-        DType::U32 => "u32",
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => "f32",
+        DType::I32 | DType::I64 => "i32",
+        DType::U32 | DType::U8 => "u32",
         DType::Bool => "bool",
     }
 }
@@ -18,11 +18,11 @@ pub fn type_name(dtype: DType) -> &'static str {
 /// A constant.
 pub fn literal(value: Scalar, dtype: DType) -> String {
     match (dtype, value) {
-        (DType::F32 | DType::F64, _) => float_literal(value.to_f64() as f32),
-        (DType::I32, Scalar::Int(v)) => format!("i32({})", v as i32),
-        (DType::I32, _) => format!("i32({})", value.to_f64() as i32),
-        (DType::U32, Scalar::Int(v)) => format!("{}u", v as u32),
-        (DType::U32, _) => format!("{}u", value.to_f64() as u32),
+        (DType::F32 | DType::F64 | DType::F16 | DType::BF16, _) => float_literal(value.to_f64() as f32),
+        (DType::I32 | DType::I64, Scalar::Int(v)) => format!("i32({})", v as i32),
+        (DType::I32 | DType::I64, _) => format!("i32({})", value.to_f64() as i32),
+        (DType::U32 | DType::U8, Scalar::Int(v)) => format!("{}u", v as u32),
+        (DType::U32 | DType::U8, _) => format!("{}u", value.to_f64() as u32),
         (DType::Bool, _) => (value.to_f64() != 0.0).to_string(),
     }
 }
@@ -42,6 +42,7 @@ pub fn expression(prim: Prim, x: &[&str], from: DType, to: DType) -> Result<Stri
         DType::F32 | DType::F64 => float(prim, x, to),
         DType::I32 | DType::U32 => integer(prim, x, from, to),
         DType::Bool => boolean(prim, x, to),
+        DType::F16 | DType::BF16 | DType::I64 | DType::U8 => None,
     };
     text.ok_or_else(|| Error::internal("wgpu", format!("{prim:?} of {from} giving {to} cannot be printed")))
 }
@@ -95,7 +96,10 @@ fn float(prim: Prim, x: &[&str], to: DType) -> Option<String> {
             DType::U32 => call("m_to_u32", x),
             // By bits, so that a denormal is true even where arithmetic flushes it.
             DType::Bool => Some(format!("((bitcast<u32>({}) << 1u) != 0u)", x[0])),
+            DType::F16 | DType::BF16 | DType::I64 | DType::U8 => None,
         },
+        Prim::RoundF16 => call("m_round_f16", x),
+        Prim::RoundBf16 => call("m_round_bf16", x),
         Prim::And | Prim::Or | Prim::Xor | Prim::Not | Prim::Shl | Prim::Shr | Prim::Threefry => None,
     }
 }
@@ -129,6 +133,7 @@ fn integer(prim: Prim, x: &[&str], from: DType, to: DType) -> Option<String> {
             DType::I32 => call("i32", x),
             DType::U32 => call("u32", x),
             DType::Bool => Some(format!("({} != {})", x[0], if signed { "0" } else { "0u" })),
+            DType::F16 | DType::BF16 | DType::I64 | DType::U8 => None,
         },
         Prim::Threefry => call("m_threefry", x),
         Prim::Sqrt
@@ -144,6 +149,8 @@ fn integer(prim: Prim, x: &[&str], from: DType, to: DType) -> Option<String> {
         | Prim::Ceil
         | Prim::Round
         | Prim::Trunc
+        | Prim::RoundF16
+        | Prim::RoundBf16
         | Prim::Pow => None,
     }
 }
@@ -163,6 +170,7 @@ fn boolean(prim: Prim, x: &[&str], to: DType) -> Option<String> {
             DType::F32 | DType::F64 => call("f32", x),
             DType::I32 => call("i32", x),
             DType::U32 => call("u32", x),
+            DType::F16 | DType::BF16 | DType::I64 | DType::U8 => None,
         },
         Prim::Neg
         | Prim::Abs
@@ -185,6 +193,8 @@ fn boolean(prim: Prim, x: &[&str], to: DType) -> Option<String> {
         | Prim::Pow
         | Prim::Shl
         | Prim::Shr
+        | Prim::RoundF16
+        | Prim::RoundBf16
         | Prim::Threefry => None,
     }
 }

@@ -2,7 +2,7 @@
 //! binding is an array of words; what lies in the arena is reached by an offset from a uniform, so that equal kernels of
 //! different layers have equal texts and share a pipeline.
 
-use super::place::{Layout, Outer, Pack, Site, outer_words};
+use super::place::{Layout, Outer, Pack, Site, is_narrow, outer_words};
 use raphson_compile::program::{BufferId, Kernel, Program};
 use raphson_graph::dtype::DType;
 use std::collections::HashMap;
@@ -23,7 +23,8 @@ pub const FLAG_WORDS: usize = 2;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     reach: Reach,
-    /// A bool buffer of one byte for each element.
+    dtype: DType,
+    /// A buffer of less than a word for each element.
     packed: bool,
 }
 
@@ -66,7 +67,7 @@ impl Slots {
         for &buffer in &order {
             let definition = &program.buffers[buffer.0 as usize];
             let site = layout.sites[buffer.0 as usize];
-            let packed = definition.dtype == DType::Bool && matches!(site, Site::Outer(_));
+            let packed = is_narrow(definition.dtype) && matches!(site, Site::Outer(_));
             let reach = match site {
                 Site::Arena(word) => slots.in_arena(word, definition.elements),
                 Site::Outer(outer) => match staged.get(&outer) {
@@ -74,12 +75,12 @@ impl Slots {
                     None => slots.bound(outer, written.contains(&buffer)),
                 },
             };
-            slots.of.insert(buffer, Slot { reach, packed });
+            slots.of.insert(buffer, Slot { reach, dtype: definition.dtype, packed });
         }
         slots
     }
 
-    /// The slots of the kernel that packs a bool result.
+    /// The slots of the kernel that packs a narrow result.
     pub fn for_pack(pack: &Pack) -> Slots {
         let mut slots = Slots::default();
         slots.in_arena(pack.from_word, pack.elements);
@@ -179,28 +180,45 @@ impl Slots {
     }
 
     /// The element at `index` (an i32 expression) as a value of its register type.
-    pub fn load(&self, buffer: BufferId, dtype: DType, index: &str) -> String {
+    pub fn load(&self, buffer: BufferId, index: &str) -> String {
         let slot = self.of[&buffer];
         if slot.packed {
-            let word = self.word(slot, &format!("(({index}) >> 2u)"));
-            return format!("((({word} >> (u32(({index}) & 3) * 8u)) & 0xffu) != 0u)");
+            return self.load_packed(slot, index);
         }
         let word = self.word(slot, &format!("({index})"));
-        match dtype {
-            DType::F32 | DType::F64 => format!("bitcast<f32>({word})"),
-            DType::I32 => format!("bitcast<i32>({word})"),
-            DType::U32 => word,
+        match slot.dtype {
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => format!("bitcast<f32>({word})"),
+            DType::I32 | DType::I64 => format!("bitcast<i32>({word})"),
+            DType::U32 | DType::U8 => word,
             DType::Bool => format!("({word} != 0u)"),
         }
     }
 
-    /// The statement that writes `value` at `index`. Bools are written one per word: whatever a kernel writes as bool
-    /// lies in the arena.
-    pub fn store(&self, buffer: BufferId, dtype: DType, index: &str, value: &str) -> String {
-        let word = self.word(self.of[&buffer], &format!("({index})"));
-        match dtype {
-            DType::F32 | DType::F64 | DType::I32 => format!("{word} = bitcast<u32>({value});"),
+    /// The same where a word holds two or four elements.
+    fn load_packed(&self, slot: Slot, index: &str) -> String {
+        let (shift, mask) = if slot.dtype.size_bytes() == 2 { (1, "0xffffu") } else { (2, "0xffu") };
+        let word = self.word(slot, &format!("(({index}) >> {shift}u)"));
+        let bits = 8 * slot.dtype.size_bytes();
+        let part = format!("(({word} >> (u32(({index}) & {}) * {bits}u)) & {mask})", (1 << shift) - 1);
+        match slot.dtype {
+            DType::Bool => format!("({part} != 0u)"),
+            DType::F16 => format!("m_from_f16({part})"),
+            DType::BF16 => format!("bitcast<f32>({part} << 16u)"),
+            DType::F32 | DType::F64 | DType::I32 | DType::U32 | DType::I64 | DType::U8 => part,
+        }
+    }
+
+    /// The statement that writes `value` at `index`. Narrow elements are written one per word, f16 and bf16 as the f32 that
+    /// they round to: whatever a kernel writes of them lies in the arena.
+    pub fn store(&self, buffer: BufferId, index: &str, value: &str) -> String {
+        let slot = self.of[&buffer];
+        let word = self.word(slot, &format!("({index})"));
+        match slot.dtype {
+            DType::F32 | DType::F64 | DType::I32 | DType::I64 => format!("{word} = bitcast<u32>({value});"),
+            DType::F16 => format!("{word} = bitcast<u32>(m_round_f16({value}));"),
+            DType::BF16 => format!("{word} = bitcast<u32>(m_round_bf16({value}));"),
             DType::U32 => format!("{word} = {value};"),
+            DType::U8 => format!("{word} = {value} & 0xffu;"),
             DType::Bool => format!("{word} = select(0u, 1u, {value});"),
         }
     }
@@ -212,8 +230,14 @@ impl Slots {
         self.flag.map_or_else(String::new, raise)
     }
 
-    /// Whether the bool at `index` of a pack's source is set.
-    pub fn arena_bool(&self, index: &str) -> String {
-        format!("arena[o0 + {index}] != 0u")
+    /// The bits, lowest in the word, of the element at `index` of a pack's source.
+    pub fn arena_bits(&self, index: &str, dtype: DType) -> String {
+        let word = format!("arena[o0 + {index}]");
+        match dtype {
+            DType::F16 => format!("m_to_f16(bitcast<f32>({word}))"),
+            // Rounded when it was written.
+            DType::BF16 => format!("({word} >> 16u)"),
+            DType::Bool | DType::U8 | DType::F32 | DType::F64 | DType::I32 | DType::U32 | DType::I64 => word,
+        }
     }
 }

@@ -6,6 +6,7 @@ use raphson_compile::program::*;
 use raphson_device::{Device, Memory};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Result;
+use raphson_graph::half;
 use raphson_graph::kernel::{Prim, Reg};
 use std::sync::Arc;
 
@@ -43,8 +44,9 @@ impl Random {
 /// The value that `dtype` stores for `x`.
 pub fn rounded(x: f64, dtype: DType) -> f64 {
     match dtype {
-        DType::F32 => f64::from(x as f32),
-        DType::F64 => x,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => half::round(x, dtype),
+        DType::I64 => x as i64 as f64,
+        DType::U8 => f64::from(x as i64 as u8),
         DType::I32 => f64::from(x as i64 as i32),
         DType::U32 => f64::from(x as i64 as u32),
         DType::Bool => f64::from(u8::from(x != 0.0)),
@@ -57,6 +59,10 @@ pub fn to_bytes(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F64 => values.iter().flat_map(|&v| v.to_ne_bytes()).collect(),
         DType::I32 => values.iter().flat_map(|&v| (v as i32).to_ne_bytes()).collect(),
         DType::U32 => values.iter().flat_map(|&v| (v as u32).to_ne_bytes()).collect(),
+        DType::I64 => values.iter().flat_map(|&v| (v as i64).to_ne_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&v| half::f32_to_f16(v as f32).to_ne_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|&v| half::f32_to_bf16(v as f32).to_ne_bytes()).collect(),
+        DType::U8 => values.iter().map(|&v| v as u8).collect(),
         DType::Bool => values.iter().map(|&v| u8::from(v != 0.0)).collect(),
     }
 }
@@ -68,7 +74,12 @@ pub fn from_bytes(bytes: &[u8], dtype: DType) -> Vec<f64> {
         DType::F64 => chunks.map(|c| f64::from_ne_bytes(c.try_into().unwrap())).collect(),
         DType::I32 => chunks.map(|c| f64::from(i32::from_ne_bytes(c.try_into().unwrap()))).collect(),
         DType::U32 => chunks.map(|c| f64::from(u32::from_ne_bytes(c.try_into().unwrap()))).collect(),
-        DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
+        DType::I64 => chunks.map(|c| i64::from_ne_bytes(c.try_into().unwrap()) as f64).collect(),
+        DType::F16 => chunks.map(|c| f64::from(half::f16_to_f32(u16::from_ne_bytes(c.try_into().unwrap())))).collect(),
+        DType::BF16 => {
+            chunks.map(|c| f64::from(half::bf16_to_f32(u16::from_ne_bytes(c.try_into().unwrap())))).collect()
+        }
+        DType::U8 | DType::Bool => bytes.iter().map(|&b| f64::from(b)).collect(),
     }
 }
 
@@ -128,6 +139,8 @@ pub fn prim(prim: Prim, operand: DType, result: DType, x: &[f64]) -> f64 {
             }
         }
         Prim::Cast => return cast(a, operand, result),
+        Prim::RoundF16 => half::round(a, DType::F16),
+        Prim::RoundBf16 => half::round(a, DType::BF16),
         Prim::Threefry => f64::from(threefry(a as u32, b as u32, x[2] as u32)),
     };
     rounded(value, result)
@@ -179,12 +192,15 @@ fn position(view: &View, kept: &[usize], reduced: &[usize]) -> i64 {
 
 fn reduce(op: ReduceOp, values: &[f64], dtype: DType) -> f64 {
     let least = match dtype {
-        DType::F32 | DType::F64 => f64::NEG_INFINITY,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => f64::NEG_INFINITY,
+        DType::I64 => i64::MIN as f64,
         DType::I32 => f64::from(i32::MIN),
-        DType::U32 | DType::Bool => 0.0,
+        DType::U32 | DType::U8 | DType::Bool => 0.0,
     };
     let greatest = match dtype {
-        DType::F32 | DType::F64 => f64::INFINITY,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => f64::INFINITY,
+        DType::I64 => i64::MAX as f64,
+        DType::U8 => f64::from(u8::MAX),
         DType::I32 => f64::from(i32::MAX),
         DType::U32 => f64::from(u32::MAX),
         DType::Bool => 1.0,

@@ -3,6 +3,7 @@
 
 use super::{Graph, Node, NodeIndex};
 use crate::dtype::{DType, Scalar};
+use crate::half;
 use crate::op::Op;
 use crate::op::elementwise::{ADD, DIV, MUL, NEG, Row, SELECT, SUB};
 use std::collections::HashMap;
@@ -91,7 +92,7 @@ impl Rewriter {
             (Op::Elementwise(row), _) => self.elementwise(row, node),
             (Op::Cast, Some(x)) => {
                 let value = self.constant_of(x)?;
-                let value = cast_constant(value.to_f64(), node.dtype)?;
+                let value = cast_constant(value, node.dtype)?;
                 Some(self.constant(value, node))
             }
             (Op::Reshape | Op::Permute { .. } | Op::Expand | Op::Slice { .. } | Op::Flip { .. }, Some(x)) => {
@@ -133,7 +134,10 @@ impl Rewriter {
         if let Some(values) = constants.iter().copied().collect::<Option<Vec<_>>>() {
             let x: Vec<f64> = values.iter().map(|value| value.to_f64()).collect();
             let dtype = self.node(*node.inputs.last()?).dtype;
-            return Some(self.constant(Scalar::of(round((row.reference)(&x, dtype), node.dtype), node.dtype), node));
+            let result = half::round((row.reference)(&x, dtype), node.dtype.register());
+            // The reference computes in f64, which does not hold every i64: those are left to the device.
+            let wide = dtype == DType::I64 && x.iter().chain([&result]).any(|value| value.abs() >= EXACT);
+            return if wide { None } else { Some(self.constant(Scalar::of(result, node.dtype), node)) };
         }
         let is = |i: usize, value: f64| constants[i].is_some_and(|c| c.to_f64() == value);
         let operand = |i: usize| Some(node.inputs[i]);
@@ -186,19 +190,22 @@ impl Rewriter {
     }
 }
 
-/// A result as its dtype stores it.
-fn round(value: f64, dtype: DType) -> f64 {
-    if dtype == DType::F32 { f64::from(value as f32) } else { value }
-}
+/// Integers below this are exact in f64.
+const EXACT: f64 = 9007199254740992.0;
 
 /// The constant after conversion, where the conversion is plain; out-of-range cases are left to the device.
-fn cast_constant(value: f64, dtype: DType) -> Option<Scalar> {
+fn cast_constant(value: Scalar, dtype: DType) -> Option<Scalar> {
+    let integer = matches!(value, Scalar::Int(_));
+    let value = value.to_f64();
     match dtype {
-        DType::F32 | DType::F64 => Some(Scalar::Float(round(value, dtype))),
+        _ if integer && value.abs() >= EXACT => None,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => Some(Scalar::Float(half::round(value, dtype))),
         DType::Bool => Some(Scalar::Bool(value != 0.0)),
         DType::I32 if value.abs() < 2e9 => Some(Scalar::Int(value as i64)),
         DType::U32 if (0.0..4e9).contains(&value) => Some(Scalar::Int(value as i64)),
-        DType::I32 | DType::U32 => None,
+        DType::U8 if (0.0..256.0).contains(&value) => Some(Scalar::Int(value as i64)),
+        DType::I64 if value.abs() < EXACT => Some(Scalar::Int(value as i64)),
+        DType::I32 | DType::U32 | DType::U8 | DType::I64 => None,
     }
 }
 

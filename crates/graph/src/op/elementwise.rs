@@ -23,13 +23,13 @@ use std::hash::{Hash, Hasher};
 /// Which operand dtypes a row takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
-    /// f32, f64
+    /// Floats.
     Float,
     /// Everything but bool.
     Numeric,
-    /// Bool, i32, u32.
+    /// Bool and integers.
     Bits,
-    /// i32, u32.
+    /// Integers.
     Integer,
     /// Everything.
     Any,
@@ -89,7 +89,7 @@ pub struct Row {
     pub accept: Accept,
     /// Result dtype.
     pub gives: Gives,
-    /// The value at one element, in f64 (every dtype's values are exact there).
+    /// The value at one element, in f64 (exact for every dtype, but for i64 beyond 2⁵³).
     pub reference: fn(x: &[f64], dtype: DType) -> f64,
     /// The same in the kernel language.
     pub kernel: fn(e: &mut dyn Emit, x: &[Reg]) -> Reg,

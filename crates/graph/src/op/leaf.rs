@@ -44,7 +44,8 @@ impl Value {
         Value::node(Op::StopGradient, vec![self.clone()], self.shape().clone(), self.dtype())
     }
 
-    /// Convert the elements: float → integer truncates and saturates (NaN → 0), anything → bool is `≠ 0`.
+    /// Convert the elements: float → integer truncates and saturates (NaN → 0), integer → integer keeps the low bits,
+    /// anything → f16 or bf16 rounds to nearest by way of f32, anything → bool is `≠ 0`.
     pub fn cast(&self, dtype: DType) -> Result<Value> {
         if dtype == self.dtype() {
             return Ok(self.clone());

@@ -9,7 +9,7 @@ use crate::value::Value;
 /// How elements combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReduceOp {
-    /// Zero over no elements; f32 accumulates in f64.
+    /// Zero over no elements; f32 accumulates in f64, f16 and bf16 as f32 does.
     Sum,
     /// One over no elements.
     Prod,
@@ -91,7 +91,8 @@ pub fn without_axes(shape: &Shape, axes: &[usize]) -> Shape {
     kept[..].into()
 }
 
-/// ∂y/∂x for the reductions that are not linear, shaped like x.
+/// ∂y/∂x for the reductions that are not linear, shaped like x; of f16 and bf16 in f32, so that the many products of a
+/// product's are not rounded one by one.
 fn weights(op: ReduceOp, axes: &[usize], y: &Value, x: &Value) -> Result<Option<Value>> {
     let back = |value: &Value| value.expand_reduced(axes, x.shape());
     match op {
@@ -111,7 +112,7 @@ fn others_product(axes: &[usize], x: &Value) -> Result<Value> {
     let rank = x.shape().rank();
     let kept: Vec<usize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
     let order: Vec<usize> = kept.iter().chain(axes).copied().collect();
-    let moved = x.permute(&order)?;
+    let moved = x.cast(x.dtype().register())?.permute(&order)?;
     let n_kept: usize = kept.iter().map(|&axis| x.shape()[axis]).product();
     let n_reduced: usize = axes.iter().map(|&axis| x.shape()[axis]).product();
     let rows = moved.reshape(&[n_kept, n_reduced].into())?;
@@ -151,7 +152,7 @@ pub(super) fn jvp(
 ) -> Result<Option<Value>> {
     let Some(tangent) = &tangents[0] else { return Ok(None) };
     match weights(op, axes, y, &x[0])? {
-        Some(weights) => tangent.mul(&weights)?.sum(axes).map(Some),
+        Some(weights) => tangent.cast(weights.dtype())?.mul(&weights)?.sum(axes)?.cast(y.dtype()).map(Some),
         None => tangent.sum(axes).map(Some),
     }
 }
@@ -163,7 +164,7 @@ pub(super) fn vjp(op: ReduceOp, axes: &[usize], y: &Value, x: &Value, cotangent:
     }
     let spread = cotangent.expand_reduced(axes, x.shape())?;
     match weights(op, axes, y, x)? {
-        Some(weights) => spread.mul(&weights).map(Some),
+        Some(weights) => spread.cast(weights.dtype())?.mul(&weights)?.cast(x.dtype()).map(Some),
         None => Ok(Some(spread)),
     }
 }

@@ -120,8 +120,7 @@ pub fn measure(
     let dtype = alpha.dtype();
     let scalar = if dtype.is_float() { dtype } else { DType::F64 };
     super::check_scalar("alpha", alpha, scalar)?;
-    let single = [loss.dtype(), dtype].contains(&DType::F32);
-    let epsilon = if single { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    let epsilon = loss.dtype().epsilon().max(scalar.epsilon());
     let mut measured = Measured {
         alpha: alpha.clone(),
         loss0: loss_scalar("measure", loss, dtype)?,

@@ -47,9 +47,11 @@ fn find<I: Isa>(dtype: DType, planes: bool) -> LoopFn {
         (DType::F64, false) => I::call::<Products<f64>>,
         (DType::I32, true) => I::call::<Planes<i32>>,
         (DType::I32, false) => I::call::<Products<i32>>,
-        // Bool is refused when the program is loaded.
-        (DType::U32 | DType::Bool, true) => I::call::<Planes<u32>>,
-        (DType::U32 | DType::Bool, false) => I::call::<Products<u32>>,
+        (DType::I64, true) => I::call::<Planes<i64>>,
+        (DType::I64, false) => I::call::<Products<i64>>,
+        // Bool and storage dtypes are refused when the program is loaded.
+        (DType::U32 | DType::Bool | DType::F16 | DType::BF16 | DType::U8, true) => I::call::<Planes<u32>>,
+        (DType::U32 | DType::Bool | DType::F16 | DType::BF16 | DType::U8, false) => I::call::<Products<u32>>,
     }
 }
 

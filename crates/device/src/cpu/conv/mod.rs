@@ -198,7 +198,7 @@ fn check(kernel: &ConvKernel, buffers: &[Buffer]) -> Result<()> {
     let bug = |message: String| Err(Error::internal("conv", message));
     let n_spatial = kernel.axes.len();
     let axes = &kernel.axes;
-    if !(1..=3).contains(&n_spatial) || kernel.dtype == DType::Bool {
+    if !(1..=3).contains(&n_spatial) || kernel.dtype == DType::Bool || kernel.dtype.is_storage() {
         return bug(format!("{n_spatial} spatial axes of {}", kernel.dtype));
     }
     if axes.iter().any(|axis| axis.stride == 0 || axis.dilation == 0 || axis.taps == 0) {
@@ -245,8 +245,9 @@ pub unsafe fn run(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, crew: &
             DType::F64 => run_as::<f64>(plan, bases, workspace, crew),
             DType::I32 => run_as::<i32>(plan, bases, workspace, crew),
             DType::U32 => run_as::<u32>(plan, bases, workspace, crew),
+            DType::I64 => run_as::<i64>(plan, bases, workspace, crew),
             // Refused when the program was loaded.
-            DType::Bool => unreachable!("convolution of bool"),
+            DType::Bool | DType::F16 | DType::BF16 | DType::U8 => unreachable!("convolution of {}", plan.dtype),
         }
     }
 }

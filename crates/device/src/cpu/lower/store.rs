@@ -2,7 +2,9 @@
 //! which order those come. Everything else about a kernel is decided in `lower.rs`.
 
 use super::{Lowering, bug};
+use crate::cpu::isa::LoopFn;
 use crate::cpu::plan::{Action, NONE, Op, Value};
+use crate::cpu::storage;
 use raphson_compile::program::{Buffer, BufferId, Instr, Level, Place};
 use raphson_graph::error::Result;
 
@@ -32,8 +34,32 @@ impl Lowering<'_> {
         let value = self.operand(*value, level, spread)?;
         self.read(&[value], level);
         let access = self.access(Some(*buffer), view, level, step.dtype)?;
+        let value = match storage::narrow(self.set, self.buffers[buffer.0 as usize].dtype) {
+            Some(run) => self.converted(run, value, level, phase),
+            None => value,
+        };
         self.push(phase, Action::Store(access), level, NONE, &[value]);
         Ok(())
+    }
+
+    /// Whether memory holds a buffer in another form than registers do.
+    pub(super) fn is_storage(&self, id: BufferId) -> bool {
+        self.buffers.get(id.0 as usize).is_some_and(|buffer| buffer.dtype.is_storage())
+    }
+
+    /// What was loaded from a buffer, as registers hold it.
+    pub(super) fn widened(&mut self, id: BufferId, loaded: Value, level: Level, phase: usize) -> Value {
+        match storage::widen(self.set, self.buffers[id.0 as usize].dtype) {
+            Some(run) => self.converted(run, loaded, level, phase),
+            None => loaded,
+        }
+    }
+
+    fn converted(&mut self, run: LoopFn, value: Value, level: Level, phase: usize) -> Value {
+        self.read(&[value], level);
+        let out = self.value();
+        self.push(phase, Action::Map(run), level, out, &[value]);
+        out
     }
 
     /// Stores over memory that is also read. What is stored may still lie in such memory itself, loaded or chosen: then

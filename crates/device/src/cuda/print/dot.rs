@@ -40,7 +40,7 @@ impl PerThread {
         let fits = |&choice: &PerThread| {
             let tile = SIDE * choice as usize;
             let blocks = batch * kernel.m.div_ceil(tile) * kernel.n.div_ceil(tile);
-            blocks >= ENOUGH_BLOCKS && (choice != PerThread::Eight || kernel.dtype != DType::F64)
+            blocks >= ENOUGH_BLOCKS && (choice != PerThread::Eight || kernel.dtype.size_bytes() != 8)
         };
         choices.into_iter().find(fits).unwrap_or(PerThread::One)
     }
@@ -58,7 +58,7 @@ pub fn print_with(kernel: &DotKernel, per_thread: PerThread) -> Result<Option<La
         return Ok(None);
     }
     let small = [kernel.m, kernel.n, kernel.k].into_iter().all(|size| size < 1 << 30);
-    if kernel.dtype == DType::Bool || !small {
+    if kernel.dtype == DType::Bool || kernel.dtype.is_storage() || !small {
         return Err(Error::internal("dot", "a product of bools, or an axis beyond 2³⁰, is not in the kernel language"));
     }
     let tile = SIDE * per_thread as usize;

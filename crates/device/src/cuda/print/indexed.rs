@@ -134,8 +134,8 @@ pub fn scatter_add(kernel: &ScatterAddKernel) -> Result<Option<Launch>> {
     if kernel.outer * kernel.axis * kernel.inner == 0 {
         return Ok(None);
     }
-    if kernel.dtype == DType::Bool {
-        return Err(Error::internal("scatterAdd", "bool cannot be added"));
+    if kernel.dtype == DType::Bool || kernel.dtype.is_storage() {
+        return Err(Error::internal("scatterAdd", format!("{} cannot be added", kernel.dtype)));
     }
     narrow("scatterAdd", kernel.axis)?;
     let count = narrow("scatterAdd", kernel.count)?;

@@ -15,6 +15,7 @@ mod real;
 mod reduce;
 mod row;
 mod space;
+mod storage;
 mod team;
 mod text;
 mod trigonometric;
@@ -138,7 +139,7 @@ pub fn print_program(program: &Program) -> Result<Vec<Vec<Launch>>> {
 fn fill(buffer: BufferId, value: Scalar, buffers: &[Buffer]) -> Result<Option<Launch>> {
     let missing = || Error::internal("fill", format!("no buffer {}", buffer.0));
     let target = buffers.get(buffer.0 as usize).ok_or_else(missing)?;
-    let step = |instr, level| Step { instr, dtype: target.dtype, level, pass: 0 };
+    let step = |instr, level| Step { instr, dtype: target.dtype.register(), level, pass: 0 };
     let view = View { offset: 0, kept: vec![1], reduced: Vec::new() };
     let store = Instr::Store { buffer, view, value: Reg(0) };
     let steps = vec![step(Instr::Const(value), Level::Kept), step(store, Level::Full)];

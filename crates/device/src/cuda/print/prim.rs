@@ -2,6 +2,7 @@
 //! i32 or u32 is what it is; a bool is a predicate.
 
 use super::real::{Real, Width};
+use super::storage;
 use super::text::{Class, Register, Single, Text, Wide};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
@@ -10,9 +11,10 @@ use raphson_graph::kernel::Prim;
 /// The class of the register that holds a value of this dtype.
 pub const fn class(dtype: DType) -> Class {
     match dtype {
-        DType::F32 => Class::Float,
+        DType::F32 | DType::F16 | DType::BF16 => Class::Float,
         DType::F64 => Class::Double,
-        DType::I32 | DType::U32 => Class::Word,
+        DType::I32 | DType::U32 | DType::U8 => Class::Word,
+        DType::I64 => Class::Long,
         DType::Bool => Class::Predicate,
     }
 }
@@ -20,10 +22,11 @@ pub const fn class(dtype: DType) -> Class {
 /// The suffix of instructions on this dtype.
 pub const fn suffix(dtype: DType) -> &'static str {
     match dtype {
-        DType::F32 => "f32",
+        DType::F32 | DType::F16 | DType::BF16 => "f32",
         DType::F64 => "f64",
         DType::I32 => "s32",
-        DType::U32 => "u32",
+        DType::U32 | DType::U8 => "u32",
+        DType::I64 => "s64",
         DType::Bool => "pred",
     }
 }
@@ -31,9 +34,10 @@ pub const fn suffix(dtype: DType) -> &'static str {
 /// A constant as an operand.
 pub fn immediate(value: Scalar, dtype: DType) -> String {
     match dtype {
-        DType::F32 => Single(value.to_f64() as f32).to_string(),
+        DType::F32 | DType::F16 | DType::BF16 => Single(value.to_f64() as f32).to_string(),
         DType::F64 => Wide(value.to_f64()).to_string(),
-        DType::I32 | DType::U32 => (integer(value) as u32).to_string(),
+        DType::I32 | DType::U32 | DType::U8 => (integer(value) as u32).to_string(),
+        DType::I64 => (integer(value) as u64).to_string(),
         DType::Bool => i32::from(value.to_f64() != 0.0).to_string(),
     }
 }
@@ -64,9 +68,13 @@ pub fn emit(text: &mut Text, prim: Prim, from: DType, to: DType, args: &[Registe
         _ => {}
     }
     match from {
+        DType::F32 if prim == Prim::RoundF16 => Ok(storage::round(text, DType::F16, args[0])),
+        DType::F32 if prim == Prim::RoundBf16 => Ok(storage::round(text, DType::BF16, args[0])),
+        DType::F16 | DType::BF16 | DType::U8 => Err(refuse(prim, from)),
         DType::F32 => float(&mut Real { text, width: Width::Single }, prim, from, args),
         DType::F64 => float(&mut Real { text, width: Width::Double }, prim, from, args),
         DType::I32 | DType::U32 => whole(text, prim, from, args),
+        DType::I64 => long(text, prim, args),
         DType::Bool => logical(text, prim, args),
     }
 }
@@ -160,6 +168,8 @@ fn float(real: &mut Real<'_>, prim: Prim, dtype: DType, args: &[Register]) -> Re
         | Prim::Shr
         | Prim::Select
         | Prim::Cast
+        | Prim::RoundF16
+        | Prim::RoundBf16
         | Prim::Threefry => return Err(refuse(prim, dtype)),
     })
 }
@@ -176,9 +186,11 @@ fn extremum(real: &mut Real<'_>, opcode: &str, a: Register, b: Register) -> Regi
 pub fn extremum_of(text: &mut Text, prim: Prim, dtype: DType, a: Register, b: Register) -> Register {
     let opcode = if prim == Prim::Min { "min" } else { "max" };
     match dtype {
-        DType::F32 => extremum(&mut Real { text, width: Width::Single }, opcode, a, b),
+        DType::F32 | DType::F16 | DType::BF16 => extremum(&mut Real { text, width: Width::Single }, opcode, a, b),
         DType::F64 => extremum(&mut Real { text, width: Width::Double }, opcode, a, b),
-        DType::I32 | DType::U32 | DType::Bool => text.word(&format!("{opcode}.{}", suffix(dtype)), &[&a, &b]),
+        DType::I32 | DType::U32 | DType::U8 | DType::I64 | DType::Bool => {
+            text.op(a.class, &format!("{opcode}.{}", suffix(dtype)), &[&a, &b])
+        }
     }
 }
 
@@ -223,28 +235,61 @@ fn whole(text: &mut Text, prim: Prim, dtype: DType, args: &[Register]) -> Result
         | Prim::Eq
         | Prim::Ne
         | Prim::Select
+        | Prim::RoundF16
+        | Prim::RoundBf16
         | Prim::Cast => return Err(refuse(prim, dtype)),
     })
 }
 
-/// Quotient or remainder; 0 where b = 0. PTX leaves that case open, and that of the least i32 by −1, which wraps here.
+/// i64
+fn long(text: &mut Text, prim: Prim, args: &[Register]) -> Result<Register> {
+    let (a, b) = (args[0], args[args.len() - 1]);
+    let opcode = match prim {
+        Prim::Neg => return Ok(text.long("neg.s64", &[&a])),
+        Prim::Abs => return Ok(text.long("abs.s64", &[&a])),
+        Prim::Not => return Ok(text.long("not.b64", &[&a])),
+        Prim::Div | Prim::Rem => return Ok(division(text, prim, DType::I64, a, b)),
+        Prim::Shl | Prim::Shr => {
+            let amount = text.word("cvt.u32.u64", &[&b]);
+            let amount = text.word("and.b32", &[&amount, &63]);
+            return Ok(text.long(if prim == Prim::Shl { "shl.b64" } else { "shr.s64" }, &[&a, &amount]));
+        }
+        Prim::Add => "add.s64",
+        Prim::Sub => "sub.s64",
+        Prim::Mul => "mul.lo.s64",
+        Prim::Min => "min.s64",
+        Prim::Max => "max.s64",
+        Prim::And => "and.b64",
+        Prim::Or => "or.b64",
+        Prim::Xor => "xor.b64",
+        _ => return Err(refuse(prim, DType::I64)),
+    };
+    Ok(text.long(opcode, &[&a, &b]))
+}
+
+/// Quotient or remainder; 0 where b = 0. PTX leaves that case open, and that of the least integer by −1, which wraps here.
 fn division(text: &mut Text, prim: Prim, dtype: DType, a: Register, b: Register) -> Register {
-    let by_zero = text.predicate("setp.eq.s32", &[&b, &0]);
-    let mut divisor = text.word("selp.b32", &[&1, &b, &by_zero]);
+    let class = class(dtype);
+    let (equal, choice, negative) = match class {
+        Class::Long => ("setp.eq.s64", "selp.b64", "neg.s64"),
+        _ => ("setp.eq.s32", "selp.b32", "neg.s32"),
+    };
+    let by_zero = text.predicate(equal, &[&b, &0]);
+    let mut divisor = text.op(class, choice, &[&1, &b, &by_zero]);
     let mut by_minus_one = None;
-    if dtype == DType::I32 {
-        let minus_one = text.predicate("setp.eq.s32", &[&b, &-1]);
-        divisor = text.word("selp.b32", &[&1, &divisor, &minus_one]);
+    if matches!(dtype, DType::I32 | DType::I64) {
+        let minus_one = text.predicate(equal, &[&b, &-1]);
+        divisor = text.op(class, choice, &[&1, &divisor, &minus_one]);
         by_minus_one = Some(minus_one);
     }
     let opcode = format!("{}.{}", if prim == Prim::Div { "div" } else { "rem" }, suffix(dtype));
-    let mut result = text.word(&opcode, &[&a, &divisor]);
+    let mut result = text.op(class, &opcode, &[&a, &divisor]);
     // A remainder by −1 is that by 1.
     if let Some(minus_one) = by_minus_one.filter(|_| prim == Prim::Div) {
-        let minus = text.word("neg.s32", &[&a]);
-        result = text.word("selp.b32", &[&minus, &result, &minus_one]);
+        let minus = text.op(class, negative, &[&a]);
+        result = text.op(class, choice, &[&minus, &result, &minus_one]);
     }
-    text.word("selp.b32", &[&0, &result, &by_zero])
+    text.op(class, choice, &[&0, &result, &by_zero])
 }
 
 /// First word of Threefry-2x32 with 20 rounds for the counter (counter, 0) (Salmon, Moraes, Dror, Shaw, "Parallel random
@@ -286,12 +331,15 @@ pub fn cast(text: &mut Text, from: DType, to: DType, a: Register) -> Register {
         (DType::F32, DType::F64) => text.double("cvt.f64.f32", &[&a]),
         (DType::F64, DType::F32) => text.float("cvt.rn.f32.f64", &[&a]),
         (DType::F32 | DType::F64, _) => {
-            let value = text.word(&format!("cvt.rzi.{}.{}", suffix(to), suffix(from)), &[&a]);
+            let value = text.op(class(to), &format!("cvt.rzi.{}.{}", suffix(to), suffix(from)), &[&a]);
             // What a NaN gives differs between the widths, and between editions of the PTX manual.
             let is_nan = text.predicate(&format!("setp.nan.{}", suffix(from)), &[&a, &a]);
-            text.word("selp.b32", &[&0, &value, &is_nan])
+            text.op(class(to), &format!("selp.{}", class(to).untyped()), &[&0, &value, &is_nan])
         }
         (_, DType::F32 | DType::F64) => text.op(class(to), &format!("cvt.rn.{}.{}", suffix(to), suffix(from)), &[&a]),
+        (DType::I32, DType::I64) => text.long("cvt.s64.s32", &[&a]),
+        (DType::U32, DType::I64) => text.long("cvt.u64.u32", &[&a]),
+        (DType::I64, _) => text.word("cvt.u32.u64", &[&a]),
         // i32 and u32: the same bits.
         _ => a,
     }

@@ -27,12 +27,16 @@ fn identity(op: ReduceOp, dtype: DType) -> Scalar {
         (ReduceOp::Sum, _) => Scalar::of(0.0, dtype),
         (ReduceOp::Prod, _) => Scalar::of(1.0, dtype),
         (ReduceOp::Max | ReduceOp::ArgMax, DType::I32) => Scalar::Int(i64::from(i32::MIN)),
-        (ReduceOp::Max | ReduceOp::ArgMax, DType::U32 | DType::Bool) => Scalar::of(0.0, dtype),
-        (ReduceOp::Max | ReduceOp::ArgMax, DType::F32 | DType::F64) => Scalar::Float(f64::NEG_INFINITY),
+        (ReduceOp::Max | ReduceOp::ArgMax, DType::I64) => Scalar::Int(i64::MIN),
+        (ReduceOp::Max | ReduceOp::ArgMax, DType::U32 | DType::U8 | DType::Bool) => Scalar::of(0.0, dtype),
+        (ReduceOp::Max | ReduceOp::ArgMax, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => {
+            Scalar::Float(f64::NEG_INFINITY)
+        }
         (ReduceOp::Min, DType::I32) => Scalar::Int(i64::from(i32::MAX)),
-        (ReduceOp::Min, DType::U32) => Scalar::Int(i64::from(u32::MAX)),
+        (ReduceOp::Min, DType::I64) => Scalar::Int(i64::MAX),
+        (ReduceOp::Min, DType::U32 | DType::U8) => Scalar::Int(i64::from(u32::MAX)),
         (ReduceOp::Min, DType::Bool) => Scalar::Bool(true),
-        (ReduceOp::Min, DType::F32 | DType::F64) => Scalar::Float(f64::INFINITY),
+        (ReduceOp::Min, DType::F32 | DType::F64 | DType::F16 | DType::BF16) => Scalar::Float(f64::INFINITY),
     }
 }
 
@@ -168,20 +172,20 @@ fn exchange(text: &mut Text, value: Register, distance: u32) -> Register {
     let shuffle = |text: &mut Text, class: Class, word: Register| {
         text.op(class, "shfl.sync.bfly.b32", &[&word, &distance, &31, &"0xFFFFFFFF"])
     };
-    if value.class != Class::Double {
+    if !matches!(value.class, Class::Double | Class::Long) {
         return shuffle(text, value.class, value);
     }
     let (low, high) = (text.fresh(Class::Word), text.fresh(Class::Word));
     text.act("mov.b64", &[&format!("{{{low}, {high}}}"), &value]);
     let (low, high) = (shuffle(text, Class::Word, low), shuffle(text, Class::Word, high));
-    text.double("mov.b64", &[&format!("{{{low}, {high}}}")])
+    text.op(value.class, "mov.b64", &[&format!("{{{low}, {high}}}")])
 }
 
 /// Two values as one.
 fn binary(text: &mut Text, op: ReduceOp, dtype: DType, a: Register, b: Register) -> Register {
     let opcode = |name: &str, whole: &str| match dtype {
-        DType::F32 | DType::F64 => format!("{name}.rn.{}", suffix(dtype)),
-        DType::I32 | DType::U32 | DType::Bool => format!("{whole}.{}", suffix(dtype)),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => format!("{name}.rn.{}", suffix(dtype)),
+        DType::I32 | DType::U32 | DType::U8 | DType::I64 | DType::Bool => format!("{whole}.{}", suffix(dtype)),
     };
     match op {
         ReduceOp::Sum => text.op(class(dtype), &opcode("add", "add"), &[&a, &b]),

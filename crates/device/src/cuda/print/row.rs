@@ -5,6 +5,7 @@ use super::Launch;
 use super::parameters::Parameters;
 use super::prim;
 use super::space::{Point, Walk, merge};
+use super::storage::{memory_class, memory_type, pack, unpack};
 use super::text::{Class, Register, Text};
 use raphson_compile::program::{Buffer, BufferId, Instr, Level, RowKernel, Step, View};
 use raphson_graph::dtype::{DType, Scalar};
@@ -139,9 +140,17 @@ impl<'a> Row<'a> {
         Ok(())
     }
 
+    /// The dtype in memory of what step `i` reads or writes; of other steps, that of their register.
+    fn stored_dtype(&self, i: usize) -> DType {
+        match &self.steps[i].instr {
+            Instr::Load { buffer, .. } | Instr::Store { buffer, .. } => self.buffers[buffer.0 as usize].dtype,
+            Instr::Const(_) | Instr::Index(_) | Instr::Prim { .. } | Instr::Reduce { .. } => self.steps[i].dtype,
+        }
+    }
+
     fn check_bounds(&self, id: BufferId, view: &View, i: usize) -> Result<()> {
         let buffer = self.buffers.get(id.0 as usize).ok_or_else(|| bug(format!("no buffer {}", id.0)))?;
-        if buffer.dtype != self.steps[i].dtype {
+        if buffer.dtype.register() != self.steps[i].dtype {
             return Err(bug(format!("buffer {} is {}, its access {}", id.0, buffer.dtype, self.steps[i].dtype)));
         }
         let (mut least, mut most) = (view.offset, view.offset);
@@ -192,9 +201,9 @@ impl<'a> Row<'a> {
                 Instr::Const(value) => Some(prim::constant(&mut self.text, *value, step.dtype)),
                 Instr::Load { buffer, view } if still && exists && !self.is_stored(*buffer) => {
                     let pointer = self.parameters.pointer(&mut self.text, *buffer);
-                    let size = step.dtype.size_bytes() as i64;
-                    let address = self.text.displaced(pointer, view.offset * size);
-                    Some(load(&mut self.text, step.dtype, address, 0))
+                    let dtype = self.stored_dtype(i);
+                    let address = self.text.displaced(pointer, view.offset * dtype.size_bytes() as i64);
+                    Some(load(&mut self.text, dtype, address, 0))
                 }
                 Instr::Index(view) if still => {
                     let value = Scalar::of(view.offset as f64, step.dtype);
@@ -238,7 +247,7 @@ impl<'a> Row<'a> {
                 None => {
                     let base = match buffer {
                         Some(buffer) => {
-                            let size = step.dtype.size_bytes() as i64;
+                            let size = self.stored_dtype(i).size_bytes() as i64;
                             let pointer = self.parameters.pointer(&mut self.text, buffer);
                             let pointer = self.text.displaced(pointer, view.offset * size);
                             let strides: Vec<i64> = view.kept.iter().map(|stride| stride * size).collect();
@@ -265,7 +274,10 @@ impl<'a> Row<'a> {
             self.bases[i] = Some(base);
             if self.levels[i] == Level::Kept {
                 self.kept[i] = match &step.instr {
-                    Instr::Load { .. } => Some(load_if(&mut self.text, exists, step.dtype, base, 0)),
+                    Instr::Load { .. } => {
+                        let dtype = self.stored_dtype(i);
+                        Some(load_if(&mut self.text, exists, dtype, base, 0))
+                    }
                     Instr::Index(_) => Some(index_value(&mut self.text, base, step.dtype)),
                     _ => None,
                 };
@@ -315,7 +327,8 @@ impl<'a> Row<'a> {
                 let missing = || bug(format!("step {i} stores a value that is not known for the row"));
                 let register = self.kept[value.0 as usize].ok_or_else(missing)?;
                 let base = self.bases[i].ok_or_else(missing)?;
-                store(&mut self.text, guard, step.dtype, base, 0, register);
+                let dtype = self.stored_dtype(i);
+                store(&mut self.text, guard, dtype, base, 0, register);
             }
         }
         Ok(())
@@ -388,7 +401,7 @@ impl<'a> Row<'a> {
     fn access(&mut self, i: usize, walk: &Walk, point: &mut Point) -> Result<(Register, i64, bool)> {
         let missing = || bug(format!("step {i} has no address"));
         let (base, view) = (self.bases[i].ok_or_else(missing)?, self.views[i].clone().ok_or_else(missing)?);
-        let size = self.steps[i].dtype.size_bytes() as i64;
+        let size = self.stored_dtype(i).size_bytes() as i64;
         let strides: Vec<i64> = view.reduced.iter().map(|stride| stride * size).collect();
         let address = walk.displace(&mut self.text, point, base, &strides);
         let between = strides.last().copied().unwrap_or(0);
@@ -399,7 +412,7 @@ impl<'a> Row<'a> {
     }
 
     fn load(&mut self, i: usize, walk: &Walk, point: &mut Point) -> Result<Value> {
-        let dtype = self.steps[i].dtype;
+        let dtype = self.stored_dtype(i);
         let (address, between, together) = self.access(i, walk, point)?;
         if between == 0 || walk.lanes == 1 {
             return Ok(Value::Same(load(&mut self.text, dtype, address, 0)));
@@ -419,7 +432,7 @@ impl<'a> Row<'a> {
         guard: Option<Register>,
         value: &Value,
     ) -> Result<()> {
-        let dtype = self.steps[i].dtype;
+        let dtype = self.stored_dtype(i);
         let (address, between, together) = self.access(i, walk, point)?;
         let lanes: Vec<Register> = (0..walk.lanes).map(|lane| value.lane(lane)).collect();
         if together {
@@ -464,17 +477,17 @@ impl<'a> Row<'a> {
 
 /// An integer in a register of either width as a value of a dtype.
 fn index_value(text: &mut Text, value: Register, dtype: DType) -> Register {
-    match (dtype, value.class) {
-        (DType::F32 | DType::F64, Class::Word) => {
-            text.op(prim::class(dtype), &format!("cvt.rn.{}.s32", prim::suffix(dtype)), &[&value])
+    let narrow = value.class == Class::Word;
+    match dtype {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            let from = if narrow { "s32" } else { "s64" };
+            text.op(prim::class(dtype), &format!("cvt.rn.{}.{from}", prim::suffix(dtype)), &[&value])
         }
-        (DType::F32 | DType::F64, _) => {
-            text.op(prim::class(dtype), &format!("cvt.rn.{}.s64", prim::suffix(dtype)), &[&value])
-        }
-        (DType::I32 | DType::U32, Class::Word) => value,
-        (DType::I32 | DType::U32, _) => text.word("cvt.u32.u64", &[&value]),
-        (DType::Bool, Class::Word) => text.predicate("setp.ne.s32", &[&value, &0]),
-        (DType::Bool, _) => text.predicate("setp.ne.s64", &[&value, &0]),
+        DType::I64 if narrow => text.long("cvt.s64.s32", &[&value]),
+        DType::I64 => value,
+        DType::I32 | DType::U32 | DType::U8 if narrow => value,
+        DType::I32 | DType::U32 | DType::U8 => text.word("cvt.u32.u64", &[&value]),
+        DType::Bool => text.predicate(if narrow { "setp.ne.s32" } else { "setp.ne.s64" }, &[&value, &0]),
     }
 }
 
@@ -485,33 +498,24 @@ pub fn load(text: &mut Text, dtype: DType, address: Register, offset: i64) -> Re
 
 /// Read one element where `guard` holds; elsewhere it is anything.
 fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
-    let place = format!("[{address}+{offset}]");
-    if dtype == DType::Bool {
-        let byte = text.fresh(Class::Word);
-        text.act_if(guard, "ld.global.u8", &[&byte, &place]);
-        return text.predicate("setp.ne.s32", &[&byte, &0]);
-    }
-    let value = text.fresh(prim::class(dtype));
-    text.act_if(guard, &format!("ld.global.{}", prim::class(dtype).untyped()), &[&value, &place]);
-    value
+    let loaded = text.fresh(memory_class(dtype));
+    text.act_if(guard, &format!("ld.global.{}", memory_type(dtype)), &[&loaded, &format!("[{address}+{offset}]")]);
+    unpack(text, dtype, loaded)
 }
 
-/// Read neighbouring elements, 16 bytes (of bools: all) at a time.
+/// Read neighbouring elements, 16 bytes (of narrow ones: all) at a time.
 fn load_together(text: &mut Text, dtype: DType, address: Register, lanes: usize) -> Vec<Register> {
-    let (class, kind) = match dtype {
-        DType::Bool => (Class::Word, "u8"),
-        _ => (prim::class(dtype), prim::class(dtype).untyped()),
-    };
-    let registers: Vec<Register> = (0..lanes).map(|_| text.fresh(class)).collect();
-    let at_once = if dtype == DType::F64 { 2 } else { lanes };
+    let registers: Vec<Register> = (0..lanes).map(|_| text.fresh(memory_class(dtype))).collect();
+    let at_once = at_once(dtype, lanes);
     for (part, chunk) in registers.chunks(at_once).enumerate() {
         let place = format!("[{address}+{}]", part * at_once * dtype.size_bytes());
-        text.act(&format!("ld.global.v{at_once}.{kind}"), &[&list(chunk), &place]);
+        text.act(&format!("ld.global.v{at_once}.{}", memory_type(dtype)), &[&list(chunk), &place]);
     }
-    if dtype == DType::Bool {
-        return registers.iter().map(|byte| text.predicate("setp.ne.s32", &[byte, &0])).collect();
-    }
-    registers
+    registers.into_iter().map(|loaded| unpack(text, dtype, loaded)).collect()
+}
+
+fn at_once(dtype: DType, lanes: usize) -> usize {
+    lanes.min(16 / dtype.size_bytes())
 }
 
 pub fn list(registers: &[Register]) -> String {
@@ -521,23 +525,15 @@ pub fn list(registers: &[Register]) -> String {
 
 /// Write one element.
 pub fn store(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64, value: Register) {
-    let place = format!("[{address}+{offset}]");
-    if dtype == DType::Bool {
-        let byte = text.word("selp.b32", &[&1, &0, &value]);
-        text.act_if(guard, "st.global.u8", &[&place, &byte]);
-        return;
-    }
-    text.act_if(guard, &format!("st.global.{}", prim::class(dtype).untyped()), &[&place, &value]);
+    let packed = pack(text, dtype, value);
+    text.act_if(guard, &format!("st.global.{}", memory_type(dtype)), &[&format!("[{address}+{offset}]"), &packed]);
 }
 
 fn store_together(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, lanes: &[Register]) {
-    let (kind, lanes) = match dtype {
-        DType::Bool => ("u8", lanes.iter().map(|lane| text.word("selp.b32", &[&1, &0, lane])).collect()),
-        _ => (prim::class(dtype).untyped(), lanes.to_vec()),
-    };
-    let at_once = if dtype == DType::F64 { 2 } else { lanes.len() };
-    for (part, chunk) in lanes.chunks(at_once).enumerate() {
+    let packed: Vec<Register> = lanes.iter().map(|&lane| pack(text, dtype, lane)).collect();
+    let at_once = at_once(dtype, lanes.len());
+    for (part, chunk) in packed.chunks(at_once).enumerate() {
         let place = format!("[{address}+{}]", part * at_once * dtype.size_bytes());
-        text.act_if(guard, &format!("st.global.v{at_once}.{kind}"), &[&place, &list(chunk)]);
+        text.act_if(guard, &format!("st.global.v{at_once}.{}", memory_type(dtype)), &[&place, &list(chunk)]);
     }
 }

@@ -74,7 +74,7 @@ fn weight(row: &Row<'_>) -> usize {
 }
 
 fn prim_weight(prim: Prim, dtype: DType) -> usize {
-    let wide = if dtype == DType::F64 { 2 } else { 1 };
+    let wide = if dtype.size_bytes() == 8 { 2 } else { 1 };
     match prim {
         Prim::Exp | Prim::Expm1 | Prim::Tanh => 35 * wide,
         Prim::Log | Prim::Log1p | Prim::Div | Prim::Sqrt | Prim::Rem => 30 * wide,

@@ -16,10 +16,12 @@ pub enum Class {
     Float,
     /// f64, `%fd`.
     Double,
+    /// 16 untyped bits, `%h`.
+    Half,
 }
 
 impl Class {
-    const ALL: [Class; 5] = [Class::Predicate, Class::Word, Class::Long, Class::Float, Class::Double];
+    const ALL: [Class; 6] = [Class::Predicate, Class::Word, Class::Long, Class::Float, Class::Double, Class::Half];
 
     const fn prefix(self) -> &'static str {
         match self {
@@ -28,6 +30,7 @@ impl Class {
             Class::Long => "%rd",
             Class::Float => "%f",
             Class::Double => "%fd",
+            Class::Half => "%h",
         }
     }
 
@@ -39,6 +42,7 @@ impl Class {
             Class::Long => "b64",
             Class::Float => "f32",
             Class::Double => "f64",
+            Class::Half => "b16",
         }
     }
 }
@@ -93,7 +97,7 @@ pub type Operands<'a> = &'a [&'a dyn Display];
 #[derive(Default)]
 pub struct Text {
     lines: String,
-    used: [u32; 5],
+    used: [u32; 6],
     labels: u32,
     /// Bytes of shared memory.
     shared_bytes: u32,

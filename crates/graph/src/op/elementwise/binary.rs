@@ -9,7 +9,9 @@ pub(super) fn wrap(x: f64, dtype: DType) -> f64 {
     match dtype {
         DType::I32 => f64::from(x as i64 as i32),
         DType::U32 => f64::from(x as i64 as u32),
-        DType::F32 | DType::F64 | DType::Bool => x,
+        DType::U8 => f64::from(x as i64 as u8),
+        DType::I64 => (x as i128 as i64) as f64,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Bool => x,
     }
 }
 
@@ -18,7 +20,9 @@ pub(super) fn exact(a: f64, b: f64, dtype: DType, float: fn(f64, f64) -> f64, in
     match dtype {
         DType::I32 => f64::from(int(a as i64, b as i64) as i32),
         DType::U32 => f64::from(int(a as i64, b as i64) as u32),
-        DType::F32 | DType::F64 | DType::Bool => float(a, b),
+        DType::U8 => f64::from(int(a as i64, b as i64) as u8),
+        DType::I64 => int(a as i64, b as i64) as f64,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Bool => float(a, b),
     }
 }
 
@@ -248,12 +252,17 @@ pub static XOR: Row = Row {
     ..BITS
 };
 
+/// Bits of an integer dtype, less one: a shift's amount is taken modulo them.
+fn bit_mask(dtype: DType) -> i64 {
+    dtype.size_bytes() as i64 * 8 - 1
+}
+
 /// x · 2ʸ, wrapping
 pub static SHIFT_LEFT: Row = Row {
     name: "shiftLeft",
-    doc: "x shifted left by y modulo 32 bits.",
+    doc: "x shifted left by y modulo the bits of the dtype.",
     accept: Accept::Integer,
-    reference: |x, dtype| bitwise(x, dtype, |a, b| a << (b & 31)),
+    reference: |x, dtype| bitwise(&[x[0], (x[1] as i64 & bit_mask(dtype)) as f64], dtype, |a, b| a << b),
     kernel: |e, x| e.binary(Prim::Shl, x[0], x[1]),
     ..BITS
 };
@@ -261,9 +270,9 @@ pub static SHIFT_LEFT: Row = Row {
 /// ⌊x / 2ʸ⌋
 pub static SHIFT_RIGHT: Row = Row {
     name: "shiftRight",
-    doc: "x shifted right by y modulo 32 bits; i32 keeps its sign.",
+    doc: "x shifted right by y modulo the bits of the dtype; i32 and i64 keep their sign.",
     accept: Accept::Integer,
-    reference: |x, dtype| bitwise(x, dtype, |a, b| a >> (b & 31)),
+    reference: |x, dtype| bitwise(&[x[0], (x[1] as i64 & bit_mask(dtype)) as f64], dtype, |a, b| a >> b),
     kernel: |e, x| e.binary(Prim::Shr, x[0], x[1]),
     ..BITS
 };

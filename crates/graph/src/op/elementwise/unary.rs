@@ -382,6 +382,8 @@ pub static NOT: Row = Row {
     reference: |x, dtype| match dtype {
         DType::Bool => 1.0 - x[0],
         DType::U32 => f64::from(!(x[0] as u32)),
+        DType::U8 => f64::from(!(x[0] as u8)),
+        DType::I64 => !(x[0] as i64) as f64,
         _ => f64::from(!(x[0] as i32)),
     },
     kernel: |e, x| e.unary(Prim::Not, x[0]),
