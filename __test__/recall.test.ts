@@ -1,5 +1,6 @@
 /** Optimizers that recall their last step, and rules that take steps back with them. */
 import {
+  type AnyTensor,
   defineOptimizer,
   newton,
   type Optimizer,
@@ -12,8 +13,8 @@ import {
 import { describe, expect, it } from "vitest";
 
 const f64 = (values: number[]) => tensor(values, { dtype: "f64" });
-const numbers = (tensors: readonly { data(): Promise<ArrayLike<number>> }[]) =>
-  Promise.all(tensors.map(async (one) => Array.from(await one.data())));
+const numbers = (tensors: readonly AnyTensor[]) =>
+  Promise.all(tensors.map(async (one) => Array.from(await one.data(), Number)));
 
 type Params = { readonly w: Tensor<"f64"> };
 type Batch = { readonly factor: Tensor<"f64"> };
