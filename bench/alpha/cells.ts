@@ -1,6 +1,6 @@
 /** From runs to cells: each method at each α₀, as ratios to the group's tuned baselines. */
 import { METHODS } from "./methods";
-import { type Group, methodsOf, type Plan } from "./plan";
+import { type Group, methodsOf, type Plan, tunedOf } from "./plan";
 import type { RunResult } from "./run";
 import type { HalfName } from "./split";
 import { geometricMean, lossOf, type Point, pointOf, type RunFunction, type Tuned, tune } from "./tuning";
@@ -97,9 +97,15 @@ function cellOf(group: Group, rule: string, point: Point, constant: Tuned, cosin
 /** Measures a group: its baselines, and every method of the plan. */
 export async function measureGroup(run: RunFunction, plan: Plan, group: Group): Promise<GroupResult> {
   const tried = methodsOf(plan, group);
+  // What was searched stands without an α₀: it is one result, not one for each.
+  const searched = async (method: string) => {
+    const { best } = await tune(run, group, method);
+    return { method, point: { ...best, alpha: null } };
+  };
   const [constant, cosine, ...points] = await Promise.all([
     tune(run, group, "constant"),
     tune(run, group, "cosine"),
+    ...tunedOf(plan).map(searched),
     ...tried.map(async ({ method, alpha }) => ({ method, point: await pointOf(run, group, method, alpha) })),
   ]);
   const all = [

@@ -2,7 +2,7 @@
  * What chooses α in a run: a constant, warm-up with cosine, a rule of the package, or a comparator; and the trainer
  * that each becomes. Which runs there are is `plan.ts`'s subject.
  */
-import { ALPHA_RULES, newton, schedule } from "../../src";
+import { ALPHA_RULES, type AlphaRuleName, newton, schedule } from "../../src";
 import { Armijo } from "./comparators/armijo";
 import { dAdaptation } from "./comparators/dAdaptation";
 import { Gen } from "./comparators/gen";
@@ -33,10 +33,12 @@ export interface Setting {
 /** The part of the steps over which the baseline's cosine warms up. */
 const WARM_UP = 0.05;
 
-/** A constant α. */
-function constant({ task, optimizer, alpha, seed }: Setting): Trainer {
-  const spec = { rule: "constant", initial: alpha } as const;
-  return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed);
+/** A constant α; the newest parameters are evaluated, or their averages. */
+function constant(average: boolean) {
+  return ({ task, optimizer, alpha, seed }: Setting): Trainer => {
+    const spec = { rule: "constant", initial: alpha } as const;
+    return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed, average);
+  };
 }
 
 /** A straight rise to α over the first 5 % of steps, then half a cosine to 0. */
@@ -47,10 +49,16 @@ function cosine({ task, optimizer, alpha, steps, seed }: Setting): Trainer {
   return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed);
 }
 
-/** A rule of the package, with its own defaults. */
-function packageRule(rule: (typeof ALPHA_RULES)[number]) {
+/** A rule of the package, with its own defaults; the newest parameters are evaluated, or their averages. */
+function packageRule(rule: AlphaRuleName, average = false) {
   return ({ task, optimizer, alpha, seed }: Setting): Trainer =>
-    new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), { rule, initial: alpha }), seed);
+    new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), { rule, initial: alpha }), seed, average);
+}
+
+/** `next` when it knows the number of steps: α stays in the second half, and falls to 0 from outside. */
+function nextDecay({ task, optimizer, alpha, steps, seed }: Setting): Trainer {
+  const spec = { rule: "next", initial: alpha, totalSteps: steps } as const;
+  return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed);
 }
 
 /** A method of the table. */
@@ -60,6 +68,8 @@ export interface Method {
   readonly optimizers?: readonly OptimizerName[];
   /** Whether it begins with an α₀. */
   readonly takesAlpha: boolean;
+  /** Its α is searched like a baseline's, instead of tried from each α₀. */
+  readonly tuned?: boolean;
   readonly start: (setting: Setting) => Trainer;
 }
 
@@ -67,8 +77,9 @@ const ADAMS = ["adam", "adamW"] as const;
 const plain = (make: (setting: Setting) => ReturnType<typeof prodigy>) => (setting: Setting) =>
   new StepTrainer(setting.task, make(setting), setting.seed);
 
-/** Prior methods. One that fixes its own optimizer is compared with the tuned constants of that optimizer. */
+/** Prior methods, and what averaging is worth with a constant α that was searched for it. One that fixes its own optimizer is compared with the tuned constants of that optimizer. */
 const COMPARATORS: Readonly<Record<string, Omit<Method, "kind">>> = {
+  constantAveraged: { takesAlpha: true, tuned: true, start: constant(true) },
   prodigy: { optimizers: ADAMS, takesAlpha: false, start: plain(prodigy) },
   dAdaptation: { optimizers: ADAMS, takesAlpha: false, start: plain(dAdaptation) },
   mechanic: { takesAlpha: false, start: plain(({ optimizer }) => mechanic(OPTIMIZERS[optimizer].make())) },
@@ -106,17 +117,22 @@ const COMPARATORS: Readonly<Record<string, Omit<Method, "kind">>> = {
   },
 };
 
-/** The rules of the package that a run can be made of, by the names that the package has for them. */
+/**
+ * The rules of the package, by the names that the package has for them and judged by the newest parameters; and `next` in
+ * the two forms in which `train` uses it: with averaged parameters, and with a known number of steps.
+ */
+const STARTS: readonly (readonly [string, Method["start"]])[] = [
+  ...ALPHA_RULES.filter((rule) => rule !== "constant").map((rule) => [rule, packageRule(rule)] as const),
+  ["nextAveraged", packageRule("next", true)],
+  ["nextDecay", nextDecay],
+];
 const RULES = Object.fromEntries(
-  ALPHA_RULES.filter((rule) => rule !== "constant").map((rule): [string, Method] => [
-    rule,
-    { kind: "rule", takesAlpha: true, start: packageRule(rule) },
-  ]),
+  STARTS.map(([name, start]): [string, Method] => [name, { kind: "rule", takesAlpha: true, start }]),
 );
 
 /** All methods by name. */
 export const METHODS: Readonly<Record<string, Method>> = {
-  constant: { kind: "baseline", takesAlpha: true, start: constant },
+  constant: { kind: "baseline", takesAlpha: true, start: constant(false) },
   cosine: { kind: "baseline", takesAlpha: true, start: cosine },
   ...RULES,
   ...Object.fromEntries(

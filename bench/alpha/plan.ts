@@ -52,15 +52,19 @@ export function groupsOf(plan: Plan): Group[] {
   });
 }
 
-/** The methods that work with a group's optimizer, each with the α₀ that it is tried from. */
+/** The methods that work with a group's optimizer, each with the α₀ that it is tried from; searched ones left out. */
 export function methodsOf(plan: Plan, group: Group): { readonly method: string; readonly alpha: number | null }[] {
   return plan.methods.flatMap((name) => {
     const method = METHODS[name];
     if (method === undefined) throw new Error(`there is no method ${name}`);
     if (method.optimizers !== undefined && !method.optimizers.includes(group.optimizer)) return [];
+    if (method.tuned === true) return [];
     return (method.takesAlpha ? plan.alphas : [null]).map((alpha) => ({ method: name, alpha }));
   });
 }
+
+/** The methods of the plan whose α is searched. */
+export const tunedOf = (plan: Plan): string[] => plan.methods.filter((name) => METHODS[name]?.tuned === true);
 
 /** A run of a group. The order of the fields is that of the store's keys. */
 export function specOf(group: Group, method: string, alpha: number | null, seed: number): RunSpec {

@@ -42,6 +42,8 @@ const RULE_WORK: Readonly<Record<string, number>> = {
 
 /** The package's training step as a run. */
 export class StepTrainer implements Trainer {
+  /** Whether averages of the parameters are evaluated instead of the newest ones. */
+  readonly #average: boolean;
   readonly losses: number[] = [];
   readonly alphas: number[] = [];
   readonly #step: ReturnType<typeof trainingStep<unknown, Batch>>;
@@ -49,13 +51,15 @@ export class StepTrainer implements Trainer {
   /** Programs run beside the steps' own: the start-up probe's. */
   #probes = 0;
 
-  constructor(task: Task, optimizer: Optimizer | NewtonOptimizer, seed: number) {
+  constructor(task: Task, optimizer: Optimizer | NewtonOptimizer, seed: number, average = false) {
+    this.#average = average;
     const rule = "kind" in optimizer ? optimizer.rule : "constant";
     this.#workPerStep = RULE_WORK[typeof rule === "string" ? rule : rule.name] ?? 1;
     this.#step = trainingStep<unknown, Batch>({
       params: task.params,
       loss: (batch, params) => task.loss(batch, params),
       optimizer,
+      average,
       seed,
       onReport: ({ loss, alpha }) => {
         this.losses.push(loss);
@@ -76,7 +80,7 @@ export class StepTrainer implements Trainer {
 
   async evaluate<R>(use: (params: unknown) => R): Promise<R> {
     await this.#step.drain();
-    return use(this.#step.params);
+    return this.#average ? this.#step.averaged(use) : use(this.#step.params);
   }
 
   dispose(): void {
