@@ -12,7 +12,7 @@ import {
 import { describe, expect, it } from "vitest";
 
 const f64 = (values: number[]) => tensor(values, { dtype: "f64" });
-const numbers = (tensors: readonly { data(): Promise<ArrayLike<number>> }[]) =>
+const numbers = (tensors: readonly { data(): Promise<ArrayLike<number | bigint>> }[]) =>
   Promise.all(tensors.map(async (one) => Array.from(await one.data())));
 
 type Params = { readonly w: Tensor<"f64"> };
