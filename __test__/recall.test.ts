@@ -13,7 +13,7 @@ import { describe, expect, it } from "vitest";
 
 const f64 = (values: number[]) => tensor(values, { dtype: "f64" });
 const numbers = (tensors: readonly { data(): Promise<ArrayLike<number | bigint>> }[]) =>
-  Promise.all(tensors.map(async (one) => Array.from(await one.data())));
+  Promise.all(tensors.map(async (one) => Array.from(await one.data(), Number)));
 
 type Params = { readonly w: Tensor<"f64"> };
 type Batch = { readonly factor: Tensor<"f64"> };
