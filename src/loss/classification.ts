@@ -49,7 +49,7 @@ export type Labels<F extends FloatDType = "f32"> =
  */
 export function crossEntropy<F extends FloatDType>(
   logits: Tensor<F>,
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   options: CrossEntropyOptions<F> = {},
 ): Tensor<F> {
   requireFloat("crossEntropy", logits);
@@ -76,7 +76,7 @@ export function crossEntropy<F extends FloatDType>(
  */
 export function nll<F extends FloatDType>(
   logProbabilities: Tensor<F>,
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   options: LabelOptions<F> = {},
 ): Tensor<F> {
   requireFloat("nll", logProbabilities);
@@ -143,7 +143,7 @@ function checked(labels: Tensor<"i32">, classes: number): Tensor<"i32"> {
 
 /** Labels as a tensor of integers, or undefined when they are probabilities. */
 function integerLabels<F extends FloatDType>(
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   classes: number,
   ignore: number | undefined,
   op: string,
