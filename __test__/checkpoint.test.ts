@@ -166,14 +166,14 @@ describe("a run that goes on", () => {
   });
 
   it("goes further than the first one was to, from wherever that ended", async () => {
-    const whole = setting(newton(optim.adamW()));
+    const whole = setting(newton(optim.adamW(), { totalSteps: 25 }));
     const { history } = await train({ ...whole, steps: 25 });
     const path = join(folder, "further.safetensors");
-    await train({ ...setting(newton(optim.adamW())), steps: 12, checkpoint: path });
-    const run = await train({ ...setting(newton(optim.adamW())), steps: 25, resume: path });
+    await train({ ...setting(newton(optim.adamW(), { totalSteps: 25 })), steps: 12, checkpoint: path });
+    const run = await train({ ...setting(newton(optim.adamW(), { totalSteps: 25 })), steps: 25, resume: path });
     expect(run.history).toEqual(history);
     expect(run.evaluations.map(({ step }) => step)).toEqual([10, 12, 20, 25]);
-    const again = await train({ ...setting(newton(optim.adamW())), steps: 12, resume: path });
+    const again = await train({ ...setting(newton(optim.adamW(), { totalSteps: 25 })), steps: 12, resume: path });
     expect([again.steps, again.history.loss.length], "a run that is over").toEqual([12, 12]);
   });
 
