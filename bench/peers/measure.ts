@@ -1,4 +1,5 @@
-/** How peers are timed beside each other: bursts that take turns, medians, spreads. What is run stands with the benchmarks. */
+/** How peers are timed beside each other: bursts that take turns after a pause, medians, spreads. What is run stands with the benchmarks. */
+import { setTimeout } from "node:timers/promises";
 import type { Peer, PeerName } from "./peer";
 
 export interface Timing {
@@ -19,6 +20,7 @@ export interface Rounds {
 const SLOW_MS = 250;
 const SLOW_ROUNDS = 3;
 const MOST_TURNS = 5000;
+const SETTLE_MS = 30;
 
 function quantile(sorted: readonly number[], q: number): number {
   const position = q * (sorted.length - 1);
@@ -60,9 +62,12 @@ export async function interleaved(
   }
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < racers.length; turn++) {
-      const racer = racers[(round + turn) % racers.length];
+      // Backwards in every other round, so that nobody always follows the same one.
+      const place = (round + (round % 2 === 0 ? turn : racers.length - turn)) % racers.length;
+      const racer = racers[place];
       if (racer === undefined || round % racer.stride !== 0) continue;
       await attempt(racer.peer.name, async () => {
+        await setTimeout(SETTLE_MS); // threads of the one before may still spin
         racer.times.push(await time(racer.peer, racer.count));
       });
     }
