@@ -29,7 +29,7 @@ fn training(shape: &Shape<'_>) -> (Graph, Vec<Vec<f64>>) {
     let out = inputs[0].mul(&inputs[0]).unwrap().conv(&inputs[1], &windows, &outputs).unwrap();
     let weights = Value::input(out.shape().clone(), DType::F32);
     let sizes = [&inputs[0], &inputs[1], &weights].map(|value| value.shape().elements());
-    let gradients = vjp(&[out.clone()], &inputs, &[weights.clone()]).unwrap();
+    let gradients = vjp(std::slice::from_ref(&out), &inputs, std::slice::from_ref(&weights)).unwrap();
     let [data, kernel] = inputs;
     let graph = flatten(&[data, kernel, weights], &[vec![out], gradients].concat()).unwrap().graph;
     let values =
