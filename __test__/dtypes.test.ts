@@ -3,9 +3,18 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { floatToHalf, grad, halfToFloat, io, type Tensor, tensor, zeros } from "../src/index";
+import { floatToHalf, full, grad, halfToFloat, io, loss, type Tensor, tensor, zeros } from "../src/index";
 
 describe("f16 and bf16", () => {
+  test("are rounded once: a mean whose sum f16 does not reach, a product between products", () => {
+    expect(full([100_000], 1, { dtype: "f16" }).mean().item()).toBe(1);
+    // 1 + 2⁻¹² is 1 as f16, and so are the rows' sums; their difference from 1 is not lost on the way
+    const ones = tensor([[1, 2 ** -12]], { dtype: "f16" });
+    const inner = ones.matmul(tensor([[1], [1]], { dtype: "f16" }));
+    expect(inner.sub(1).item()).toBe(2 ** -12);
+    expect(inner.cast("f16").item()).toBe(1);
+  });
+
   test.each(["f16", "bf16"] as const)("%s: numbers go in and come out", async (dtype) => {
     const x = tensor([1, -2.5, 0, 0.5], { dtype });
     expect(x.dtype).toBe(dtype);
@@ -64,10 +73,28 @@ describe("i64 and u8", () => {
     expect(tensor(new Uint16Array([7, 65535]), { dtype: "i32" }).toArray()).toEqual([7, 65535]);
   });
 
+  test("they are labels, also where i32 cannot hold them", () => {
+    const logits = tensor([
+      [2, 0, 1],
+      [0, 3, 1],
+    ]);
+    const expected = loss.crossEntropy(logits, [0, 2]).item();
+    for (const labels of [new Uint8Array([0, 2]), tensor(new Uint8Array([0, 2])), tensor(new BigInt64Array([0n, 2n]))])
+      expect(loss.crossEntropy(logits, labels).item()).toBe(expected);
+    const far = tensor(new BigInt64Array([0n, 2n ** 32n]));
+    expect(() => loss.crossEntropy(logits, far).item()).toThrow(/index|label/i);
+    expect(
+      tensor(new Uint8Array([0, 44]))
+        .oneHot(301)
+        .sum()
+        .item(),
+    ).toBe(2);
+  });
+
   test("they index", () => {
     const data = tensor([10, 20, 30]);
-    expect(data.gather(tensor(new BigInt64Array([2n, 0n])) as never).toArray()).toEqual([30, 10]);
-    expect(data.gather(tensor(new Uint8Array([1])) as never).toArray()).toEqual([20]);
+    expect(data.gather(tensor(new BigInt64Array([2n, 0n]))).toArray()).toEqual([30, 10]);
+    expect(data.gather(tensor(new Uint8Array([1]))).toArray()).toEqual([20]);
   });
 });
 

@@ -72,6 +72,7 @@ describe("digits", () => {
   it("refuses unknown options and values, with the usage", async () => {
     const mistakes = ["--lr 1", "--rule guess", "--epochs 0", "--alpha -1", "--device gpu", "--device cuda:99"];
     const outcomes = mistakes.map((wrong) => run("examples/digits.ts", ...wrong.split(" ")));
+    for (const other of ["cnn", "gpt"]) outcomes.push(run(`examples/${other}.ts`, "--device", "cuda:99"));
     for (const { code, err } of await Promise.all(outcomes)) {
       expect(code).toBe(2);
       expect(err).toContain("Usage:");
@@ -87,11 +88,22 @@ describe("the others", () => {
     expect(outcome.out).toMatch(/held-out loss \d/);
   });
 
+  it("cnn learns its own digits, on the device that is asked for", async () => {
+    const tiny = "--size 160 --epochs 3 --batch 20 --device cpu --json".split(" ");
+    const outcome = await run("examples/cnn.ts", ...tiny);
+    const result = lastJson(outcome);
+    expect(result).toMatchObject({ device: "cpu", steps: 24, epochs: 3, batch: 20, optimizer: "adamw", rule: "next" });
+    expect(result.loss).toBeLessThan(2.3); // guessing evenly
+    expect(result.accuracy).toBeGreaterThan(0.2);
+    expect(outcome.out).toMatch(/^device {5}cpu, /);
+  });
+
   it("gpt learns the sentences that it makes up", async () => {
-    const small = "--steps 30 --layers 2 --heads 2 --width 32 --context 16 --samples 1 --length 20 --json".split(" ");
+    const small =
+      "--device cpu --steps 30 --layers 2 --heads 2 --width 32 --context 16 --samples 1 --length 20 --json".split(" ");
     const outcome = await run("examples/gpt.ts", ...small);
-    const { heldLoss, steps } = lastJson(outcome);
-    expect(steps).toBe(30);
+    const { heldLoss, steps, device } = lastJson(outcome);
+    expect({ steps, device }).toEqual({ steps: 30, device: "cpu" });
     expect(heldLoss).toBeLessThan(3.2); // guessing evenly: 3.37
   });
 
@@ -106,7 +118,7 @@ describe("the others", () => {
 
   it("the benchmark of overheads names every rule", async () => {
     const result = lastJson(await run("bench/overhead.ts", "--json", "--rounds", "1", "--steps", "1"));
-    const names = "constant next exact retsinas alt1 alt2 hermite alt2GradientFree constant_ms".split(" ");
+    const names = "constant next nextPlain exact retsinas alt1 alt2 hermite alt2GradientFree constant_ms".split(" ");
     expect(Object.keys(result)).toEqual(names);
     expect(result.constant).toBe(1);
   });

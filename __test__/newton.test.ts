@@ -88,6 +88,21 @@ describe("the rules", () => {
     }
   });
 
+  it("nextPlain, its first version, ends nearer where there is no noise", async () => {
+    const bowl = (_: object, { w }: Scalars) =>
+      w
+        .square()
+        .mul(f64([1, 4]))
+        .sum();
+    const ends: Record<string, number> = {};
+    for (const rule of ["next", "nextPlain"] as const) {
+      const found = await reports(newton(optim.momentum(), { rule }), 300, bowl, [3, -2]);
+      ends[rule] = found.at(-1)?.loss ?? Number.NaN;
+    }
+    expect(ends.next).toBeLessThan(1e-3);
+    expect(ends.nextPlain).toBeLessThan(ends.next ?? Number.NaN);
+  });
+
   it("measures only each k-th step with every", async () => {
     const found = await reports(newton(optim.sgd(), { rule: "exact", gamma: 0.5, initial: 0.02, every: 3 }), 7);
     const changes = found.map(({ alpha, nextAlpha }) => alpha !== nextAlpha);
@@ -166,6 +181,9 @@ describe("options", () => {
     [{ rule: "exact", every: 0 }, /every/],
     [{ rule: "exact", every: 1.5 }, /every/],
     [{ rule: "next", every: 2 }, /every/],
+    [{ rule: "nextPlain", every: 2 }, /every/],
+    [{ sample: 0 }, /sample/],
+    [{ sample: 2.5 }, /sample/],
     [{ rule: "newton" }, /no rule "newton"/],
     [{ lr: 0.1 }, /no option lr/],
   ])("refuses %o", (options, message) => {
@@ -180,7 +198,7 @@ describe("options", () => {
       expect(spec.gamma).toBeGreaterThan(0);
       expect(spec.min).toBeLessThan(spec.max);
     }
-    expect(newton(optim.adam()).spec).toMatchObject({ rule: "next", gamma: 0.1, min: 1e-8, max: 100 });
+    expect(newton(optim.adam()).spec).toMatchObject({ rule: "next", gamma: 0.07, min: 1e-8, max: 100 });
   });
 });
 
@@ -216,6 +234,24 @@ describe("the step", () => {
     using step = trainingStep({ model: line(1), loss: squares, optimizer: newton(optim.momentum()) });
     for (let rows = 1; rows <= 20; rows++) expect((await step.step(batchOf(rows))).loss).toBeGreaterThan(0);
     expect(step.signatures).toBe(16);
+  });
+
+  it("says what its programs take", async () => {
+    using step = trainingStep({
+      model: line(1),
+      loss: squares,
+      optimizer: newton(optim.adam(), { rule: "constant", initial: 0.1, every: 2 }),
+    });
+    expect(step.programs()).toEqual([]);
+    await step.step(batchOf(8));
+    const [program] = step.programs();
+    expect(program?.name).toBe("measuring");
+    // the batch is 8 × 2 numbers, and every tensor that goes in comes out in the same place
+    expect(program?.peakBytes).toBeGreaterThanOrEqual((program?.arenaBytes ?? 0) + 8 * 2 * 4);
+    await step.step(batchOf(8));
+    expect(step.programs().map(({ name }) => name)).toEqual(["measuring", "resting"]);
+    await step.step(batchOf(16));
+    expect(step.programs().map(({ name }) => name)).toEqual(["measuring", "resting", "measuring"]);
   });
 
   it("refuses losses that are not float scalars, before anything runs", async () => {

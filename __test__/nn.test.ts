@@ -5,6 +5,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { nn, ones, RaphsonError, random, type Tensor, tensor, zeros } from "raphson";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
@@ -182,5 +183,29 @@ describe("text", () => {
     expect(lines[2]).toMatch(/^1 +linear\(4, 8\) +weight \[8, 4\], bias \[8\] +40$/);
     expect(lines.at(-1)).toBe("56 parameters");
     expect(String(model)).toBe(model.summary());
+    expect(inspect(model), "what console.log shows").toBe(model.summary());
+  });
+
+  it("shows modules in arrays and objects, states, and shared parameters once", () => {
+    class Net extends nn.Module {
+      table = nn.embedding(10, 4);
+      parts = { norm: nn.batchNorm1d(4), heads: [nn.linear(4, 10, { bias: false, weight: this.table.table })] };
+      gains = [this.parameter([3], "ones")];
+      again = this.parts.norm;
+      override forward(x: Tensor): Tensor {
+        return this.parts.norm(x);
+      }
+    }
+    const lines = new Net()
+      .summary()
+      .split("\n")
+      .map((line) => line.trim().replaceAll(/ {2,}/g, " | "));
+    expect(lines).toEqual([
+      "Net | gains.0 [3] | 3",
+      "table | embedding(10, 4) | table [10, 4] | 40",
+      "parts.norm | batchNorm1d(4) | scale [4], shift [4], runningMean [4] (state), runningVariance [4] (state) | 8",
+      "parts.heads.0 | linear(4, 10, no bias) | weight [10, 4] (shared)",
+      "51 parameters",
+    ]);
   });
 });

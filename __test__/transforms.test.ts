@@ -249,6 +249,18 @@ describe("compile", () => {
     f.dispose();
   });
 
+  it("counts the bytes in use at once, donated ones once", () => {
+    const double = (x: Tensor) => x.add(x);
+    const [apart, inPlace] = [compile(double), compile(double, { donate: [0] })];
+    apart(ones([256]));
+    inPlace(ones([256]));
+    expect(apart.programs()[0]?.peakBytes).toBe(2 * 1024);
+    expect(inPlace.programs()[0]?.peakBytes).toBe(1024);
+    const sum = compile((x: Tensor) => x.matmul(x).matmul(x));
+    sum(ones([16, 16]));
+    expect(sum.programs()[0]).toMatchObject({ arenaBytes: 1024, peakBytes: 3 * 1024 });
+  });
+
   it("refuses async functions and typed arrays", () => {
     expect(() => compile(async (x: Tensor) => x)(scalar(1))).toThrow(/async/);
     expect(() => compile((x: Float32Array) => tensor(x))(new Float32Array(2))).toThrow(/tensor/);

@@ -5,7 +5,17 @@
 import { parseArgs } from "node:util";
 import { fromTypedArray, loss, newton, nn, optim, type Tensor, trainingStep } from "../src";
 
-const RULES = ["constant", "next", "exact", "retsinas", "alt1", "alt2", "hermite", "alt2GradientFree"] as const;
+const RULES = [
+  "constant",
+  "next",
+  "nextPlain",
+  "exact",
+  "retsinas",
+  "alt1",
+  "alt2",
+  "hermite",
+  "alt2GradientFree",
+] as const;
 const BATCH = 128;
 
 const { values } = parseArgs({
@@ -48,8 +58,8 @@ function median(numbers: readonly number[]): number {
 async function main(): Promise<void> {
   const batch = makeBatch();
   const runners = RULES.map((rule) => ({ rule, step: makeStep(rule), ms: [] as number[] }));
-  // Five steps first: compilation, and the start-up probe of "next".
-  for (const { step } of runners) for (let index = 0; index < 5; index++) await step.step(batch);
+  // Twelve steps first: compilation, and the start-up of "next".
+  for (const { step } of runners) for (let index = 0; index < 12; index++) await step.step(batch);
 
   for (let round = 0; round < rounds; round++) {
     for (const { step, ms } of runners) {

@@ -4,17 +4,18 @@
  */
 import { parseArgs } from "node:util";
 import { loss, metrics, newton, nn, optim, type Tensor, train } from "../src";
-import { alphaOf, countOf, runExample } from "./arguments";
+import { alphaOf, countOf, runExample, useDevice } from "./arguments";
 import { makeDigits, readDigits } from "./digitFiles";
 
-const USAGE = `Usage: npx ts-node examples/cnn.ts [options]
-  --data DIR   a folder with MNIST-style IDX files, gzipped or not (else: digits drawn by the examples)
-  --alpha A    the learning rate to start from (default: the rule's own)
-  --epochs N   default 10
-  --batch N    default 64
-  --size N     digits to draw to learn from; a quarter as many are held out (default 4000)
-  --seed N     default 0
-  --json       the last line is one JSON object
+const USAGE = `Usage: npx ts-node --transpile-only examples/cnn.ts [options]
+  --data DIR     a folder with MNIST-style IDX files, gzipped or not (else: digits drawn by the examples)
+  --alpha A      the learning rate to start from (default: the rule's own)
+  --epochs N     default 10
+  --batch N      default 64
+  --device SPEC  auto, cpu, cuda, wgpu, cuda:1, … (default auto)
+  --size N       digits to draw to learn from; a quarter as many are held out (default 4000)
+  --seed N       default 0
+  --json         the last line is one JSON object
   --help`;
 
 function readArguments() {
@@ -24,6 +25,7 @@ function readArguments() {
       alpha: { type: "string" },
       epochs: { type: "string", default: "10" },
       batch: { type: "string", default: "64" },
+      device: { type: "string", default: "auto" },
       size: { type: "string", default: "4000" },
       seed: { type: "string", default: "0" },
       json: { type: "boolean", default: false },
@@ -61,6 +63,7 @@ async function main(): Promise<void> {
   const options = readArguments();
   if (options.help) return console.log(USAGE);
   const { seed, alpha } = options;
+  const device = useDevice("device", options.device);
   const [fit, held] = options.data === undefined ? makeDigits(options.size, seed) : await readDigits(options.data);
   console.log(`${fit.size} digits to learn from, ${held.size} held out`);
 
@@ -91,6 +94,7 @@ async function main(): Promise<void> {
       rejected: run.rejected,
       rule: run.rule,
       optimizer: run.optimizer,
+      device: device.spec,
       batch: options.batch,
       seed,
     }),

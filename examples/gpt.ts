@@ -5,7 +5,7 @@
  */
 import { parseArgs } from "node:util";
 import { data, fromTypedArray, hostRandom, loss, newton, nn, optim, type Tensor, tidy, train } from "../src";
-import { alphaOf, countOf, runExample } from "./arguments";
+import { alphaOf, countOf, runExample, useDevice } from "./arguments";
 
 const USAGE = `Usage: npx ts-node --transpile-only examples/gpt.ts [options]
   --data FILE         a text file (else: sentences made up here)
@@ -16,6 +16,7 @@ const USAGE = `Usage: npx ts-node --transpile-only examples/gpt.ts [options]
   --heads N           default 4
   --width N           default 128
   --alpha A           the learning rate to start from (default: the rule's own)
+  --device SPEC       auto, cpu, cuda, wgpu, cuda:1, … (default auto)
   --samples N         texts to write at the end (default 2)
   --length N          characters of each (default 300)
   --seed N            default 0
@@ -36,6 +37,7 @@ function readArguments() {
       heads: { type: "string", default: "4" },
       width: { type: "string", default: "128" },
       alpha: { type: "string" },
+      device: { type: "string", default: "auto" },
       samples: { type: "string", default: "2" },
       length: { type: "string", default: "300" },
       seed: { type: "string", default: "0" },
@@ -137,6 +139,7 @@ async function main(): Promise<void> {
   const options = readArguments();
   if (options.help) return console.log(USAGE);
   const { seed, alpha, context, layers, heads, width, batch } = options;
+  const device = useDevice("device", options.device);
   const text = await data.text(options.data ?? madeUpText(3000), { context, targets: "every" });
   const vocabulary = text.vocabulary.length;
   console.log(`${text.length} characters, ${vocabulary} different ones`);
@@ -165,7 +168,8 @@ async function main(): Promise<void> {
   if (!options.json) return;
   const { steps, seconds, loss: trainingLoss } = run;
   const stepMs = median(reports.slice(1).map((at, index) => at - (reports[index] ?? at)));
-  console.log(JSON.stringify({ heldLoss: held, loss: trainingLoss, alpha: run.alpha, steps, seconds, stepMs, seed }));
+  const figures = { heldLoss: held, loss: trainingLoss, alpha: run.alpha, steps, seconds, stepMs };
+  console.log(JSON.stringify({ ...figures, device: device.spec, seed }));
 }
 
 runExample(main, USAGE);

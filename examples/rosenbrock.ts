@@ -9,8 +9,8 @@ import { type Line, writePicture } from "./picture";
 
 const USAGE = `Usage: npx ts-node --transpile-only examples/rosenbrock.ts [options]
   --steps N           default 500
-  --rules A,B,…       default exact,retsinas,alt1,alt2,hermite,next
-  --gamma G           slow adaptation (default 0.5; "next" has its own)
+  --rules A,B,…       default exact,retsinas,alt1,alt2,hermite,nextPlain
+  --gamma G           slow adaptation (default 0.5; "next" and "nextPlain" have their own)
   --alpha A           the learning rate to start from (default 1e-4)
   --out FILE          where the picture goes (default runs/rosenbrock.svg)
   --json              the last line is one JSON object
@@ -40,7 +40,8 @@ function contour(level: number): Line {
 
 /** The path of one rule from the start; ends early where the rule fails. */
 async function descend(rule: (typeof ALPHA_RULES)[number], steps: number, gamma: number, alpha: number) {
-  const options = rule === "next" ? { rule, initial: alpha } : { rule, gamma, initial: alpha };
+  const own = rule === "next" || rule === "nextPlain";
+  const options = own ? { rule, initial: alpha } : { rule, gamma, initial: alpha };
   using step = trainingStep({
     params: { x: scalar(START.x, { dtype: "f64" }), y: scalar(START.y, { dtype: "f64" }) },
     loss: rosenbrock,
@@ -65,7 +66,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       steps: { type: "string", default: "500" },
-      rules: { type: "string", default: "exact,retsinas,alt1,alt2,hermite,next" },
+      rules: { type: "string", default: "exact,retsinas,alt1,alt2,hermite,nextPlain" },
       gamma: { type: "string", default: "0.5" },
       alpha: { type: "string", default: "1e-4" },
       out: { type: "string", default: "runs/rosenbrock.svg" },

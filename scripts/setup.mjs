@@ -2,7 +2,7 @@
 // missing and where to get it; when there is nothing to do, says so in one line.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -58,10 +58,22 @@ function checkCargo() {
   }
 }
 
+/** `npm ci` empties node_modules first: through a link it would empty somebody else's. */
+function refuseLink(path) {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined || !found.isSymbolicLink()) return;
+  const target = existsSync(path) ? realpathSync(path) : "a folder that is not there";
+  stop(
+    `node_modules is a link to ${target}, and its packages are not those of package-lock.json. \`npm ci\` would empty ` +
+      "that folder; remove the link and run this again, or bring the packages up to date where it leads",
+  );
+}
+
 /** Installs the lockfile's packages unless they are there; says whether it did. */
 function installPackages() {
   const installed = modified(join(root, "node_modules", ".package-lock.json"));
   if (installed > 0 && installed >= modified(join(root, "package-lock.json"))) return false;
+  refuseLink(join(root, "node_modules"));
   console.log("raphson setup: installing packages (npm ci)");
   run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
   return true;

@@ -27,19 +27,38 @@ export interface Compiled<A extends readonly unknown[], R> {
   (...args: A): R;
   /** How many signatures have been traced so far. */
   readonly traces: number;
-  /** Sizes of the cached programs, the most recently used last. */
+  /**
+   * Sizes of the cached programs, the most recently used last.
+   *
+   * ```ts
+   * import { compile, ones, type Tensor } from "raphson";
+   *
+   * const f = compile((x: Tensor) => x.add(1), { donate: [0] });
+   * f(ones([256]));
+   * console.log(f.programs()[0]?.peakBytes);   // 1024: the result stands where the argument stood
+   * ```
+   */
   programs(): ProgramSize[];
   /** Frees the programs; a later call traces again. */
   dispose(): void;
   [Symbol.dispose](): void;
 }
 
-/** The size of a compiled program. */
+/** The size of a compiled program, as planned before it runs. */
 export interface ProgramSize {
+  /** Kernels of one run. */
   readonly kernels: number;
+  /** Bytes of temporaries: all of them share one arena, by their lifetimes. */
   readonly arenaBytes: number;
+  /**
+   * Bytes in use while it runs: arguments, results and the arena; a result that takes over a donated argument's memory
+   * counts once. What a device's own kernels set aside while they run (a block of an unfolded convolution) is not in it.
+   */
+  readonly peakBytes: number;
+  /** Tensors that a run takes and gives. */
   readonly inputs: number;
   readonly outputs: number;
+  /** Nodes of the simplified graph. */
   readonly nodes: number;
 }
 

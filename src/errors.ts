@@ -15,6 +15,7 @@ export type RaphsonErrorCode =
   | "FILE"
   | "DEVICE"
   | "DERIVATIVE"
+  | "INTERRUPTED"
   | "ADDON"
   | "INTERNAL";
 

@@ -10,6 +10,7 @@ import {
   dtypeCode,
   dtypeOfCode,
   type FloatDType,
+  type IntegerDType,
   isFloat,
   type NumericDType,
   view,
@@ -302,7 +303,7 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
   }
 
   /** For every position of `indices` the element of `axis` it names: shapes agree except at `axis`. */
-  gather(indices: Tensor<"i32" | "u32">, axis = -1): Tensor<D> {
+  gather(indices: Tensor<IntegerDType>, axis = -1): Tensor<D> {
     return indexing.gather(this, indices, axis);
   }
 

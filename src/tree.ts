@@ -42,6 +42,8 @@ export interface Flat {
 /** A module in a tree: its parameters are among the tensors, from `first` on; those met before are left out. */
 export interface ModuleNode {
   readonly module: ModuleLike;
+  /** Where the module stands, as `paths` has it; empty at the root. */
+  readonly path: string;
   readonly first: number;
   readonly names: readonly string[];
   readonly parameters: readonly ParameterLike[];
@@ -73,7 +75,7 @@ export function flatten(tree: unknown, op: string): Flat {
     if (isModule(value)) {
       const named = value.namedParameters().filter(([, parameter]) => !met.has(parameter));
       const [names, parameters] = [named.map(([name]) => name), named.map(([, parameter]) => parameter)];
-      const node = { module: value, first: tensors.length, names, parameters };
+      const node = { module: value, path, first: tensors.length, names, parameters };
       for (const [name, parameter] of named) {
         met.add(parameter);
         tensors.push(parameter.value);

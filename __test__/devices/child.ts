@@ -4,8 +4,12 @@
  */
 import { Worker } from "node:worker_threads";
 import {
+  type AnyTensor,
+  conv2d,
   data,
   deviceInfo,
+  fromTypedArray,
+  io,
   loss,
   newton,
   nn,
@@ -15,8 +19,10 @@ import {
   RaphsonError,
   setDevice,
   type Tensor,
+  type TrainOptions,
   train,
   trainingStep,
+  valueAndGrad,
 } from "../../src";
 import type { DeviceSpec } from "../../src/device";
 import { native } from "../../src/native";
@@ -51,10 +57,17 @@ function points(size: number) {
 
 const OPTIMIZERS = { adamW: () => optim.adamW(), momentum: () => optim.momentum(), sgd: () => optim.sgd() };
 
-/** Losses and rates of a small network's steps, with the rule `next`. */
-async function curve(spec: string, optimizer: string, initial: string, steps: string) {
-  const [fitted, { loss: losses, alpha }] = await learn(spec as DeviceSpec, optimizer, Number(initial), Number(steps));
-  return { device: fitted, losses: [...losses], alphas: [...alpha] };
+/** Losses and rates of a small network's steps with the rule `next`, for each optimizer and start, as `adamW:1e-3`. */
+async function curves(spec: string, steps: string, ...settings: string[]) {
+  const found: { losses: number[]; alphas: number[] }[] = [];
+  let device = "";
+  for (const setting of settings) {
+    const [optimizer = "", initial] = setting.split(":");
+    const [used, { loss: losses, alpha }] = await learn(spec as DeviceSpec, optimizer, Number(initial), Number(steps));
+    found.push({ losses: [...losses], alphas: [...alpha] });
+    device = used;
+  }
+  return { device, curves: found, probes: probeDevices(spec as DeviceSpec).probes };
 }
 
 async function learn(device: DeviceSpec, optimizer: string, initial: number, steps: number) {
@@ -102,7 +115,7 @@ async function lose(spec: string) {
     readSync: await caught(() => held.mul(2).dataSync()),
     upload: await caught(() => ones([3]).add(1).data()),
   };
-  return { before, errors, worker: await inWorker("curve", "cpu", "adamW", "1e-3", "3") };
+  return { before, errors, worker: await inWorker("curves", "cpu", "3", "adamW:1e-3") };
 }
 
 /** Another task in a thread of this process. */
@@ -122,13 +135,101 @@ function inWorker(...args: string[]): Promise<unknown> {
   });
 }
 
+/** A run of a small network with dropout. */
+function run(steps: number, options: Pick<TrainOptions<unknown, Batch>, "checkpoint" | "resume" | "onStep"> = {}) {
+  const model = nn.sequential(nn.linear(FEATURES, 16), nn.tanh(), nn.dropout(0.1), nn.linear(16, CLASSES));
+  return train({
+    model,
+    loss: ({ x, y }: Batch, net: typeof model) => loss.crossEntropy(net(x), y),
+    optimizer: newton(optim.adamW()),
+    data: points(BATCH * 8).batches(BATCH, { shuffle: true }),
+    steps,
+    ...options,
+  });
+}
+
+/** Trains until somebody ends the process; says when a checkpoint is sure to be there. */
+async function long(path: string) {
+  const onStep = ({ step }: { step: number }) => void (step % 12 === 11 && console.log("saved"));
+  await run(1_000_000, { checkpoint: { path, every: 5 }, onStep });
+}
+
+/** Whether runs that go on from the files for another 20 steps are those that were never stopped. */
+async function goOn(...paths: string[]) {
+  const same: boolean[] = [];
+  for (const path of paths) same.push(await goesOn(path));
+  return { same };
+}
+
+async function goesOn(path: string): Promise<boolean> {
+  const { metadata } = await io.load(path);
+  const steps: number = JSON.parse(metadata.step ?? "").counter + 20;
+  const went = await run(steps, { resume: path });
+  const whole = await run(steps);
+  const words = ({ history }: typeof went) => JSON.stringify([[...history.loss], [...history.alpha]]);
+  return went.steps === steps && words(went) === words(whole);
+}
+
+/** Batches that are large enough to be worth several threads: images, and characters. */
+function largeBatch() {
+  const images = fromTypedArray(numbers(64 * 28 * 28, 3), [64, 1, 28, 28]);
+  const labels = fromTypedArray(Int32Array.from({ length: 64 }, (_, i) => (7 * i) % 10));
+  const characters = fromTypedArray(
+    Int32Array.from({ length: 16 * 64 }, (_, i) => (i * i) % 29),
+    [16, 64],
+  );
+  return { images, labels, characters };
+}
+
+/** Losses of a convolutional network and of a transformer, and what a convolution and its derivatives come to. */
+async function threads() {
+  setDevice("cpu");
+  const batch = largeBatch();
+  const conv = { stride: 1, padding: 1 };
+  const kernel = fromTypedArray(numbers(16 * 9, 4), [16, 1, 3, 3]);
+  const convolved = valueAndGrad((x: Tensor, k: Tensor) => conv2d(x, k, conv).tanh().square().sum(), { argument: 1 });
+  const { value, gradient } = convolved(batch.images, kernel);
+  const image = nn.sequential(
+    nn.conv2d(1, 16, 3, { padding: "same" }),
+    nn.batchNorm2d(16),
+    nn.relu(),
+    nn.maxPool2d(2),
+    nn.conv2d(16, 32, 3, { padding: "same" }),
+    nn.relu(),
+    nn.flatten(),
+    nn.linear(32 * 14 * 14, 10),
+  );
+  const text = nn.sequential(nn.embedding(29, 32), nn.transformerBlock(32, 4, { causal: true }), nn.linear(32, 29));
+  const losses = [
+    await lossesOf(image, ({ images, labels }, model) => loss.crossEntropy(model(images), labels), batch),
+    await lossesOf(text, ({ characters }, model) => loss.crossEntropy(model(characters), characters), batch),
+  ];
+  return { threads: deviceInfo().threads, convolution: [value.item(), ...gradient.dataSync()], losses };
+}
+
+async function lossesOf<M>(
+  model: M,
+  lossOf: (batch: ReturnType<typeof largeBatch>, model: M) => AnyTensor,
+  batch: ReturnType<typeof largeBatch>,
+): Promise<number[]> {
+  const losses: number[] = [];
+  const optimizer = newton(optim.adamW(), { initial: 1e-3 });
+  using step = trainingStep({ model, loss: lossOf, optimizer, onReport: (report) => losses.push(report.loss) });
+  for (let index = 0; index < 8; index++) await step.run(batch);
+  await step.drain();
+  return losses;
+}
+
 const TASKS: Record<string, (...args: string[]) => Promise<unknown>> = {
-  curve: (spec = "", optimizer = "", initial = "", steps = "") => curve(spec, optimizer, initial, steps),
+  curves: (spec = "", steps = "", ...settings) => curves(spec, steps, ...settings),
   lose: (spec = "") => lose(spec),
+  long: (path = "") => long(path),
+  goOn,
+  threads,
   probe: async () => probeDevices(),
 };
 
 const [task = "", ...args] = process.argv.slice(2);
-const run = TASKS[task];
-if (run === undefined) throw new Error(`there is no task ${task}`);
-run(...args).then((found) => console.log(MARK + JSON.stringify(found)));
+const chosen = TASKS[task];
+if (chosen === undefined) throw new Error(`there is no task ${task}`);
+chosen(...args).then((found) => console.log(MARK + JSON.stringify(found)));

@@ -1,15 +1,20 @@
 /** The command line, `npx raphson <command>`: which command is meant. What a command does is its own file's subject. */
 import { doctor } from "./doctor";
+import { watch } from "./watch";
 
 const USAGE = `Usage: npx raphson doctor [--device SPEC] [--json]
+       npx raphson watch [FOLDER] [--port N] [--host NAME]
   doctor           what computes here and why, with a short test of each device that can be used
   --device SPEC    what would be asked for: auto, cpu, cuda, wgpu, cuda:1, …; tests it even if it is a software renderer
-  --json           one JSON object instead of text`;
+  --json           one JSON object instead of text
+  watch            a live page of the runs below FOLDER (default runs), which train({ log }) writes
+  --port N         default 6007; 0 is any that is free
+  --host NAME      default 127.0.0.1: this machine only`;
 
 async function main(): Promise<void> {
   const [command, ...rest] = process.argv.slice(2);
-  if (command === "doctor") {
-    process.exitCode = await doctor(rest);
+  if (command === "doctor" || command === "watch") {
+    process.exitCode = await (command === "doctor" ? doctor : watch)(rest);
     return;
   }
   const asked = command === "--help" || command === "help";

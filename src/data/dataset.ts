@@ -91,9 +91,9 @@ export class Dataset<B extends Batch> {
     }
     const make = (rows: Uint32Array) => this.#batch(rows);
     const rows = this.#rows;
-    return new Batches(function* (epoch: number) {
+    return new Batches(function* (epoch: number, first: number) {
       const order = shuffle ? shuffled(rows, seed, epoch) : rows;
-      for (let index = 0; index < length; index++) yield make(order.subarray(index * size, (index + 1) * size));
+      for (let index = first; index < length; index++) yield make(order.subarray(index * size, (index + 1) * size));
     }, length);
   }
 
@@ -151,24 +151,25 @@ export class MappedDataset<A extends Batch, B extends Batch> {
   }
 }
 
-type Opened<B> = Iterable<B> | AsyncIterable<B>;
+/** The batches of an epoch from number `first` on. */
+type Open<B> = (epoch: number, first: number) => Iterable<B> | AsyncIterable<B>;
 
 /** Batches of tensors, epoch after epoch. Each `for await` goes through the next epoch. */
 export class Batches<B extends Batch> implements AsyncIterable<B> {
   /** Batches in an epoch, where that is known beforehand. */
   readonly length: number | undefined;
-  readonly #open: (epoch: number) => Opened<B>;
+  readonly #open: Open<B>;
   #epoch = 0;
 
   /** @internal Use `Dataset.batches` or `data.from`. */
-  constructor(open: (epoch: number) => Opened<B>, length: number | undefined) {
+  constructor(open: Open<B>, length: number | undefined) {
     this.#open = open;
     this.length = length;
   }
 
-  /** The batches of one epoch, by its number from 0. */
-  async *epoch(index: number): AsyncGenerator<B, void, undefined> {
-    yield* this.#open(index);
+  /** The batches of one epoch, by its number from 0; with `first`, without those before that one. */
+  async *epoch(index: number, first = 0): AsyncGenerator<B, void, undefined> {
+    yield* this.#open(index, first);
   }
 
   [Symbol.asyncIterator](): AsyncGenerator<B, void, undefined> {
@@ -178,8 +179,8 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   /** Each batch passed through a function; the tensors that the function made or dropped are freed with the batch. */
   map<C extends Batch>(change: (batch: B) => C): Batches<C> {
     const open = this.#open;
-    return new Batches(async function* (epoch) {
-      for await (const batch of open(epoch)) yield keepThrough(batch, change);
+    return new Batches(async function* (epoch, first) {
+      for await (const batch of open(epoch, first)) yield keepThrough(batch, change);
     }, this.length);
   }
 
@@ -188,9 +189,10 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
     count("take", "length", length);
     const open = this.#open;
     return new Batches(
-      async function* (epoch) {
-        let taken = 0;
-        for await (const batch of open(epoch)) {
+      async function* (epoch, first) {
+        let taken = first;
+        if (taken >= length) return;
+        for await (const batch of open(epoch, first)) {
           yield batch;
           taken += 1;
           if (taken === length) return;
@@ -204,11 +206,14 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   prefetch(ahead = 2): Batches<B> {
     count("prefetch", "ahead", ahead);
     const open = this.#open;
-    return new Batches((epoch) => readAhead(open(epoch), ahead), this.length);
+    return new Batches((epoch, first) => readAhead(open(epoch, first), ahead), this.length);
   }
 }
 
-async function* readAhead<B extends Batch>(source: Opened<B>, ahead: number): AsyncGenerator<B, void, undefined> {
+async function* readAhead<B extends Batch>(
+  source: Iterable<B> | AsyncIterable<B>,
+  ahead: number,
+): AsyncGenerator<B, void, undefined> {
   const iterator = (async function* () {
     yield* source;
   })();

@@ -128,9 +128,10 @@ export function from<S extends Readonly<Record<string, ArraySource>>>(
   source: Source<S> | (() => Source<S>),
 ): Batches<ArraysBatch<S>> {
   return new Batches(
-    async function* () {
+    async function* (_epoch, first) {
       const items = typeof source === "function" ? source() : source;
-      for await (const item of items) yield batchOf(item);
+      let index = 0;
+      for await (const item of items) if (index++ >= first) yield batchOf(item);
     },
     Array.isArray(source) ? source.length : undefined,
   );

@@ -2,12 +2,13 @@
  * Losses of choices: cross-entropies of classes and of yes and no, divergence of distributions, margins of signs.
  */
 
-import type { FloatDType } from "../dtype";
+import type { FloatDType, IntegerDType } from "../dtype";
 import { isFloat, isInteger } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { isTensor, requireFloat, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { arange, tensor, zeros } from "../tensor/creation";
+import { wholeNumbers } from "../tensor/indexing";
 import { describe, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss, reduceWeighted } from "./reduction";
 
@@ -27,10 +28,11 @@ export interface CrossEntropyOptions<F extends FloatDType = FloatDType> extends 
 
 /** Labels: integers (a tensor or typed array), one for each row of logits, or probabilities in the shape of the logits. */
 export type Labels<F extends FloatDType = "f32"> =
-  | Tensor<"i32" | "u32">
+  | Tensor<IntegerDType>
   | Tensor<F>
   | Int32Array
   | Uint32Array
+  | Uint8Array
   | readonly number[];
 
 /**
@@ -47,7 +49,7 @@ export type Labels<F extends FloatDType = "f32"> =
  */
 export function crossEntropy<F extends FloatDType>(
   logits: Tensor<F>,
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   options: CrossEntropyOptions<F> = {},
 ): Tensor<F> {
   requireFloat("crossEntropy", logits);
@@ -74,7 +76,7 @@ export function crossEntropy<F extends FloatDType>(
  */
 export function nll<F extends FloatDType>(
   logProbabilities: Tensor<F>,
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   options: LabelOptions<F> = {},
 ): Tensor<F> {
   requireFloat("nll", logProbabilities);
@@ -141,17 +143,18 @@ function checked(labels: Tensor<"i32">, classes: number): Tensor<"i32"> {
 
 /** Labels as a tensor of integers, or undefined when they are probabilities. */
 function integerLabels<F extends FloatDType>(
-  labels: Labels<F>,
+  labels: Labels<NoInfer<F>>,
   classes: number,
   ignore: number | undefined,
   op: string,
 ): Tensor<"i32"> | undefined {
   if (isTensor(labels)) {
     if (isFloat(labels.dtype)) return undefined;
-    if (isInteger(labels.dtype)) return labels.cast("i32");
+    if (isInteger(labels.dtype)) return wholeNumbers(labels as Tensor<IntegerDType>);
     throw dtypeError(op, `labels are integers or probabilities, got ${labels.dtype}`, labels.dtype);
   }
-  if (!Array.isArray(labels) && !(labels instanceof Int32Array) && !(labels instanceof Uint32Array)) {
+  const isArray = [Array, Int32Array, Uint32Array, Uint8Array].some((kind) => labels instanceof kind);
+  if (!isArray) {
     throw argumentError(op, `labels are a tensor, numbers or an integer array, got ${describe(labels)}`);
   }
   const list = Array.from(labels as ArrayLike<number>);

@@ -50,6 +50,19 @@ export class MicroBatches {
     await this.#losses.at(-inFlight);
   }
 
+  /** The losses so far, when they are there. */
+  losses(): Promise<number[]> {
+    return Promise.all(this.#losses);
+  }
+
+  /** Goes on from what a checkpoint held; takes the handles over. */
+  restore(sums: Handle[], states: Handle[], losses: readonly number[]): void {
+    this.clear();
+    this.#sums = sums;
+    this.#states = losses.length === 0 ? undefined : states;
+    this.#losses = losses.map((loss) => Promise.resolve(loss));
+  }
+
   /** Begins anew; gives the losses of the step that is complete now. */
   clear(): readonly Promise<number>[] {
     native.dispose([...this.#sums, ...(this.#states ?? [])]);

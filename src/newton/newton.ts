@@ -7,14 +7,16 @@ import { type AlphaSpec, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import type { Schedule } from "../optim/schedule";
 import type { AlphaRule, Measure } from "./rule";
+import { startUpOf } from "./startUp";
 
 /**
- * The rules by name. `next` is the default and costs nothing: it looks at the slope of the last direction on the next
- * batch. The others measure on the step's own batch. `alt2GradientFreeAsPublished` is kept for the record only: its
+ * The rules by name. `next` is the default and costs no pass: it looks at the slopes of the last directions on the next
+ * batch. `nextPlain`, its first version, looks at the very last direction only, and keeps less. The others measure on the step's own batch. `alt2GradientFreeAsPublished` is kept for the record only: its
  * slope is that at θ instead of θ′, and on a quadratic at γ = 1 it runs away.
  */
 export const ALPHA_RULES = [
   "next",
+  "nextPlain",
   "exact",
   "retsinas",
   "alt1",
@@ -40,6 +42,16 @@ export interface NewtonOptions {
   readonly max?: number;
   /** α before the first step; with `next` it hardly matters. */
   readonly initial?: number;
+  /**
+   * Rule `next`: how many steps there will be. α then stays in the second half and is multiplied by what falls to 0 at the
+   * end. `train` fills it in where it knows.
+   */
+  readonly totalSteps?: number;
+  /**
+   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only; 8 if not given, 1 for
+   * all. Small tensors are always seen whole.
+   */
+  readonly sample?: number;
   /** Same-batch rules measure at every k-th step only; 1 if not given. */
   readonly every?: number;
   /** Whether proposals that make no sense (a curvature ≤ 0, cancellation) are held back. */
@@ -60,10 +72,22 @@ export interface NewtonOptimizer<S = unknown> {
   readonly telemetry: readonly Measure[];
 }
 
-const KNOWN = ["rule", "gamma", "min", "max", "initial", "every", "guard", "schedule", "telemetry"];
+const KNOWN = [
+  "rule",
+  "gamma",
+  "min",
+  "max",
+  "initial",
+  "totalSteps",
+  "sample",
+  "every",
+  "guard",
+  "schedule",
+  "telemetry",
+];
 
 function checkNumbers(spec: AlphaSpec): void {
-  const { gamma, min, max, initial, every } = spec;
+  const { rule, gamma, min, max, initial, every, totalSteps, sample } = spec;
   const refuse = (sentence: string) => {
     throw argumentError("newton", sentence);
   };
@@ -74,6 +98,12 @@ function checkNumbers(spec: AlphaSpec): void {
   if (min >= max) refuse(`min (${min}) must be smaller than max (${max})`);
   if (initial < min || initial > max) refuse(`initial (${initial}) must lie between min (${min}) and max (${max})`);
   if (!(Number.isSafeInteger(every) && every >= 1)) refuse(`every must be a whole number of at least 1, not ${every}`);
+  if (!(Number.isSafeInteger(sample) && sample >= 1))
+    refuse(`sample must be a whole number of at least 1, not ${sample}`);
+  if (totalSteps === undefined) return;
+  const counts = Number.isSafeInteger(totalSteps) && totalSteps >= 1 && totalSteps < 2 ** 32;
+  if (!counts) refuse(`totalSteps must be a whole number of at least 1, not ${totalSteps}`);
+  if (rule !== "next") refuse(`totalSteps is for the rule "next", not "${rule}"; give a schedule`);
 }
 
 /** The rule's settings, defaults filled in and checked. */
@@ -93,12 +123,17 @@ function specOf(options: NewtonOptions): AlphaSpec {
     max: options.max ?? Math.max(base.max, Number.isFinite(initial) ? initial : base.max),
     initial,
     every: options.every ?? base.every,
+    sample: options.sample ?? base.sample,
     guard: options.guard ?? base.guard,
     needs: typeof rule === "string" ? [] : [...rule.needs],
+    ...(options.totalSteps !== undefined && { totalSteps: options.totalSteps }),
   };
   checkNumbers(spec);
-  if (name === "next" && spec.every !== 1) {
-    throw argumentError("newton", 'every must be 1 with the rule "next", which measures nothing extra; leave it out');
+  if (startUpOf(name) !== undefined && spec.every !== 1) {
+    throw argumentError(
+      "newton",
+      `every must be 1 with the rule "${name}", which measures nothing extra; leave it out`,
+    );
   }
   native.alphaCheck(spec);
   return spec;
@@ -128,6 +163,17 @@ export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}):
   }
   const { rule = "next", schedule, telemetry = [] } = options;
   return { kind: "newton", optimizer, rule, spec: specOf(options), schedule, telemetry };
+}
+
+/**
+ * The same optimizer with the number of steps, where its rule can use it: `next`, unless it was given one, or a schedule
+ * of the user's own.
+ */
+export function withTotalSteps<S>(optimizer: NewtonOptimizer<S>, totalSteps: number | undefined): NewtonOptimizer<S> {
+  const { spec, schedule } = optimizer;
+  const wanted = spec.rule === "next" && spec.totalSteps === undefined && schedule === undefined;
+  if (!wanted || totalSteps === undefined || totalSteps < 1) return optimizer;
+  return { ...optimizer, spec: { ...spec, totalSteps } };
 }
 
 /** A plain optimizer as the step sees it: the rule "constant", and the schedule as its factor. */

@@ -11,9 +11,11 @@ import { State } from "../nn/state";
 import { fromKey } from "../random";
 import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { untracked } from "../tidy";
-import { type Flat, flatten, statesIn } from "../tree";
+import { type Flat, flatten } from "../tree";
 import type { Precision } from "./precision";
 import { ownCopy } from "./state";
+
+const withoutDot = (path: string) => path.replace(/^\./, "");
 
 /** The parameters of a tree, in a fixed order. */
 export class ParameterValues {
@@ -21,6 +23,8 @@ export class ParameterValues {
   /** For each place in the order: the module's parameter, or our own tensor. */
   readonly #places: (Parameter | AnyTensor)[];
   readonly #states: readonly State[];
+  /** Where each state stands, as `paths` has it. */
+  readonly statePaths: readonly string[];
 
   constructor(tree: unknown) {
     this.#flat = untracked(() => flatten(tree, "trainingStep"));
@@ -42,12 +46,19 @@ export class ParameterValues {
     this.#places = this.#flat.tensors.map(
       (tensor, index) => inModules.get(index) ?? untracked(() => fromHandle(ownCopy(tensor))),
     );
-    this.#states = statesIn(this.#flat).filter((state) => state instanceof State);
+    const states = new Map<State, string>();
+    for (const { module, path } of this.#flat.modules) {
+      for (const [name, state] of module.namedStates()) {
+        if (state instanceof State && !states.has(state)) states.set(state, withoutDot(`${path}.${name}`));
+      }
+    }
+    this.#states = [...states.keys()];
+    this.statePaths = [...states.values()];
   }
 
   /** Where each parameter stands: names and positions joined by dots, without a leading one. */
   get paths(): readonly string[] {
-    return this.#flat.paths.map((path) => path.replace(/^\./, ""));
+    return this.#flat.paths.map(withoutDot);
   }
 
   /** The current values. */
@@ -69,6 +80,24 @@ export class ParameterValues {
       else this.#places[index] = value;
       old?.dispose();
     });
+  }
+
+  /** Puts these values in place for a while; the function that is given back puts the former ones back and frees these. */
+  exchange(handles: readonly Handle[]): () => void {
+    const former = this.tensors();
+    const put = (values: readonly AnyTensor[]) =>
+      this.#places.forEach((place, index) => {
+        if (place instanceof Parameter) place.set(values[index] as Tensor);
+        else this.#places[index] = values[index] as AnyTensor;
+      });
+    const lent = untracked(() =>
+      handles.map((handle, index) => fromHandle(handle, former[index]?.dtype, former[index]?.shape)),
+    );
+    put(lent);
+    return () => {
+      put(former);
+      for (const tensor of lent) tensor.dispose();
+    };
   }
 
   /** The current values of the states. */

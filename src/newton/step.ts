@@ -1,24 +1,29 @@
 /**
- * The training step as it runs: one compiled program for each kind of batch, the start-up probe of the rule `next`,
+ * The training step as it runs: one compiled program for each kind of batch, the start-up of rules that look ahead,
  * and the reports that come back without anybody waiting for them. What the programs contain is `trace.ts`'s subject.
  */
 import { setImmediate } from "node:timers/promises";
+import type { ProgramSize } from "../compile";
 import { scalarDType } from "../device";
-import { dtypeCode } from "../dtype";
+import { dtypeCode, view } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import { scheduled } from "../optim/schedule";
-import type { AnyTensor } from "../tensor";
+import { type AnyTensor, fromHandle } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
+import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
 import { readReport, type StepReport } from "./report";
-import { handlesOf, initialState, type StepState } from "./state";
+import { restoreFrom, type StepParts, snapshotOf } from "./resume";
+import { type StartUp, searchFactor, startUpOf } from "./startUp";
+import { handlesOf, initialState, ownCopy, type StepState } from "./state";
 import {
   compileMicroBatch,
   compileProbe,
@@ -27,6 +32,7 @@ import {
   placeholders,
   type Subject,
   signatureOf,
+  tracing,
 } from "./trace";
 
 export type { StepReport } from "./report";
@@ -43,10 +49,15 @@ export interface TrainingStepOptions<P, B> {
   /** Bounds the gradients that the optimizer sees; what the rule measures stays as it is. */
   readonly clip?: Clip;
   /**
-   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. The rule
-   * `next` sees the mean gradient; rules that measure do so on the last batch.
+   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. Rules that
+   * look ahead see the mean gradient; rules that measure do so on the last batch.
    */
   readonly accumulate?: number;
+  /**
+   * Keeps averages of the parameters, for `averaged`: `true` for weights that grow with the steps, or `{ decay }`. One more
+   * copy of the parameters.
+   */
+  readonly average?: Average | boolean;
   /**
    * What modules compute in while they are trained; f32 if not given. Parameters and all that is computed outside modules,
    * the loss among it, stay f32. With "f16" the loss is scaled while gradients are computed.
@@ -68,8 +79,17 @@ const MAX_SIGNATURES = 16;
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
 
-/** The start-up probe of the rule `next`: its steps, how far ahead it looks, its tries and factors. */
-const PROBE = { steps: 3, firstReach: 10, reach: 1, firstTries: 14, tries: 3, shrink: 0.2, caution: 0.1 } as const;
+/** α as applied in a step, and α of the next one. */
+interface Rates {
+  readonly alpha: number;
+  readonly nextAlpha: number;
+}
+
+/** A program of a training step. */
+export interface StepProgram extends ProgramSize {
+  /** What it does in a step. */
+  readonly name: string;
+}
 
 interface Programs {
   readonly subject: Subject;
@@ -81,26 +101,33 @@ const bytesOf = (values: Float64Array | Float32Array | Uint32Array): Uint8Array 
 
 /** A compiled training step: `step` for one step and its report, `run` and `drain` for many. Made by `trainingStep`. */
 export class TrainingStep<P, B> {
-  readonly #newton: NewtonOptimizer;
+  #newton: NewtonOptimizer;
   readonly #loss: (batch: B, model: P) => unknown;
   readonly #onReport: ((report: StepReport) => void) | undefined;
   readonly #values: ParameterValues;
-  readonly #key: Handle;
   readonly #signatures = new Map<string, Programs>();
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
+  readonly #average: Average | undefined;
+  readonly #startUp: StartUp | undefined;
   readonly #precision: Precision;
 
   /** What the controller's numbers are kept in. */
   readonly #scalar = scalarDType();
   #scale = { value: Number.NaN, handle: 0 };
+  #averageProgram: number | undefined;
   /** Batches begun; each has random draws of its own. */
   #counter = 0;
-  /** Steps that count for the start-up probe. */
+  /** Steps that count for the start-up. */
   #started = 0;
   #alpha: number;
   #nonFinite = 0;
+  /** Whether α is held; and whether the rule has to begin anew because it was. */
+  #frozen = false;
+  #stale = false;
+  /** The step at which the rule began. */
+  #since = 0;
   #failure: { error: unknown } | undefined;
   #disposed = false;
   #turn: Promise<unknown> = Promise.resolve();
@@ -130,10 +157,12 @@ export class TrainingStep<P, B> {
     this.#onReport = options.onReport;
     this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
+    this.#average = checkAverage("trainingStep", options.average);
+    this.#startUp = startUpOf(this.#newton.spec.rule);
+    const key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
     this.#state = untracked(() =>
-      tidy(() => initialState(this.#newton, this.#values.tensors(), this.#values.paths, precision)),
+      tidy(() => initialState(this.#newton, this.#average, this.#values.tensors(), this.#values.paths, precision, key)),
     );
-    this.#key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
   }
 
   /** The current parameters: the model itself, or the tree with the newest tensors (do not keep them over a step). */
@@ -151,9 +180,49 @@ export class TrainingStep<P, B> {
     return Math.floor(this.#counter / this.#micro.perStep);
   }
 
+  /** Whether α is held, by `freeze`. */
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
+  /**
+   * Holds α where it is from the next step on: nothing is measured, and no step is taken back unless its loss is not
+   * finite. A `schedule` goes on multiplying it.
+   */
+  freeze(): void {
+    this.#frozen = true;
+  }
+
+  /** Lets the rule move α again. The rule `next` begins anew at this α: what it remembers belongs to steps long gone. */
+  unfreeze(): void {
+    this.#frozen = false;
+  }
+
   /** Kinds of batches that programs are kept for. */
   get signatures(): number {
     return this.#signatures.size;
+  }
+
+  /**
+   * Sizes of the step's programs, with what they are for: `measuring` and, with `every`, `resting` are steps; the rule `next`
+   * adds probes, `accumulate` micro-batches. There are none before the first step.
+   *
+   * ```ts
+   * import { newton, nn, optim, type Tensor, tensor, trainingStep } from "raphson";
+   *
+   * const step = trainingStep({
+   *   model: nn.linear(2, 1),
+   *   loss: ({ x }: { x: Tensor }, model) => model(x).square().mean(),
+   *   optimizer: newton(optim.sgd(), { rule: "constant", initial: 0.1 }),
+   * });
+   * await step.step({ x: tensor([[0, 1], [1, 0]]) });
+   * for (const { name, kernels, peakBytes } of step.programs()) console.log(name, kernels, peakBytes);
+   * ```
+   */
+  programs(): StepProgram[] {
+    return [...this.#signatures.values()].flatMap(({ compiled }) =>
+      [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })),
+    );
   }
 
   /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */
@@ -194,21 +263,93 @@ export class TrainingStep<P, B> {
     this.#throwFailure();
   }
 
+  /**
+   * Writes everything that the training needs to go on, bit for bit, to one file: parameters, states of modules, the
+   * optimizer's and the rule's state, counters, keys. Waits for the steps queued before. The file is replaced as a
+   * whole or not at all. Rejects like `run`, and with a RaphsonError (`FILE`) where it cannot be written.
+   *
+   * ```ts
+   * import { newton, nn, ones, optim, type Tensor, trainingStep } from "raphson";
+   *
+   * const make = () =>
+   *   trainingStep({
+   *     model: nn.linear(2, 1),
+   *     loss: ({ x }: { x: Tensor }, model) => model(x).sub(1).square().mean(),
+   *     optimizer: newton(optim.adamW()),
+   *   });
+   * const [first, second] = [make(), make()];
+   * const batch = { x: ones([4, 2]) };
+   * for (let index = 0; index < 5; index++) await first.run(batch);
+   * await first.save("step.safetensors", { metadata: { note: "after five" } });
+   * const { metadata } = await second.load("step.safetensors");
+   * console.log(metadata.note, (await first.step(batch)).loss === (await second.step(batch)).loss); // after five true
+   * ```
+   */
+  save(path: string, extras: CheckpointExtras = {}): Promise<void> {
+    return this.#serially(async () => writeCheckpoint(path, await this.#snapshot(), extras));
+  }
+
+  /**
+   * Goes on from a file that `save` wrote, in place of this step's own beginnings. Build model and optimizer as they
+   * were. RaphsonErrors (`FILE`), after which nothing has changed: a file that is missing, damaged or no checkpoint;
+   * another optimizer or rule; tensors that are missing or unknown, or of other shapes or dtypes, all by their names.
+   */
+  load(path: string): Promise<Required<CheckpointExtras>> {
+    return this.#serially(() => this.#restore(path));
+  }
+
+  /**
+   * Calls `use` while the model has its averaged parameters (option `average`), and puts the newest ones back whatever
+   * happens; no step runs meanwhile. Resolves with what `use` gives.
+   */
+  averaged<R>(use: (params: P) => R | Promise<R>): Promise<R> {
+    let result: R | undefined;
+    const turn = this.#serially(async () => {
+      const putBack = this.#exchange();
+      try {
+        result = await use(this.params);
+      } finally {
+        putBack();
+      }
+    });
+    return turn.then(() => result as R);
+  }
+
+  /** Replaces the parameters by their averages, for good; training can go on from them. */
+  async keepAverage(): Promise<void> {
+    await this.#serially(async () => {
+      this.#values.replace(this.#averages());
+    });
+  }
+
+  #exchange(): () => void {
+    return this.#values.exchange(this.#averages());
+  }
+
+  /** The averages with the newest parameters in them. */
+  #averages(): Handle[] {
+    if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
+    const average = this.#average;
+    if (average === undefined)
+      throw argumentError("averaged", "nothing is averaged; create the step with average: true");
+    const { kinds } = this.#state;
+    this.#averageProgram ??= untracked(() =>
+      tracing(() => averageProgram(average, placeholders(averageKinds(kinds)), placeholders(kinds))),
+    );
+    return native.runProgram(this.#averageProgram, [...this.#state.average, ...handlesOf(this.#values.tensors())]);
+  }
+
   /** Frees state and programs; the parameters stay. Call it when no step is running. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
+    if (this.#averageProgram !== undefined) native.disposeProgram(this.#averageProgram);
     this.#micro.clear();
-    const { direction, rule, ownRule } = this.#state;
-    native.dispose([
-      ...direction,
-      ...rule,
-      ...ownRule,
-      this.#key,
-      ...(this.#scale.handle === 0 ? [] : [this.#scale.handle]),
-    ]);
+    const { direction, rule, ownRule, average, key } = this.#state;
+    const scale = this.#scale.handle === 0 ? [] : [this.#scale.handle];
+    native.dispose([...direction, ...rule, ...ownRule, ...average, key, ...scale]);
     this.#values.dispose();
   }
 
@@ -217,7 +358,7 @@ export class TrainingStep<P, B> {
   }
 
   /** One after another, in the order of the calls, even if the caller does not wait. */
-  #serially(action: () => Promise<void>): Promise<void> {
+  #serially<R>(action: () => Promise<R>): Promise<R> {
     const result = this.#turn.then(action);
     this.#turn = result.catch(() => undefined); // the caller sees the error; later steps meet #failure
     return result;
@@ -227,24 +368,33 @@ export class TrainingStep<P, B> {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+  #checkUsable(): void {
     this.#throwFailure();
     if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
+  }
+
+  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+    this.#checkUsable();
+    if (this.#stale && !this.#frozen) {
+      await this.#renewRule();
+      this.#stale = false;
+    }
     const index = this.steps;
     const flat = flatten(batch, "trainingStep");
     const programs = untracked(() => this.#programsFor(flat));
     const counter = native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
     const states = this.#micro.states ?? handlesOf(this.#values.states());
-    const common = [...states, ...handlesOf(flat.tensors), this.#key, counter];
+    const common = [...states, ...handlesOf(flat.tensors), this.#state.key, counter];
     try {
       if (this.#micro.gathered < this.#micro.perStep - 1) {
         this.#gather(programs, common);
       } else {
-        const { report, states } = this.#launch(programs, index, common);
-        const probes = this.#newton.spec.rule === "next" && this.#started < PROBE.steps;
-        const factor = probes ? await this.#probe(programs, report, common) : 1;
+        this.#stale = this.#frozen && this.#startUp !== undefined;
+        const starting = this.#starting();
+        const { report, states } = this.#launch(programs, index, common, starting);
+        const rates = starting ? await this.#begin(programs, index, report, common) : undefined;
         this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
-        this.#deliver(index, report, factor, this.#micro.clear(), onOwn);
+        this.#deliver(index, report, rates, this.#micro.clear(), onOwn);
       }
     } finally {
       native.dispose([counter]);
@@ -263,26 +413,101 @@ export class TrainingStep<P, B> {
     this.#counter += 1;
   }
 
-  /** Queues the step's program and takes over its results, but for the report and the modules' new states. */
-  #launch(programs: Programs, index: number, common: readonly Handle[]): { report: Handle; states: Handle[] } {
-    const measures = index % this.#newton.spec.every === 0;
+  /** Whether the next step belongs to the start-up of its rule. */
+  #starting(): boolean {
+    const { probedSteps = 0, boundedSteps = 0 } = this.#startUp ?? {};
+    return !this.#frozen && this.#started < Math.max(probedSteps, boundedSteps);
+  }
+
+  /**
+   * Queues the step's program and takes over its results, but for the report and the modules' new states. A step of the
+   * start-up stays where it begins, and is taken when its length is known.
+   */
+  #launch(programs: Programs, index: number, common: readonly Handle[], starting: boolean) {
+    const measures = index % this.#newton.spec.every === 0 && !this.#frozen;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
     );
-    const { direction, rule, ownRule } = this.#state;
+    const { direction, rule, ownRule, average } = this.#state;
     const params = handlesOf(this.#values.tensors());
-    const scale = this.#scaleAt(index);
-    const donated = [...params, ...direction, ...rule, ...ownRule];
+    const scale = this.#scaleOf(starting ? 0 : this.#scheduled(index));
+    const donated = [...params, ...direction, ...rule, ...ownRule, ...average];
     const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
     const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
     this.#counter += 1;
-    native.dispose([...direction, ...rule, ...ownRule]);
+    native.dispose(donated.slice(params.length));
     const take = taker(results);
     this.#values.replace(take(params.length));
     this.#state.direction = take(direction.length);
     this.#state.rule = take(rule.length);
     this.#state.ownRule = take(ownRule.length);
-    return { report: take(1)[0] ?? 0, states: take(programs.subject.states.length) };
+    const [report = 0] = take(1);
+    this.#state.average = take(average.length);
+    return { report, states: take(programs.subject.states.length) };
+  }
+
+  /** The rule's state as before its first step, but with α as it is; it sees the steps that are left as a whole run. */
+  async #renewRule(): Promise<void> {
+    await this.#delivery; // α is the newest report's
+    this.#beginAt(this.steps);
+    const { direction, rule, recalls } = this.#state;
+    const spec = { ...this.#newton.spec, initial: this.#alpha };
+    const limits = { min: Math.min(spec.min, this.#alpha), max: Math.max(spec.max, this.#alpha) };
+    const params = handlesOf(this.#values.tensors());
+    const fresh = untracked(() =>
+      tidy(() =>
+        native
+          .alphaInit({ ...spec, ...limits }, params, direction, recalls)
+          .map((handle) => ownCopy(fromHandle(handle))),
+      ),
+    );
+    native.dispose(rule);
+    this.#state.rule = fresh;
+  }
+
+  /** From this step on, the steps left are a rule's whole run. */
+  #beginAt(since: number): void {
+    const { spec } = this.#newton;
+    const moved = since - this.#since;
+    this.#since = since;
+    if (spec.totalSteps === undefined || moved === 0) return;
+    const totalSteps = Math.max(spec.totalSteps - moved, 1);
+    this.#newton = { ...this.#newton, spec: { ...spec, totalSteps } };
+    for (const programs of this.#signatures.values()) disposePrograms(programs);
+    this.#signatures.clear();
+  }
+
+  async #snapshot(): Promise<Snapshot> {
+    this.#checkUsable();
+    await this.#delivery;
+    this.#throwFailure();
+    const alpha = this.#alpha;
+    const counts = {
+      counter: this.#counter,
+      started: this.#started,
+      nonFinite: this.#nonFinite,
+      since: this.#since,
+    };
+    return snapshotOf(this.#parts(), { ...counts, alpha, frozen: this.#frozen, stale: this.#stale });
+  }
+
+  async #restore(path: string): Promise<Required<CheckpointExtras>> {
+    this.#checkUsable();
+    await this.#delivery;
+    const { numbers, ...extras } = await restoreFrom(path, this.#parts());
+    this.#counter = numbers.counter;
+    this.#started = numbers.started;
+    this.#nonFinite = numbers.nonFinite;
+    this.#alpha = numbers.alpha;
+    this.#frozen = numbers.frozen;
+    this.#stale = numbers.stale;
+    this.#beginAt(numbers.since);
+    return extras;
+  }
+
+  #parts(): StepParts {
+    const [newton, values, state, micro] = [this.#newton, this.#values, this.#state, this.#micro];
+    return { newton, values, state, micro, precision: this.#precision };
   }
 
   #scalarOf(value: number): Handle {
@@ -290,10 +515,14 @@ export class TrainingStep<P, B> {
     return native.upload(bytesOf(values), dtypeCode(this.#scalar, "trainingStep"), []);
   }
 
-  /** The schedule's factor as a tensor; made anew only when it changes. */
-  #scaleAt(index: number): Handle {
+  /** The schedule's factor. */
+  #scheduled(index: number): number {
     const { schedule } = this.#newton;
-    const value = schedule === undefined ? 1 : scheduled(schedule, index);
+    return schedule === undefined ? 1 : scheduled(schedule, index);
+  }
+
+  /** A factor of α as a tensor; made anew only when it changes. */
+  #scaleOf(value: number): Handle {
     if (value !== this.#scale.value) {
       if (this.#scale.handle !== 0) native.dispose([this.#scale.handle]);
       this.#scale = { value, handle: this.#scalarOf(value) };
@@ -302,42 +531,49 @@ export class TrainingStep<P, B> {
   }
 
   /**
-   * The start-up probe: shrink the step until the loss falls as it should, then take the shorter step instead. Returns
-   * the factor by which α was changed. A first step that was refused taught nothing: the next one is the first again.
+   * The start-up of a rule that looks ahead: probe how α must be changed for the loss to fall as it should, and take the
+   * step with that α. Returns α as applied and α of the next step. A first step that was refused taught nothing: the next
+   * one is the first again.
    */
-  async #probe(programs: Programs, report: Handle, common: readonly Handle[]): Promise<number> {
+  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
+    const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
-    if (first || this.#precision === "f16") {
-      const { accepted, overflow } = this.#read(0, await native.read(report));
-      if (overflow === true || (first && !accepted)) return 1;
-    }
+    const plain = this.#read(0, await native.read(report));
+    const refused = first && !plain.accepted;
+    if (refused || plain.overflow === true) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
     this.#started += 1;
-    const reach = first ? PROBE.firstReach : PROBE.reach;
-    const program = programOf(programs, `probe ${reach}`, () => compileProbe(programs.subject, this.#newton, reach));
-    const { rule } = this.#state;
-    let factor = 1;
-    let reduced = false;
-    for (let tries = first ? PROBE.firstTries : PROBE.tries; tries > 0; tries--) {
-      const handle = this.#scalarOf(factor);
-      const params = handlesOf(this.#values.tensors());
-      const [accepted = 0] = native.runProgram(program, [...params, ...rule, ...common, handle]);
-      const answer = await native.read(accepted);
-      native.dispose([handle, accepted]);
-      if (answer[0] === 1) break;
-      factor *= PROBE.shrink;
-      reduced = true;
-    }
-    if (reduced && !first) factor *= PROBE.caution;
-    if (factor !== 1) this.#rescale(programs, factor);
-    return factor;
+    const probed = this.#started <= startUp.probedSteps;
+    const passes = (factor: number) => this.#passes(programs, first, factor, common);
+    const factor = probed ? await searchFactor(startUp, first, passes) : 1;
+    this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
+    // The rule's state begins with α and the rate of the last step.
+    const read = this.#state.rule.slice(0, 2).map((handle) => native.read(handle));
+    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => view(this.#scalar, bytes)[0]);
+    return { alpha: alpha ?? Number.NaN, nextAlpha: nextAlpha ?? Number.NaN };
   }
 
-  #rescale(programs: Programs, factor: number): void {
+  /** Whether the step with α times the factor passes the start-up's test. */
+  async #passes(programs: Programs, first: boolean, factor: number, common: readonly Handle[]): Promise<boolean> {
+    const program = programOf(programs, `probe ${first}`, () => compileProbe(programs.subject, this.#newton, first));
+    const handle = this.#scalarOf(factor);
+    const params = handlesOf(this.#values.tensors());
+    const [answer = 0] = native.runProgram(program, [
+      ...params,
+      ...this.#state.direction,
+      ...this.#state.rule,
+      ...common,
+      handle,
+    ]);
+    const bytes = await native.read(answer).finally(() => native.dispose([handle, answer]));
+    return bytes[0] === 1;
+  }
+
+  #rescale(programs: Programs, factor: number, scale: Handle): void {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
-    const { rule } = this.#state;
+    const { direction, rule } = this.#state;
     const params = handlesOf(this.#values.tensors());
     const handle = this.#scalarOf(factor);
-    const results = native.runProgram(program, [...params, ...rule, handle, this.#scale.handle]);
+    const results = native.runProgram(program, [...params, ...rule, ...direction, handle, scale]);
     native.dispose([handle, ...rule]);
     const take = taker(results);
     this.#values.replace(take(params.length));
@@ -352,7 +588,7 @@ export class TrainingStep<P, B> {
   #deliver(
     index: number,
     report: Handle,
-    factor: number,
+    rates: Rates | undefined,
     losses: readonly Promise<number>[],
     onOwn?: (report: StepReport) => void,
   ): void {
@@ -362,7 +598,7 @@ export class TrainingStep<P, B> {
       .then(async () => {
         const plain = this.#read(index, await bytes);
         const loss = await meanLoss(losses, plain.loss);
-        const read = { ...plain, loss, alpha: plain.alpha * factor, nextAlpha: plain.nextAlpha * factor };
+        const read = { ...plain, ...rates, loss };
         this.#alpha = read.nextAlpha;
         this.#checkFinite(read);
         this.#onReport?.(read);
@@ -385,7 +621,7 @@ export class TrainingStep<P, B> {
     }
     this.#nonFinite += 1;
     const { rule, guard } = this.#newton.spec;
-    const recovers = rule === "next" || (guard && rule !== "constant");
+    const recovers = this.#startUp !== undefined || (guard && rule !== "constant");
     if (recovers && this.#nonFinite < MAX_NON_FINITE) return;
     const advice = recovers
       ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data or in the initial parameters`
@@ -421,6 +657,7 @@ export class TrainingStep<P, B> {
     const subject: Subject = {
       params: kinds,
       paths: this.#values.paths,
+      average: this.#average,
       clip: this.#clip,
       accumulate: this.#micro.perStep,
       direction: directionTree,

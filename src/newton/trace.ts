@@ -15,12 +15,14 @@ import { concatenate } from "../tensor/movement";
 import { tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
+import { type Average, averageAfter, averageKinds } from "./average";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
 import type { NewtonOptimizer } from "./newton";
 import { type LossScale, lossScaleAfter, type OwnState, overflowed, scaled, unscaled } from "./precision";
 import { ACCEPTED } from "./report";
 import type { AlphaProposal, Measure } from "./rule";
-import { handlesOf } from "./state";
+import { startUpOf } from "./startUp";
+import { handlesOf, recalledOf } from "./state";
 
 /** A placeholder's dtype and shape. */
 export interface Kind {
@@ -40,6 +42,8 @@ export interface Subject {
   /** The rule's state and, behind it, an `OwnState`: that of a rule from TypeScript, and the loss scale. */
   readonly rule: readonly Kind[];
   readonly ownRule: Flat;
+  /** Whether and how parameters are averaged. */
+  readonly average: Average | undefined;
   readonly batch: Flat;
   /** The states of the model's modules. */
   readonly states: readonly Kind[];
@@ -156,10 +160,10 @@ export function compileMicroBatch(subject: Subject, first: boolean): number {
 }
 
 /**
- * The whole step. Inputs: params, direction state, rule state, own rule state (all given away), then the sums of
+ * The whole step. Inputs: params, direction state, rule state, own rule state, average (all given away), then the sums of
  * gradients of the micro-batches before this one and the states before them (neither without micro-batches), states,
- * batch, key, counter, scale. Outputs: the first four anew, the report, and the states: those after this batch, or where
- * the step before is taken back, those from before.
+ * batch, key, counter, scale. Outputs: the first four anew, the report, the average anew, and the states: those after this
+ * batch, or where the step before is taken back, those from before.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -167,6 +171,7 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const ownRule = placeholders(subject.ownRule.tensors);
+    const average = subject.average === undefined ? [] : placeholders(averageKinds(subject.params));
     const scale = placeholder(scalarKind()) as Tensor<FloatDType>;
     const { loss, states } = tracedLoss(subject, inputs);
     const { own: ownState, lossScale } = ownStateOf(subject, ownRule);
@@ -178,11 +183,16 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const given = { subject, newton, inputs, direction, rule, ownRule, ownState, scale, loss, own, gradients };
     const plain = measures ? measuringOutputs(given) : restingOutputs(given);
     const results = lossScale === undefined ? plain : unlessOverflowed(given, plain, lossScale);
-    const moved = ifAccepted(results.at(-1) as Tensor<FloatDType>, states, before.length > 0 ? before : inputs.states);
+    const accepted = acceptedIn(results.at(-1) as Tensor<FloatDType>);
+    const averaged =
+      subject.average === undefined ? [] : averageAfter(subject.average, average, inputs.params, accepted);
+    // The forward pass moves states only where the step before is not taken back.
+    const old = before.length > 0 ? before : inputs.states;
+    const moved = states.map((state, index) => where(accepted, state, old[index] as AnyTensor));
     // Every output is a value of its own, also where a state passes through unchanged.
-    const outputs = owned(handlesOf([...results, ...moved]).map(native.alias));
+    const outputs = owned(handlesOf([...results, ...averaged, ...moved]).map(native.alias));
 
-    const donated = [...inputs.params, ...direction, ...rule, ...ownRule];
+    const donated = [...inputs.params, ...direction, ...rule, ...ownRule, ...average];
     const kept = [...sums, ...before, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, scale];
     const donate = [...donated.map(() => true), ...kept.map(() => false)];
     return native.compileProgram(handlesOf([...donated, ...kept]), handlesOf(outputs), donate);
@@ -212,14 +222,12 @@ function unlessOverflowed(given: Given, results: readonly AnyTensor[], lossScale
   return [...kept, next.scale, next.steps, whole];
 }
 
-/** The states after the step: its forward pass moves them only if the report says that it was not taken back. */
-function ifAccepted(report: Tensor<FloatDType>, fresh: readonly AnyTensor[], old: readonly AnyTensor[]): AnyTensor[] {
-  const accepted = report
+/** Whether a report says that the step before was kept. */
+const acceptedIn = (report: Tensor<FloatDType>): Tensor<"bool"> =>
+  report
     .slice(ACCEPTED, ACCEPTED + 1)
     .notEqual(0)
     .reshape([]);
-  return fresh.map((state, index) => where(accepted, state, old[index] as AnyTensor));
-}
 
 interface Given {
   readonly subject: Subject;
@@ -272,18 +280,20 @@ function measured(given: Given, omega: readonly AnyTensor[], needs: readonly Mea
 }
 
 /**
- * What a rule's inner products are made of. `next` compares directions with gradients only, so it has the mean ones;
- * whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
+ * What a rule's inner products are made of. A rule that looks ahead compares directions with gradients only, so it has the
+ * mean ones; whatever is measured along the line belongs to one batch, the last micro-batch, and needs that one's gradients.
  */
-const ruleGradients = ({ newton, own, gradients }: Given) => (newton.spec.rule === "next" ? gradients : own);
+const ruleGradients = ({ newton, own, gradients }: Given) => (startUpOf(newton.spec.rule) ? gradients : own);
 
 function measuringOutputs(given: Given): AnyTensor[] {
   const { subject, newton, inputs, direction, rule, ownRule, ownState, scale, loss } = given;
   const { spec, rule: chosen, telemetry } = newton;
   const gradients = ruleGradients(given);
   const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state));
-  const { omega, after } = directionOf(given);
+  const before = recalledIn(given);
+  const carry = owned(native.alphaBegin(spec, loss.handle, params, handlesOf(gradients), state, before));
+  const { omega, after: fresh } = directionOf(given);
+  const { after, recalled } = before.length === 0 ? { after: fresh, recalled: [] } : stepToTake(given, carry, fresh);
 
   let proposal: readonly AnyTensor[] = [];
   let ownAfter: readonly AnyTensor[] = ownRule;
@@ -311,11 +321,29 @@ function measuringOutputs(given: Given): AnyTensor[] {
     handlesOf(after),
     state,
     handlesOf(carry),
+    recalled,
     scale.handle,
     handlesOf(proposal),
   );
   const report = withTelemetry(given, omega, fromHandle<FloatDType>(result.report, scale.dtype), telemetry);
   return [...owned([...result.params, ...result.direction, ...result.state]), ...ownAfter, report];
+}
+
+/** What the optimizer goes on from, and the step that it recalls from there: a new one, or the one before once more. */
+function stepToTake(
+  { subject, newton, inputs, direction, rule }: Given,
+  carry: readonly AnyTensor[],
+  fresh: readonly AnyTensor[],
+) {
+  const [state, old, after] = [rule, direction, fresh].map(handlesOf) as [Handle[], Handle[], Handle[]];
+  const [rate, ...staying] = owned(native.alphaStaying(newton.spec, handlesOf(carry), state, old, after));
+  const recalled = recalledOf(newton, {
+    params: inputs.params,
+    applied: rate as AnyTensor,
+    state: subject.direction.rebuild(staying, "records"),
+    paths: subject.paths,
+  });
+  return { after: staying, recalled };
 }
 
 function proposalOf(name: string, proposal: AlphaProposal): readonly AnyTensor[] {
@@ -371,16 +399,41 @@ function restingOutputs(given: Given): AnyTensor[] {
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
 
-/** Whether `reach · factor` times the step would be accepted. Inputs: params, rule state, states, batch, key, counter, factor. */
-export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: number): number {
+/** The step before, as the optimizer recalls it from the state that it left; freed by the surrounding `tidy`. */
+function recalledIn(
+  given: Pick<Given, "subject" | "newton" | "direction" | "rule"> & { inputs: Pick<Inputs, "params"> },
+) {
+  const { subject, newton, inputs, direction, rule } = given;
+  const applied = rule[1];
+  if (applied === undefined) return []; // a rule of α alone
+  const state = subject.direction.rebuild(direction, "records");
+  return recalledOf(newton, { params: inputs.params, applied, state, paths: subject.paths });
+}
+
+/**
+ * Whether the step with α times a factor passes the start-up's test. Inputs: params, direction state, rule state, states,
+ * batch, key, counter, factor.
+ */
+export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: boolean): number {
   return tracing(() => {
     const inputs = commonInputs(subject);
+    const direction = placeholders(subject.direction.tensors);
     const rule = placeholders(subject.rule);
     const factor = placeholder(scalarKind());
+    const recalled = recalledIn({ subject, newton, inputs, direction, rule });
     const { loss } = tracedLoss(subject, inputs);
     const [params, state] = [handlesOf(inputs.params), handlesOf(rule)];
-    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, reach, factor.handle)]);
-    const all = [...inputs.params, ...rule, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, factor];
+    const accept = owned([native.alphaProbe(newton.spec, loss.handle, params, state, recalled, first, factor.handle)]);
+    const all = [
+      ...inputs.params,
+      ...direction,
+      ...rule,
+      ...inputs.states,
+      ...inputs.batch,
+      inputs.key,
+      inputs.counter,
+      factor,
+    ];
     return native.compileProgram(
       handlesOf(all),
       handlesOf(accept),
@@ -389,16 +442,23 @@ export function compileProbe(subject: Subject, newton: NewtonOptimizer, reach: n
   });
 }
 
-/** The step again with α times a factor. Inputs: params, rule state (given away), factor, scale. Outputs: the first two anew. */
+/**
+ * The step with α times a factor. Inputs: params, rule state (given away), direction state, factor, scale. Outputs: the first
+ * two anew.
+ */
 export function compileRescale(subject: Subject, newton: NewtonOptimizer): number {
   return tracing(() => {
     const params = placeholders(subject.params);
     const rule = placeholders(subject.rule);
+    const direction = placeholders(subject.direction.tensors);
     const [factor, scale] = placeholders([scalarKind(), scalarKind()]) as [AnyTensor, AnyTensor];
-    const results = native.alphaRescale(newton.spec, handlesOf(params), handlesOf(rule), factor.handle, scale.handle);
+    const recalled = recalledIn({ subject, newton, inputs: { params }, direction, rule });
+    const [theta, state] = [handlesOf(params), handlesOf(rule)];
+    const results = native.alphaRescale(newton.spec, theta, state, recalled, factor.handle, scale.handle);
     const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];
-    const donate = [...donated.map(() => true), false, false];
-    return native.compileProgram(handlesOf([...donated, factor, scale]), outputs, donate);
+    const kept = [...direction, factor, scale];
+    const donate = [...donated.map(() => true), ...kept.map(() => false)];
+    return native.compileProgram(handlesOf([...donated, ...kept]), outputs, donate);
   });
 }

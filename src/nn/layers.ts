@@ -4,6 +4,7 @@
  * their own.
  */
 
+import type { IntegerDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
 import { checkShape, count, sameShape, showShape } from "../tensor/validate";
@@ -57,7 +58,7 @@ export class Linear extends Module {
 }
 
 /** Rows of a table chosen by integers. */
-export class Embedding extends Module<[indices: Tensor<"i32" | "u32">], Tensor> {
+export class Embedding extends Module<[indices: Tensor<IntegerDType>], Tensor> {
   readonly table: Parameter;
 
   constructor(entries: number, width: number, initializer: Initializer = "normal") {
@@ -65,7 +66,7 @@ export class Embedding extends Module<[indices: Tensor<"i32" | "u32">], Tensor> 
     this.table = this.parameter(checkShape("nn.embedding", [entries, width]), initializer);
   }
 
-  override forward(indices: Tensor<"i32" | "u32">): Tensor {
+  override forward(indices: Tensor<IntegerDType>): Tensor {
     return this.table.value.take(indices);
   }
 

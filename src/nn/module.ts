@@ -64,6 +64,9 @@ export class Parameter implements ParameterLike {
   }
 }
 
+/** How Node asks for what it prints of an object. */
+const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
+
 /** A module is called like a function: `model(x)` is `model.forward(x)`. */
 export interface Module<In extends readonly unknown[] = [x: Tensor], Out = Tensor> {
   // biome-ignore lint/style/useShorthandFunctionType: a type alias cannot merge with the class
@@ -175,7 +178,11 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return saveModule(this, path, metadata);
   }
 
-  /** Reads parameters and states from a safetensors file whose names and shapes are this module's. Returns the file's metadata. */
+  /**
+   * Reads parameters and states from a safetensors file whose names and shapes are this module's, or from a checkpoint of
+   * its training. Returns the file's metadata. RaphsonErrors, after which nothing has changed: `FILE` where the file is
+   * missing, damaged or another model's, `SHAPE` and `DTYPE` with the name that does not fit.
+   */
   load(path: string): Promise<Record<string, string>> {
     return loadModule(this, path);
   }
@@ -191,12 +198,20 @@ export abstract class Module<In extends readonly unknown[] = [x: Tensor], Out = 
     return this.constructor.name;
   }
 
-  /** Layers, shapes and counts of parameters, as a table. */
+  /**
+   * Layers, shapes and counts of parameters, as a table: a line for each module with its name as in `parameters()`, what
+   * it is, and its own parameters and states; those that stand elsewhere too are counted once.
+   */
   summary(): string {
     return summarize(this);
   }
 
   toString(): string {
+    return this.summary();
+  }
+
+  /** What `console.log` shows. */
+  [INSPECT](): string {
     return this.summary();
   }
 }

@@ -10,6 +10,10 @@ import { dispose, untracked } from "../tidy";
 import type { Parameter } from "./module";
 import type { State } from "./state";
 
+/** How the metadata of a training's checkpoint say that it is one, and what the names of its model's tensors begin with. */
+export const CHECKPOINT_FORMAT = "raphson-checkpoint";
+export const MODEL_PREFIX = "model.";
+
 interface Stored {
   namedParameters(): readonly (readonly [string, Parameter])[];
   namedStates(): readonly (readonly [string, State])[];
@@ -30,7 +34,8 @@ export function saveModule(module: Stored, path: string, metadata: Readonly<Reco
 export async function loadModule(module: Stored, path: string): Promise<Record<string, string>> {
   if (typeof path !== "string" || path === "") throw argumentError("load", "needs the path of a safetensors file");
   const file = await native.loadSafetensors(path);
-  const loaded = untracked(() => new Map(file.names.map((name, i) => [name, fromHandle(file.handles[i] ?? 0)])));
+  const all = untracked(() => new Map(file.names.map((name, i) => [name, fromHandle(file.handles[i] ?? 0)])));
+  const loaded = file.metadata.format === CHECKPOINT_FORMAT ? modelIn(all) : all;
   try {
     checkFit(module, loaded, path);
   } catch (error) {
@@ -42,6 +47,16 @@ export async function loadModule(module: Stored, path: string): Promise<Record<s
     if (value !== undefined) parameter.set(value as Tensor); // f32: checkFit has seen to it
   }
   return file.metadata;
+}
+
+/** The model's part of a training's checkpoint; the rest is freed. */
+function modelIn(all: ReadonlyMap<string, AnyTensor>): Map<string, AnyTensor> {
+  const own = new Map<string, AnyTensor>();
+  for (const [name, tensor] of all) {
+    if (name.startsWith(MODEL_PREFIX)) own.set(name.slice(MODEL_PREFIX.length), tensor);
+    else tensor.dispose();
+  }
+  return own;
 }
 
 function checkFit(module: Stored, loaded: ReadonlyMap<string, AnyTensor>, path: string): void {

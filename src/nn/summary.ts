@@ -2,51 +2,77 @@
  * Modules as text: a line for each layer, with the shapes and counts of its parameters.
  */
 
-import type { Module, Parameter } from "./module";
+import type { Module } from "./module";
 import { MODULE } from "./moduleLike";
 
 // biome-ignore lint/suspicious/noExplicitAny: inputs are contravariant, so that no other type takes every module
 type AnyModule = Module<any, any>;
 
-/** A table of the module's layers. */
-export function summarize(module: AnyModule): string {
-  const rows: [name: string, what: string, shapes: string, count: string][] = [];
-  const seen = new Set<unknown>();
-  const visit = (value: unknown, name: string): void => {
-    if (typeof value !== "object" && typeof value !== "function") return;
-    if (value === null || seen.has(value)) return;
-    seen.add(value);
-    if (!isModule(value)) {
-      if (Array.isArray(value)) for (const [i, item] of value.entries()) visit(item, join(name, String(i)));
-      return;
-    }
-    const own = value.members().filter((entry): entry is [string, Parameter] => isParameter(entry[1]));
-    const size = own.reduce((sum, [, p]) => sum + sizeOf(p), 0);
-    const shapes = own.map(([key, p]) => `${key} [${p.shape.join(", ")}]`).join(", ");
-    rows.push([name, value.describe(), shapes, size === 0 ? "" : size.toLocaleString("en-US")]);
-    for (const [key, child] of value.members()) if (!isParameter(child)) visit(child, join(name, key));
-  };
-  visit(module, "");
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const lines = rows.map((row) =>
-    row
-      .map((cell, i) => (i === 3 ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))
-      .join("  ")
-      .trimEnd(),
-  );
-  return [...lines, `${module.parameterCount.toLocaleString("en-US")} parameters`].join("\n");
+/** A parameter or a state, by what it has. */
+interface Value {
+  readonly shape: readonly number[];
+  readonly update?: unknown;
 }
 
-function isModule(value: object): value is AnyModule {
+type Row = readonly [name: string, what: string, shapes: string, count: string];
+
+/** A table of the module's layers. Parameters that stand in several places count at the first; states do not count. */
+export function summarize(module: AnyModule): string {
+  const rows: Row[] = [];
+  const seen = new Set<unknown>();
+  const visit = (layer: AnyModule, name: string): void => {
+    if (seen.has(layer)) return;
+    seen.add(layer);
+    const inner: [string, AnyModule][] = [];
+    const shapes: string[] = [];
+    let count = 0;
+    for (const [key, value] of partsOf(layer.members())) {
+      if (isModule(value)) {
+        inner.push([join(name, key), value]);
+        continue;
+      }
+      const isState = "update" in value;
+      const note = seen.has(value) ? " (shared)" : isState ? " (state)" : "";
+      shapes.push(`${key} [${value.shape.join(", ")}]${note}`);
+      if (!seen.has(value) && !isState) count += value.shape.reduce((a, b) => a * b, 1);
+      seen.add(value);
+    }
+    rows.push([name, layer.describe(), shapes.join(", "), count === 0 ? "" : count.toLocaleString("en-US")]);
+    for (const [key, child] of inner) visit(child, key);
+  };
+  visit(module, "");
+  return [...aligned(rows), `${module.parameterCount.toLocaleString("en-US")} parameters`].join("\n");
+}
+
+/** Columns of one width; the last one is of numbers, and aligned on the right. */
+function aligned(rows: readonly Row[]): string[] {
+  const widths = [0, 1, 2, 3].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  const cell = (text: string, i: number) => (i === 3 ? text.padStart(widths[i] ?? 0) : text.padEnd(widths[i] ?? 0));
+  return rows.map((row) => row.map(cell).join("  ").trimEnd());
+}
+
+/** Modules, parameters and states among the members, also in arrays and plain objects, by name. */
+function partsOf(members: readonly (readonly [string, unknown])[]): [string, AnyModule | Value][] {
+  return members.flatMap(([key, value]): [string, AnyModule | Value][] => {
+    if (isModule(value) || isValue(value)) return [[key, value]];
+    if (!Array.isArray(value) && !isPlainObject(value)) return [];
+    return partsOf(Object.entries(value).map(([inner, part]): [string, unknown] => [`${key}.${inner}`, part]));
+  });
+}
+
+function isModule(value: unknown): value is AnyModule {
   return typeof value === "function" && MODULE in value;
 }
 
-function isParameter(value: unknown): value is Parameter {
-  return typeof value === "object" && value !== null && "initializer" in value && "shape" in value;
+function isValue(value: unknown): value is Value {
+  if (typeof value !== "object" || value === null || !("shape" in value)) return false;
+  return "initializer" in value || ("update" in value && "initial" in value);
 }
 
-function sizeOf(parameter: Parameter): number {
-  return parameter.shape.reduce((a, b) => a * b, 1);
+function isPlainObject(value: unknown): value is object {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
 }
 
 function join(name: string, key: string): string {

@@ -5,7 +5,7 @@
 import type { DType, FloatDType } from "../dtype";
 import { argumentError } from "../errors";
 import type { AnyTensor, Shape, Tensor } from "../tensor";
-import type { Direction, DirectionInput, Optimizer } from "./optimizer";
+import type { Direction, DirectionInput, Optimizer, RecallInput } from "./optimizer";
 
 /** A parameter as a group's `match` sees it. */
 export interface ParameterInfo {
@@ -117,6 +117,25 @@ export function together(
         return result.state;
       });
       return { omega, state: after };
+    },
+    recall({ params, applied, state, paths = [] }: RecallInput<readonly unknown[]>) {
+      const members = membersOf(op, parts, params, paths);
+      const [start, omega]: [AnyTensor[], AnyTensor[]] = [[], []];
+      for (const [part, { optimizer, learningRateFactor = 1 }] of parts.entries()) {
+        const at = members[part] ?? [];
+        const step = optimizer.recall?.({
+          params: pick(params, at),
+          applied: scaled(applied, learningRateFactor),
+          state: state[part],
+          paths: at.map((index) => paths[index] ?? String(index)),
+        });
+        if (step === undefined) return undefined;
+        at.forEach((index, position) => {
+          start[index] = step.start[position] as AnyTensor;
+          omega[index] = scaled(step.omega[position] as AnyTensor, learningRateFactor);
+        });
+      }
+      return { start, omega };
     },
   };
 }

@@ -21,7 +21,7 @@ export {
 } from "./builtIn";
 export type { Group, Match, ParameterInfo, Part } from "./groups";
 export { combine } from "./groups";
-export type { Direction, DirectionInput, Optimizer, OptimizerDefinition } from "./optimizer";
+export type { Direction, DirectionInput, Optimizer, OptimizerDefinition, Recalled, RecallInput } from "./optimizer";
 export { defineOptimizer } from "./optimizer";
 export type * from "./options";
 export type { Schedule } from "./schedule";

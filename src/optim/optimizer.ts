@@ -23,6 +23,20 @@ export interface Direction<S> {
   readonly state: S;
 }
 
+/** What a step is recalled from: the parameters and the state that it left, and the rate α it was made with (a scalar). */
+export interface RecallInput<S> {
+  readonly params: readonly AnyTensor[];
+  readonly applied: AnyTensor;
+  readonly state: S;
+  readonly paths?: readonly string[];
+}
+
+/** A step: the parameters that it began with, and its direction. */
+export interface Recalled {
+  readonly start: readonly AnyTensor[];
+  readonly omega: readonly AnyTensor[];
+}
+
 /** An optimizer. `S` is its state: any tree of tensors. */
 export interface Optimizer<S = unknown> {
   readonly name: string;
@@ -31,6 +45,11 @@ export interface Optimizer<S = unknown> {
   readonly learningRate: number | Schedule;
   init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   direction(input: DirectionInput<S>): Direction<S>;
+  /**
+   * Start and direction of the last step, where they can be told from what it left (θ_start = θ + αω). Rules that take
+   * steps back need not keep them then: two copies of the parameters less.
+   */
+  recall?(input: RecallInput<S>): Recalled | undefined;
 }
 
 /** A learning rate, checked; or a schedule as it is. */
@@ -60,6 +79,13 @@ export function nativeOptimizer(
         .map((handle) => fromHandle(handle));
       return { omega: results.slice(0, params.length), state: results.slice(params.length) };
     },
+    recall({ params, applied, state }) {
+      const results = native
+        .directionRecall(name, options, handles(params), applied.handle, handles(state))
+        .map((handle) => fromHandle(handle));
+      if (results.length === 0 && params.length > 0) return undefined;
+      return { start: results.slice(0, params.length), omega: results.slice(params.length) };
+    },
   };
 }
 
@@ -73,6 +99,8 @@ export interface OptimizerDefinition<S> {
   init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   /** ω and the state after a step. Traced once and compiled into the step: use tensor methods only. */
   direction(input: DirectionInput<S>): Direction<S>;
+  /** The last step from what it left, if that is possible; without it, rules that take steps back store it. */
+  recall?(input: RecallInput<S>): Recalled | undefined;
 }
 
 /**
@@ -105,6 +133,7 @@ export function defineOptimizer<S>(definition: OptimizerDefinition<S>): Optimize
       checkOmega(name, result.omega, input.params);
       return result;
     },
+    recall: (input) => definition.recall?.(input),
   };
 }
 

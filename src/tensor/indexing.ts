@@ -2,7 +2,7 @@
  * Choosing elements: numpy's basic indexing from slices, flips and reshapes, and choosing by integer tensors.
  */
 
-import { type DType, dtypeCode, isInteger, type NumericDType } from "../dtype";
+import { type DType, type IntegerDType, isInteger, isTypedArray, type NumericDType } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { native } from "../native";
 import { fromHandle, isTensor, type Shape, type Tensor } from "../tensor";
@@ -17,7 +17,7 @@ export type Range = readonly [start?: number | null, stop?: number | null, step?
 export type Index = number | Range | null | "...";
 
 /** Positions along an axis: an integer tensor, or numbers. */
-export type Indices = Tensor<"i32" | "u32"> | Int32Array | Uint32Array | readonly number[];
+export type Indices = Tensor<IntegerDType> | Int32Array | Uint32Array | BigInt64Array | Uint8Array | readonly number[];
 
 interface Cut {
   readonly start: number;
@@ -122,10 +122,10 @@ export function take<D extends DType>(t: Tensor<D>, indices: Indices, axis: numb
 }
 
 /** Every element by its own index: the elements of a flat tensor at row · size + index, an index outside made −1. */
-export function gather<D extends DType>(t: Tensor<D>, indices: Tensor<"i32" | "u32">, axis: number): Tensor<D> {
+export function gather<D extends DType>(t: Tensor<D>, indices: Tensor<IntegerDType>, axis: number): Tensor<D> {
   const along = checkAxis("gather", axis, t.rank);
   const moved = t.transpose(along, -1);
-  const chosen = indexTensor("gather", indices).cast("i32");
+  const chosen = wholeNumbers(indexTensor("gather", indices));
   const fits = chosen.rank === t.rank && t.shape.every((size, i) => i === along || size === chosen.shape[i]);
   if (!fits) {
     const both = `${showShape(indices.shape)} must agree with ${showShape(t.shape)}`;
@@ -158,16 +158,27 @@ export function oneHot<D extends DType>(t: Tensor<DType>, classes: number, dtype
     throw dtypeError("oneHot", `classes are an integer tensor, got ${t.dtype}; use .cast("i32")`, t.dtype);
   }
   const n = count("oneHot", "the number of classes", classes);
-  const index = fromHandle<DType>(native.iota(dtypeCode(t.dtype, "oneHot"), [n], 0));
-  return t.unsqueeze(-1).equal(index).cast(dtype);
+  const chosen = wholeNumbers(t as Tensor<IntegerDType>);
+  return chosen
+    .unsqueeze(-1)
+    .equal(arange(0, n, 1, { dtype: "i32" }))
+    .cast(dtype);
 }
 
-function indexTensor(op: string, indices: Indices): Tensor<"i32" | "u32"> {
+/** Integers as i32. Of i64 those beyond its range become its ends, which are no index and no class. */
+export function wholeNumbers(t: Tensor<IntegerDType>): Tensor<"i32"> {
+  if (t.dtype !== "i64") return t.cast("i32");
+  return (t as Tensor<DType> as Tensor<"i64">)
+    .maximum(-(2 ** 31))
+    .minimum(2 ** 31 - 1)
+    .cast("i32");
+}
+
+function indexTensor(op: string, indices: Indices): Tensor<IntegerDType> {
   if (isTensor(indices)) {
-    if (isInteger(indices.dtype)) return indices as Tensor<"i32" | "u32">;
+    if (isInteger(indices.dtype)) return indices;
     throw dtypeError(op, `indices must be an integer tensor, got ${indices.dtype}; use .cast("i32")`, indices.dtype);
   }
-  if (indices instanceof Int32Array || indices instanceof Uint32Array)
-    return fromTypedArray<Int32Array | Uint32Array>(indices);
-  return tensor(indices as readonly number[], { dtype: "i32" });
+  if (isTypedArray(indices)) return fromTypedArray(indices) as Tensor<IntegerDType>;
+  return tensor(indices, { dtype: "i32" });
 }

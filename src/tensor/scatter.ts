@@ -3,17 +3,18 @@
  * index outside its axis becomes −1 and so an error (code `INDEX`) when the value is computed. Indices have no derivative.
  */
 
-import { type DType, isInteger, type NumericDType } from "../dtype";
+import { type DType, type IntegerDType, isInteger, type NumericDType } from "../dtype";
 import { argumentError, dtypeError, shapeError } from "../errors";
 import { native } from "../native";
 import { type AnyTensor, fromHandle, isTensor, type Operand, type Shape, type Tensor } from "../tensor";
 import { broadcastShapes } from "./arrange";
 import { where } from "./composed";
 import { arange, full, ones } from "./creation";
+import { wholeNumbers } from "./indexing";
 import { checkAxis, elements, showShape } from "./validate";
 
 /** A tensor of positions. */
-export type IndexTensor = Tensor<"i32" | "u32">;
+export type IndexTensor = Tensor<IntegerDType>;
 
 /** What becomes of values written to a position: they take its place, or are added to it. */
 export interface PutOptions {
@@ -49,7 +50,7 @@ function alignedAt<D extends DType>(
 /** The positions that `gather` reads, in the flat tensor. */
 function flatAlong(op: string, shape: Shape, indices: IndexTensor, along: number): Tensor<"i32"> {
   const size = shape[along] ?? 0;
-  const whole = indices.cast("i32");
+  const whole = wholeNumbers(indices);
   const inside = whole.greaterEqual(0).and(whole.less(size));
   const strides = stridesOf(op, shape);
   let flat = whole.mul(strides[along] ?? 1);

@@ -2,6 +2,7 @@
  * What a run leaves behind: the numbers of each step in typed arrays, the evaluations, and a summary that people can
  * read. How the numbers come about is `newton/step.ts`'s subject.
  */
+import { MEASURES, type Measure } from "../newton/rule";
 import type { StepReport } from "../newton/step";
 
 /** A growing row of numbers. */
@@ -16,6 +17,13 @@ class Series {
       this.#values = larger;
     }
     this.#values[this.#length++] = value;
+  }
+
+  /** The same numbers over again. */
+  static of(values: Float64Array): Series {
+    const series = new Series();
+    for (const value of values) series.push(value);
+    return series;
   }
 
   get values(): Float64Array {
@@ -36,34 +44,62 @@ export interface History {
   readonly nextLoss: Float64Array;
   /** 1 where the step was accepted, 0 where it was taken back. */
   readonly accepted: Float64Array;
+  /** What `telemetry` asked for, by name. */
+  readonly measured: Readonly<Partial<Record<Measure, Float64Array>>>;
 }
 
 const FIELDS = ["loss", "alpha", "slope", "nextSlope", "curvature", "nextLoss", "accepted"] as const;
 
+/** What the names of `measured` begin with among the series. */
+const MEASURED = "measured.";
+
 /** Collects the reports of a run. */
 export class Recorder {
-  readonly #series = new Map(FIELDS.map((field) => [field, new Series()]));
+  readonly #series = new Map<string, Series>();
 
   add(report: StepReport): void {
-    for (const field of FIELDS) this.#series.get(field)?.push(Number(report[field]));
+    const numbers = new Map(FIELDS.map((field): [string, number] => [field, Number(report[field])]));
+    for (const [name, value] of Object.entries(report.measured)) numbers.set(MEASURED + name, value);
+    const steps = this.#of("loss").length;
+    for (const name of numbers.keys()) {
+      // A number that was not measured from the first step on: the run went on with other options.
+      if (!this.#series.has(name)) this.#series.set(name, Series.of(new Float64Array(steps).fill(Number.NaN)));
+    }
+    for (const [name, series] of this.#series) series.push(numbers.get(name) ?? Number.NaN);
   }
 
   /** The mean loss of the last `count` steps. */
   recentLoss(count: number): number {
-    return recentMean(this.#series.get("loss")?.values ?? new Float64Array(), count);
+    return recentMean(this.#of("loss"), count);
+  }
+
+  #of(name: string): Float64Array {
+    return this.#series.get(name)?.values ?? new Float64Array();
+  }
+
+  /** The numbers so far, a row each, for a checkpoint. */
+  rows(): Record<string, Float64Array> {
+    return Object.fromEntries([...this.#series].map(([name, series]) => [name, series.values]));
+  }
+
+  /** Goes on from the rows of a checkpoint. */
+  restore(rows: Readonly<Record<string, Float64Array>>): void {
+    this.#series.clear();
+    for (const [name, values] of Object.entries(rows)) this.#series.set(name, Series.of(values));
   }
 
   /** The numbers so far. */
   history(): History {
-    const of = (field: (typeof FIELDS)[number]) => this.#series.get(field)?.values ?? new Float64Array();
+    const measured = MEASURES.filter((name) => this.#series.has(MEASURED + name));
     return {
-      loss: of("loss"),
-      alpha: of("alpha"),
-      slope: of("slope"),
-      nextSlope: of("nextSlope"),
-      curvature: of("curvature"),
-      nextLoss: of("nextLoss"),
-      accepted: of("accepted"),
+      loss: this.#of("loss"),
+      alpha: this.#of("alpha"),
+      slope: this.#of("slope"),
+      nextSlope: this.#of("nextSlope"),
+      curvature: this.#of("curvature"),
+      nextLoss: this.#of("nextLoss"),
+      accepted: this.#of("accepted"),
+      measured: Object.fromEntries(measured.map((name) => [name, this.#of(MEASURED + name)])),
     };
   }
 }

@@ -38,7 +38,7 @@ function clock(seconds: number): string {
   return minutes === 0 ? `${whole} s` : `${minutes} min ${whole % 60} s`;
 }
 
-function bar(total: number): Progress {
+function bar(total: number, first: number): Progress {
   const start = performance.now();
   const shown = new SingleBar(
     {
@@ -49,10 +49,10 @@ function bar(total: number): Progress {
     },
     Presets.shades_classic,
   );
-  shown.start(total, 0, { loss: "–", alpha: "–", rate: "–", left: "–" });
+  shown.start(total, first, { loss: "–", alpha: "–", rate: "–", left: "–" });
   return {
     update({ step, loss, alpha }) {
-      const rate = rateSince(start, step);
+      const rate = rateSince(start, step - first);
       shown.update(step, {
         loss: short(loss),
         alpha: short(alpha),
@@ -70,12 +70,12 @@ function bar(total: number): Progress {
 /** At most one line in this time, besides the first and the last. */
 const LINE_MS = 2000;
 
-function lines(total: number | undefined): Progress {
+function lines(total: number | undefined, first: number): Progress {
   const start = performance.now();
   let written = Number.NEGATIVE_INFINITY;
   let pending: Standing | undefined;
   const write = ({ step, loss, alpha }: Standing) => {
-    const rate = rateSince(start, step);
+    const rate = rateSince(start, step - first);
     const left = total === undefined ? "" : `, ETA ${clock((total - step) / rate)}`;
     const of = total === undefined ? "" : `/${total}`;
     process.stderr.write(`step ${step}${of}: loss ${short(loss)}, α ${short(alpha)}, ${short(rate)} steps/s${left}\n`);
@@ -94,9 +94,9 @@ function lines(total: number | undefined): Progress {
   };
 }
 
-/** The display for a run of `total` steps (undefined: not known beforehand). */
-export function progressFor(option: ProgressOption, total: number | undefined): Progress {
+/** The display for a run of `total` steps (undefined: not known beforehand), of which `first` are done already. */
+export function progressFor(option: ProgressOption, total: number | undefined, first: number): Progress {
   if (option === false) return SILENT;
   const wantsBar = option === "bar" || (option === true && process.stderr.isTTY === true);
-  return wantsBar && total !== undefined ? bar(total) : lines(total);
+  return wantsBar && total !== undefined ? bar(total, first) : lines(total, first);
 }

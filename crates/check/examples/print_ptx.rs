@@ -7,7 +7,7 @@ use raphson_compile::compile;
 use raphson_compile::program::{BufferId, DotKernel, Kernel, MatrixView};
 use raphson_device::cuda::print::dot::{PerThread, print_with};
 use raphson_device::cuda::print::{Launch, print_program};
-use raphson_graph::dtype::DType::{self, F32, F64, I32, U32};
+use raphson_graph::dtype::DType::{self, BF16, F16, F32, F64, I32, I64, U8, U32};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::flat::flatten;
 use raphson_graph::op::elementwise::{ROWS, Row, apply};
@@ -25,6 +25,7 @@ fn main() -> Result<()> {
     functions(&mut samples)?;
     movement(&mut samples)?;
     rows_and_columns(&mut samples)?;
+    storage(&mut samples)?;
     indexed(&mut samples)?;
     products(&mut samples)?;
     for rule in [Rule::Next, Rule::Exact] {
@@ -133,7 +134,30 @@ fn rows_and_columns(samples: &mut Samples) -> Result<()> {
     sample(samples, "sum of all", &[x], &[y])
 }
 
+/// What memory holds in another form than registers do, and 64-bit integers.
+fn storage(samples: &mut Samples) -> Result<()> {
+    for dtype in [F16, BF16] {
+        let x = Value::input([4096, 1000].into(), dtype);
+        let inputs = std::slice::from_ref(&x);
+        sample(samples, &format!("softmax rows {dtype}"), inputs, &[softmax(&x, 1)?])?;
+        sample(samples, &format!("sum columns {dtype}"), inputs, &[x.sum(&[0])?])?;
+        sample(samples, &format!("cast {dtype} to f32"), inputs, &[x.cast(F32)?])?;
+        let wide = Value::input([4096, 1000].into(), F32);
+        sample(samples, &format!("cast f32 to {dtype}"), std::slice::from_ref(&wide), &[wide.cast(dtype)?])?;
+    }
+    let (bytes, longs) = (Value::input([1 << 20].into(), U8), Value::input([1 << 20].into(), I64));
+    let image = bytes.cast(F32)?.scale(1.0 / 255.0)?;
+    sample(samples, "scale u8", std::slice::from_ref(&bytes), &[image])?;
+    sample(samples, "rem i64", std::slice::from_ref(&longs), &[longs.rem(&longs.like(10.0))?])
+}
+
 fn indexed(samples: &mut Samples) -> Result<()> {
+    // Runs of one block each, and what merges them.
+    for dtype in [F32, F64] {
+        let x = Value::input([4, 5000].into(), dtype);
+        let order = x.argsort(1, false)?;
+        sample(samples, &format!("argsort {dtype}"), &[x], &[order])?;
+    }
     let indices = Value::input([4096].into(), I32);
     for inner in [1, 10, 768] {
         let table = Value::input([50_000, inner].into(), F32);

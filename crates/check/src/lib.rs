@@ -7,6 +7,7 @@ pub mod compare;
 pub mod coverage;
 pub mod draw;
 pub mod emulate;
+pub mod models;
 pub mod ptx;
 pub mod report;
 pub mod runner;

@@ -29,6 +29,7 @@ fn faults(launch: &Launch, text: &str, program: &Program, order: Order) -> Optio
                 machine.memory.upload("buffer", &vec![0; buffer.size_bytes()], buffer.dtype.size_bytes())
             }
             Parameter::ErrorWords => machine.memory.upload("error words", &[0; 16], 4),
+            Parameter::Workspace => machine.memory.upload("workspace", &vec![0; launch.workspace_bytes], 4),
         })
         .collect();
     let module = Module::parse(text).unwrap();
@@ -91,38 +92,76 @@ fn scatter_add_needs_its_barriers() {
     assert_eq!(n, 2);
 }
 
-/// Run a committed product kernel on one ragged tile of ones, 72 terms long; whether it faults, and whether every result is 72.
-fn committed(text: &str, entry: &str, order: Order) -> Result<bool, String> {
+#[test]
+fn sorting_needs_its_barriers() {
+    let x = Value::input([30, 20].into(), DType::F32);
+    let order = x.argsort(1, false).unwrap();
+    let program = program(&[x], &[order]);
+    let launches = print_program(&program).unwrap();
+    let n: usize = launches.iter().flatten().map(|launch| without_each_barrier(launch, &program)).sum();
+    assert_eq!(n, 2);
+}
+
+/// What a committed kernel is given to compute from ones: where every result is 72.
+struct Task {
+    /// Elements of the two operands and of the result.
+    sizes: [u64; 3],
+    /// What follows the three addresses.
+    arguments: Vec<u64>,
+    tiles: u64,
+}
+
+/// A product of 40 × 72 and 72 × 36: one ragged tile, or a few.
+fn product(entry: &str) -> Task {
     let (m, n, k) = (40u64, 36u64, 72u64);
-    let mut machine = Machine::new(Options { order, ..Options::default() });
-    let ones = |n: u64| (0..n).flat_map(|_| 1f32.to_le_bytes()).collect::<Vec<u8>>();
-    let (left, right) =
-        (machine.memory.upload("left", &ones(m * k), 4), machine.memory.upload("right", &ones(k * n), 4));
-    let out = machine.memory.reserve("out", (m * n * 4) as usize, 4);
     // Strides of the layout that the name tells: n = rows are contiguous, t = columns are.
     let [left_kind, right_kind] = entry.as_bytes()[entry.len() - 2..] else { panic!("{entry}") };
     let (left_row, left_column) = if left_kind == b't' { (1, m) } else { (k, 1) };
     let (right_row, right_column) = if right_kind == b't' { (1, k) } else { (n, 1) };
-    let mut arguments = vec![left, right, out, m, n, k, left_row, left_column, right_row, right_column];
+    let mut arguments = vec![m, n, k, left_row, left_column, right_row, right_column];
     arguments.extend([1, 0, 1, 1, 0, 0, 0, 0, 0, 0, k]);
     let tile = if entry == "dot_narrow" { 32 } else { 128 };
-    let tiles = m.div_ceil(tile) * n.div_ceil(tile);
-    let size = Size { grid: [tiles as u32, 1, 1], block: [256, 1, 1], shared_bytes: 61_440 };
+    Task { sizes: [m * k, k * n, m * n], arguments, tiles: m.div_ceil(tile) * n.div_ceil(tile) }
+}
+
+/// A convolution of [2, 24, 22] by [40, 24, 3]: one ragged tile.
+fn convolution(entry: &str) -> Task {
+    let (batch, channels, size, rows, taps, outputs) = (2u64, 24, 22, 40, 3, 20);
+    let terms = channels * taps;
+    let mut arguments = vec![1, 0, rows, batch * outputs, terms, terms, 0, 0, 0];
+    arguments.extend([channels * size, size, terms, taps, rows * outputs, outputs]);
+    arguments.extend([[1, 1, 1, 1, 1, 0, 0, 0, 0]; 2].concat());
+    arguments.extend([outputs, taps, size, 1, 1, 0, 1, 1, 1]);
+    arguments.extend((entry == "conv_plain").then_some(1));
+    Task { sizes: [batch * channels * size, rows * terms, batch * rows * outputs], arguments, tiles: 1 }
+}
+
+/// Run a committed kernel on ones; whether it faults, and whether every result is right.
+fn committed(text: &str, entry: &str, order: Order) -> Result<bool, String> {
+    let task = if entry.starts_with("conv") { convolution(entry) } else { product(entry) };
+    let mut machine = Machine::new(Options { order, ..Options::default() });
+    let ones = |n: u64| (0..n).flat_map(|_| 1f32.to_le_bytes()).collect::<Vec<u8>>();
+    let [left, right, results] = task.sizes;
+    let left = machine.memory.upload("left", &ones(left), 4);
+    let right = machine.memory.upload("right", &ones(right), 4);
+    let out = machine.memory.reserve("out", (results * 4) as usize, 4);
+    let arguments = [vec![left, right, out], task.arguments].concat();
+    let size = Size { grid: [task.tiles as u32, 1, 1], block: [256, 1, 1], shared_bytes: 61_440 };
     let module = Module::parse(text).map_err(|fault| fault.0)?;
     machine.launch(&module, entry, size, &arguments).map_err(|fault| fault.0)?;
     let got = machine.memory.download(out).ok_or("no memory")?;
-    Ok(got.as_chunks::<4>().0.iter().all(|&bytes| f32::from_le_bytes(bytes) == k as f32))
+    Ok(got.as_chunks::<4>().0.iter().all(|&bytes| f32::from_le_bytes(bytes) == 72.0))
 }
 
 #[test]
-fn committed_products_need_their_barriers_and_waits() {
+fn committed_kernels_need_their_barriers_and_waits() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../device/src/cuda/kernels");
     let orders = [Order::Forward, Order::Backward, Order::Mixed(3)];
     let mut n_kernels = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
         let entry = path.file_stem().unwrap().to_str().unwrap().to_string();
-        if path.extension().is_none_or(|extension| extension != "ptx") || entry == "dot_sum" {
+        if path.extension().is_none_or(|extension| extension != "ptx") || entry.ends_with("_sum") {
             continue;
         }
         n_kernels += 1;
@@ -141,5 +180,8 @@ fn committed_products_need_their_barriers_and_waits() {
             assert!(noticed, "{entry}: `{}` at line {} is not missed", &text[at..end], text[..at].lines().count());
         }
     }
-    assert_eq!(n_kernels, 11, "a product for every layout in TF32 and split, and the narrow one");
+    assert_eq!(
+        n_kernels, 16,
+        "every layout and walk in TF32 and split, and one product and one convolution without tensor cores"
+    );
 }

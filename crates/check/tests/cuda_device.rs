@@ -92,10 +92,10 @@ fn tensor_core_products_in_other_orders() {
     }
 }
 
-/// Every committed kernel runs, chosen by the device's own plan: both kinds of tensor-core products over all layouts, long
+/// Every committed kernel of products runs, chosen by the device's own plan: both kinds of tensor-core products over all layouts, long
 /// sums in pieces.
 #[test]
-fn every_committed_kernel_runs() {
+fn every_committed_product_runs() {
     let mut ran = std::collections::BTreeSet::new();
     for tf32 in [false, true] {
         for (at, layout) in LAYOUTS.into_iter().enumerate() {
@@ -117,8 +117,11 @@ fn every_committed_kernel_runs() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../device/src/cuda/kernels");
     let files = std::fs::read_dir(folder).expect("the folder").map(|file| file.expect("a file").path());
     let kernels = files.filter(|path| path.extension().is_some_and(|extension| extension == "ptx"));
-    let committed: std::collections::BTreeSet<String> =
-        kernels.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())).collect();
+    // Those of convolutions run in cuda_conv.rs.
+    let committed: std::collections::BTreeSet<String> = kernels
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
+        .filter(|entry| entry.starts_with("dot"))
+        .collect();
     assert_eq!(ran, committed);
 }
 

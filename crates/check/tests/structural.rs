@@ -393,6 +393,17 @@ fn argsort() {
             cases.push(Case::new("argsort", "long", vec![long], build).values_only());
         }
     }
+    // Rows that are sorted in runs and merged: with ties, NaN, and runs that end early.
+    for (dtype, descending, shape) in
+        [(DType::F32, false, [2, 2500]), (DType::I32, true, [1, 4500]), (DType::Bool, false, [1, 2100])]
+    {
+        let values: Vec<f64> = (0..shape[0] * shape[1])
+            .map(|i| if i % 97 == 5 && dtype.is_float() { f64::NAN } else { f64::from((i * 7919 % 211) as u8 % 90) })
+            .collect();
+        let what = format!("merged {shape:?}, descending {descending}");
+        let input = Input::given(shape, dtype, &values);
+        cases.push(Case::new("argsort", what, vec![input], move |x| x[0].argsort(1, descending)).values_only());
+    }
     check(cases);
 }
 

@@ -1,4 +1,4 @@
-//! Convolutions as fused kernels, for devices that have no kernel of their own for them: where a window reaches outside
+//! Convolutions as fused kernels, where a device has no kernel of its own for them: where a window reaches outside
 //! the data, the data is copied into a frame of zeros first; then every output is a sum of products through strided views. Plain, and
 //! what faster ways are held against.
 
@@ -13,19 +13,20 @@ use raphson_graph::kernel::{Prim, Reg};
 /// Alignment of temporaries in bytes, as `plan` has it.
 const ALIGNMENT: usize = 64;
 
-/// The same program with other kernels in place of its convolutions. Frames lie at the end of the arena, all at the same
+/// The same program with other kernels in place of its convolutions, but those that are to be kept. Frames lie at the end of the arena, all at the same
 /// place: each is read by the kernel behind the one that fills it, and then no more.
-pub fn without_convolutions(program: &Program) -> Program {
+pub fn without_convolutions(program: &Program, is_kept: impl Fn(&ConvKernel) -> bool) -> Program {
     let mut result = Program { kernels: Vec::with_capacity(program.kernels.len()), ..program.clone() };
     let frames = program.arena_bytes.next_multiple_of(ALIGNMENT);
     for kernel in &program.kernels {
         match kernel {
-            Kernel::Conv(conv) => {
+            Kernel::Conv(conv) if !is_kept(conv) => {
                 let data = framed(&mut result, conv, frames);
                 result.kernels.push(Kernel::Row(sums(conv, &data)));
             }
             Kernel::Row(_)
             | Kernel::Dot(_)
+            | Kernel::Conv(_)
             | Kernel::Gather(_)
             | Kernel::ScatterAdd(_)
             | Kernel::Argsort(_)

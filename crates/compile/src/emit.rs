@@ -13,6 +13,7 @@ use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
 use raphson_graph::op::attention::{Attention, Sizes};
 use raphson_graph::op::conv::Window;
+use raphson_graph::work::visiting;
 use std::collections::HashMap;
 
 /// A buffer before it has a place.
@@ -91,7 +92,7 @@ impl Emitter<'_> {
         let mut body = Body::default();
         let mut regs: HashMap<NodeIndex, Reg> = HashMap::new();
         let mut stores = Vec::new();
-        for &index in &group.nodes {
+        for &index in visiting(&group.nodes) {
             let node = self.node(index).clone();
             let reduces = matches!(node.kind, Kind::Reduce { .. });
             let at = if reduces { Level::Full } else { self.groups.level[index as usize] };

@@ -6,6 +6,7 @@
 use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
 use crate::program::Level;
 use raphson_graph::flat::NodeIndex;
+use raphson_graph::work::{visit, visiting};
 use std::collections::{HashMap, HashSet};
 
 /// More nodes than this never share a kernel.
@@ -49,8 +50,9 @@ pub fn group(lowered: &Lowered) -> Groups {
         level: vec![Level::Full; lowered.nodes.len()],
         spaces: HashMap::new(),
         reads: Vec::new(),
+        sizes: Vec::new(),
     };
-    for index in 0..lowered.nodes.len() {
+    for index in visiting(0..lowered.nodes.len()) {
         grouping.place(index as NodeIndex);
     }
     grouping.sink();
@@ -66,6 +68,8 @@ struct Grouping<'a> {
     spaces: HashMap<(u32, Vec<usize>), Vec<usize>>,
     /// What the nodes of each group read.
     reads: Vec<HashSet<NodeIndex>>,
+    /// Nodes of each group. Its list may name some that have moved on; `of` knows where they are.
+    sizes: Vec<usize>,
 }
 
 impl Grouping<'_> {
@@ -92,6 +96,7 @@ impl Grouping<'_> {
         self.level[index as usize] = level;
         self.of[index as usize] = Some(group);
         self.groups[group].nodes.push(index);
+        self.sizes[group] += 1;
         let stored = node.operands.iter().filter(|access| !self.node(access.base).is_virtual());
         let stored: Vec<NodeIndex> = stored.map(|access| access.base).collect();
         self.reads[group].extend(stored);
@@ -106,6 +111,7 @@ impl Grouping<'_> {
         }
         self.groups.push(Group { shape, axes: Vec::new(), stage, nodes: Vec::new(), fusible });
         self.reads.push(HashSet::new());
+        self.sizes.push(0);
         group
     }
 
@@ -119,7 +125,7 @@ impl Grouping<'_> {
     fn company(&mut self, node: &Node) -> (u32, Option<(usize, Level)>) {
         let fits = |access: &Access| {
             let group = self.of[access.base as usize]?;
-            let level = self.level_in(node, &self.groups[group])?;
+            let level = self.level_in(node, group)?;
             self.is_register(access, group, level).then_some((group, level))
         };
         let stage_of = |access: &Access| match fits(access) {
@@ -137,7 +143,7 @@ impl Grouping<'_> {
         // The group whose reduced axes the others must share, if any has some.
         together.sort_by_key(|&(group, _)| self.groups[group].axes.is_empty());
         let Some(&(first, level)) = together.first() else { return (stage, None) };
-        let size: usize = together.iter().map(|&(group, _)| self.groups[group].nodes.len()).sum();
+        let size: usize = together.iter().map(|&(group, _)| self.sizes[group]).sum();
         let alike = |&(group, of_node): &(usize, Level)| {
             let axes = &self.groups[group].axes;
             let shape = &self.groups[group].shape;
@@ -156,8 +162,10 @@ impl Grouping<'_> {
 
     fn merge(&mut self, from: usize, into: usize) {
         let nodes = std::mem::take(&mut self.groups[from].nodes);
+        visit(nodes.len() + self.reads[from].len());
         nodes.iter().for_each(|&node| self.of[node as usize] = Some(into));
         self.groups[into].nodes.extend(nodes);
+        self.sizes[into] += std::mem::take(&mut self.sizes[from]);
         let reads = std::mem::take(&mut self.reads[from]);
         self.reads[into].extend(reads);
     }
@@ -168,16 +176,17 @@ impl Grouping<'_> {
             return None;
         }
         let groups = self.spaces.get(&(stage, node.domain.clone()))?;
-        groups.iter().rev().take(MAX_SIBLINGS).find_map(|&group| {
+        visiting(groups.iter().rev().take(MAX_SIBLINGS)).find_map(|&group| {
             let shares = node.operands.iter().any(|access| self.reads[group].contains(&access.base));
-            let level = self.level_in(node, &self.groups[group])?;
+            let level = self.level_in(node, group)?;
             shares.then_some((group, level))
         })
     }
 
     /// At which level the node would compute in the group, if its shape fits.
-    fn level_in(&self, node: &Node, group: &Group) -> Option<Level> {
-        if !group.fusible || group.nodes.len() >= MAX_NODES {
+    fn level_in(&self, node: &Node, group: usize) -> Option<Level> {
+        let (group, size) = (&self.groups[group], self.sizes[group]);
+        if !group.fusible || size >= MAX_NODES {
             return None;
         }
         if let Kind::Reduce { axes, .. } = &node.kind {
@@ -214,10 +223,10 @@ impl Grouping<'_> {
                 continue;
             }
             let Some(target) = self.of[first as usize] else { continue };
-            if users[index].iter().any(|&(user, _)| self.of[user as usize] != Some(target)) {
+            if visiting(&users[index]).any(|&(user, _)| self.of[user as usize] != Some(target)) {
                 continue;
             }
-            let Some(level) = self.level_in(node, &self.groups[target]) else { continue };
+            let Some(level) = self.level_in(node, target) else { continue };
             let from_register = |&(user, position): &(NodeIndex, usize)| {
                 let user_node = self.node(user);
                 // A reduction reads its operand at every point.
@@ -235,14 +244,19 @@ impl Grouping<'_> {
 
     fn relocate(&mut self, index: NodeIndex, target: usize, level: Level) {
         if let Some(source) = self.of[index as usize] {
-            self.groups[source].nodes.retain(|&node| node != index);
+            self.sizes[source] -= 1;
         }
+        self.sizes[target] += 1;
         self.of[index as usize] = Some(target);
         self.level[index as usize] = level;
         self.groups[target].nodes.push(index);
     }
 
     fn finish(mut self) -> Groups {
+        for (position, group) in self.groups.iter_mut().enumerate() {
+            visit(group.nodes.len());
+            group.nodes.retain(|&node| self.of[node as usize] == Some(position));
+        }
         let mut order: Vec<usize> = (0..self.groups.len()).filter(|&i| !self.groups[i].nodes.is_empty()).collect();
         order.sort_by_key(|&i| (self.groups[i].stage, i));
         let mut position = vec![0; self.groups.len()];
@@ -250,6 +264,7 @@ impl Grouping<'_> {
         self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);
         let mut groups: Vec<Group> = order.into_iter().map(|i| self.groups[i].clone()).collect();
         for group in &mut groups {
+            visit(group.nodes.len());
             group.nodes.sort_unstable();
             let reduces = |&node: &NodeIndex| matches!(self.lowered.nodes[node as usize].kind, Kind::Reduce { .. });
             if !group.nodes.iter().any(reduces) {

@@ -10,7 +10,8 @@ use raphson_graph::op::conv::Window;
 use raphson_graph::op::elementwise::Row;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
-use std::collections::HashMap;
+use raphson_graph::work::visiting;
+use std::collections::{HashMap, HashSet};
 
 /// How an operand's elements lie in its base node's row-major buffer: one stride for each axis of the operand's shape.
 /// For an iota the "position" is the value itself.
@@ -111,13 +112,14 @@ pub fn same_strides(shape: &[usize], left: &[i64], right: &[i64]) -> bool {
 /// Lower a simplified graph.
 pub fn lower(graph: &Graph) -> Lowered {
     let mut lowering = Lowering { graph, nodes: Vec::new(), access: Vec::new(), copies: HashMap::new() };
-    for node in &graph.nodes {
+    for node in visiting(&graph.nodes) {
         let access = lowering.node(node);
         lowering.access.push(access);
     }
     let inputs = graph.inputs.iter().map(|&i| lowering.access[i as usize].base).collect();
     let mut outputs = Vec::new();
-    for &output in &graph.outputs {
+    let mut taken = HashSet::new();
+    for &output in visiting(&graph.outputs) {
         let access = lowering.access[output as usize].clone();
         let shape = graph.nodes[output as usize].shape.clone();
         let base = &lowering.nodes[access.base as usize];
@@ -125,8 +127,10 @@ pub fn lower(graph: &Graph) -> Lowered {
             && !matches!(base.kind, Kind::Input)
             && base.elements() == shape.elements()
             && lowering.is_contiguous(&shape, &access)
-            && !outputs.contains(&access.base);
-        outputs.push(if own { access.base } else { lowering.copy(&shape, access) });
+            && !taken.contains(&access.base);
+        let output = if own { access.base } else { lowering.copy(&shape, access) };
+        taken.insert(output);
+        outputs.push(output);
     }
     Lowered { nodes: lowering.nodes, inputs, outputs }
 }

@@ -4,6 +4,7 @@
 
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
+use raphson_graph::work::visiting;
 
 /// The same graph with such products turned round.
 pub fn orient_products(graph: &Graph) -> Graph {
@@ -12,7 +13,7 @@ pub fn orient_products(graph: &Graph) -> Graph {
     graph.outputs.iter().for_each(|&output| uses[output as usize] += 1);
     let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
     let mut new: Vec<NodeIndex> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
+    for node in visiting(&graph.nodes) {
         let mut oriented = node.clone();
         oriented.inputs.iter_mut().for_each(|input| *input = new[*input as usize]);
         if let (Op::Permute { axes }, Some(&input)) = (&node.op, node.inputs.first())

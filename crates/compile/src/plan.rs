@@ -3,8 +3,10 @@
 
 use crate::emit::{Emitted, Unplaced};
 use crate::program::{Buffer, BufferId, Instr, Kernel, Level, Place, Program, RowKernel, View};
+use raphson_graph::dtype::DType;
 use raphson_graph::kernel::{Prim, Reg};
-use std::collections::BTreeMap;
+use raphson_graph::work::{visit, visiting};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// Alignment of temporaries in bytes: a cache line, and any vector register.
 const ALIGNMENT: usize = 64;
@@ -62,85 +64,133 @@ fn takeovers(
         uses.read.iter().for_each(|buffer| last_read[buffer.0 as usize] = position);
         uses.written.iter().for_each(|buffer| writers[buffer.0 as usize].push(position));
     }
-    let fits = |output: usize, input: usize| {
-        let (out, buffer) = (outputs[output], inputs[input]);
-        let &[writer] = &writers[out.0 as usize][..] else { return false };
-        let Kernel::Row(row) = &kernels[writer] else { return false };
-        let (from, to) = (&buffers[buffer.0 as usize], &buffers[out.0 as usize]);
-        donated[input]
-            && (from.dtype, from.elements) == (to.dtype, to.elements)
-            && inputs.iter().filter(|&&other| other == buffer).count() == 1
-            && last_read[buffer.0 as usize] == writer
-            && in_place_store(row, out).is_some_and(|store| reads_only_at(row, buffer, store))
-    };
-    let mut taken = vec![false; inputs.len()];
-    let mut pairs: Vec<(usize, usize)> = Vec::new();
-    // An output that may be an input as it is takes over that one's memory first, and then need not be written.
-    for (output, &out) in outputs.iter().enumerate() {
-        let &[writer] = &writers[out.0 as usize][..] else { continue };
-        let Kernel::Row(row) = &kernels[writer] else { continue };
-        let own = |buffer: &BufferId| inputs.iter().position(|input| input == buffer);
-        let mut own = choices(row, out).into_iter().filter_map(|buffer| own(&buffer));
-        if let Some(input) = own.find(|&input| !taken[input] && fits(output, input)) {
-            taken[input] = true;
-            pairs.push((output, input));
+    let mut rows: HashMap<usize, Accesses> = HashMap::new();
+    for out in outputs {
+        if let &[writer] = &writers[out.0 as usize][..]
+            && let Kernel::Row(row) = &kernels[writer]
+        {
+            rows.entry(writer).or_insert_with(|| Accesses::of(row));
         }
     }
-    let served: Vec<usize> = pairs.iter().map(|&(output, _)| output).collect();
-    for output in (0..outputs.len()).filter(|output| !served.contains(output)) {
-        if let Some(input) = (0..inputs.len()).find(|&input| !taken[input] && fits(output, input)) {
-            taken[input] = true;
-            pairs.push((output, input));
+    let mut times = vec![0; buffers.len()];
+    inputs.iter().for_each(|input| times[input.0 as usize] += 1);
+    for (input, &buffer) in visiting(inputs.iter().enumerate()) {
+        if donated[input]
+            && times[buffer.0 as usize] == 1
+            && let Some(row) = rows.get_mut(&last_read[buffer.0 as usize])
+        {
+            row.offer(input, buffer, &buffers[buffer.0 as usize]);
+        }
+    }
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    let mut served = vec![false; outputs.len()];
+    // An output that may be an input as it is takes over that one's memory first, and then need not be written.
+    for own in [true, false] {
+        for (output, &out) in visiting(outputs.iter().enumerate()) {
+            let &[writer] = &writers[out.0 as usize][..] else { continue };
+            let Some(row) = rows.get_mut(&writer).filter(|_| !served[output]) else { continue };
+            let unplaced = &buffers[out.0 as usize];
+            let input = if own { row.take_own(out, unplaced) } else { row.take_any(out, unplaced) };
+            if let Some(input) = input {
+                served[output] = true;
+                pairs.push((output, input));
+            }
         }
     }
     pairs
 }
 
-/// Buffers of which the value stored to `out` may be a plain copy, the likeliest first: those that a select loads.
-fn choices(row: &RowKernel, out: BufferId) -> Vec<BufferId> {
-    let stored = row.steps.iter().find_map(|step| match &step.instr {
-        Instr::Store { buffer, value, .. } if *buffer == out => Some(*value),
-        _ => None,
-    });
-    let chosen = stored.map(|value| &row.steps[value.0 as usize].instr);
-    let Some(Instr::Prim { prim: Prim::Select, args: [_, a, b] }) = chosen else { return Vec::new() };
-    let loaded = |reg: &Reg| match &row.steps[reg.0 as usize].instr {
-        Instr::Load { buffer, .. } => Some(*buffer),
-        _ => None,
-    };
-    [a, b].into_iter().filter_map(loaded).collect()
+/// What two buffers must agree in for one to take over the other's memory: dtype, size, and how the kernel reaches them.
+type Manner<'a> = (DType, usize, &'a View, Level);
+
+/// How a row kernel reaches its buffers, and which donated inputs its outputs may take over.
+struct Accesses<'a> {
+    row: &'a RowKernel,
+    /// View, level and value of each store, unless a later pass could read again what it wrote.
+    stores: HashMap<BufferId, (&'a View, Level, Reg)>,
+    /// View and level of each buffer that is read in one manner only; `None` for the others.
+    loads: HashMap<BufferId, Option<(&'a View, Level)>>,
+    offered: HashMap<BufferId, (usize, Manner<'a>)>,
+    /// The same by manner, in the order of the inputs.
+    queues: HashMap<Manner<'a>, VecDeque<usize>>,
+    taken: HashSet<usize>,
 }
 
-/// The view of the store to `out`, if the kernel is free of later passes in which it could read again what it wrote.
-fn in_place_store(row: &RowKernel, out: BufferId) -> Option<(&View, Level)> {
-    let one_pass = row.steps.iter().all(|step| step.level == Level::Kept || step.pass == 0);
-    let store = row.steps.iter().find_map(|step| match &step.instr {
-        Instr::Store { buffer, view, .. } if *buffer == out => Some((view, step.level)),
-        _ => None,
-    });
-    store.filter(|&(_, level)| one_pass && (level == Level::Full || row.reduced.is_empty()))
-}
-
-fn reads_only_at(row: &RowKernel, input: BufferId, store: (&View, Level)) -> bool {
-    let mut reads = false;
-    for step in &row.steps {
-        if let Instr::Load { buffer, view } = &step.instr
-            && *buffer == input
-        {
-            reads = true;
-            if (view, step.level) != store {
-                return false;
+impl<'a> Accesses<'a> {
+    fn of(row: &'a RowKernel) -> Accesses<'a> {
+        let one_pass = row.steps.iter().all(|step| step.level == Level::Kept || step.pass == 0);
+        let (mut stores, mut loads) = (HashMap::new(), HashMap::new());
+        for step in visiting(&row.steps) {
+            match &step.instr {
+                Instr::Store { buffer, view, value } => {
+                    if one_pass && (step.level == Level::Full || row.reduced.is_empty()) {
+                        stores.insert(*buffer, (view, step.level, *value));
+                    }
+                }
+                Instr::Load { buffer, view } => {
+                    let manner = Some((view, step.level));
+                    let known = loads.entry(*buffer).or_insert(manner);
+                    *known = known.filter(|_| *known == manner);
+                }
+                Instr::Const(_) | Instr::Index(_) | Instr::Prim { .. } | Instr::Reduce { .. } => {}
             }
         }
+        let (offered, queues, taken) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Accesses { row, stores, loads, offered, queues, taken }
     }
-    reads
+
+    /// A donated input that this kernel is the last to read.
+    fn offer(&mut self, input: usize, buffer: BufferId, unplaced: &Unplaced) {
+        if let Some(&Some((view, level))) = self.loads.get(&buffer) {
+            let manner = (unplaced.dtype, unplaced.elements, view, level);
+            self.offered.insert(buffer, (input, manner));
+            self.queues.entry(manner).or_default().push_back(input);
+        }
+    }
+
+    fn manner(&self, out: BufferId, unplaced: &Unplaced) -> Option<Manner<'a>> {
+        let &(view, level, _) = self.stores.get(&out)?;
+        Some((unplaced.dtype, unplaced.elements, view, level))
+    }
+
+    /// The input that the output may be a plain copy of: one of those that a select loads.
+    fn take_own(&mut self, out: BufferId, unplaced: &Unplaced) -> Option<usize> {
+        let manner = self.manner(out, unplaced)?;
+        let &(_, _, value) = self.stores.get(&out)?;
+        let Instr::Prim { prim: Prim::Select, args: [_, a, b] } = &self.row.steps[value.0 as usize].instr else {
+            return None;
+        };
+        let fitting = |reg: &Reg| match &self.row.steps[reg.0 as usize].instr {
+            Instr::Load { buffer, .. } => {
+                let &(input, found) = self.offered.get(buffer)?;
+                (found == manner && !self.taken.contains(&input)).then_some(input)
+            }
+            _ => None,
+        };
+        let input = [a, b].into_iter().find_map(fitting)?;
+        self.taken.insert(input);
+        Some(input)
+    }
+
+    /// The first input that fits and is not taken.
+    fn take_any(&mut self, out: BufferId, unplaced: &Unplaced) -> Option<usize> {
+        let manner = self.manner(out, unplaced)?;
+        let queue = self.queues.get_mut(&manner)?;
+        while let Some(input) = queue.pop_front() {
+            visit(1);
+            if self.taken.insert(input) {
+                return Some(input);
+            }
+        }
+        None
+    }
 }
 
 /// First fit over lifetimes, in the order of the kernels. Returns the size of the arena.
 fn place_temporaries(buffers: &[Unplaced], uses: &[Uses], places: &mut [Option<Place>]) -> usize {
     let mut last_use = vec![0; buffers.len()];
     for (position, uses) in uses.iter().enumerate() {
-        let all = uses.read.iter().chain(&uses.written);
+        let all = visiting(uses.read.iter().chain(&uses.written));
         all.for_each(|buffer| last_use[buffer.0 as usize] = position);
     }
     let mut arena = Arena::default();
@@ -177,7 +227,7 @@ struct Arena {
 
 impl Arena {
     fn take(&mut self, size: usize) -> usize {
-        let fit = self.free.iter().find(|&(_, &free)| free >= size).map(|(&offset, &free)| (offset, free));
+        let fit = visiting(&self.free).find(|&(_, &free)| free >= size).map(|(&offset, &free)| (offset, free));
         let Some((offset, free)) = fit else {
             // Grow, from a free interval that touches the end if there is one.
             let touching = self.free.last_key_value().filter(|&(&at, &free)| at + free == self.end).map(|(&at, _)| at);

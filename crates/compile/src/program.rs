@@ -180,6 +180,16 @@ pub struct ConvKernel {
     pub out: ConvView,
 }
 
+impl ConvKernel {
+    /// The sizes of each group's product of matrices, rows (o), columns (b, y…) and terms (i, t…):
+    /// `out[o, (b, y…)] = Σ kernel[o, (i, t…)] · patches[(i, t…), (b, y…)]`.
+    pub fn as_product(&self) -> (usize, usize, usize) {
+        let outputs = self.axes.iter().map(|axis| axis.outputs).product::<usize>();
+        let taps = self.axes.iter().map(|axis| axis.taps).product::<usize>();
+        (self.channels_out, self.batch * outputs, self.channels_in * taps)
+    }
+}
+
 /// `out[o, j, i] = data[o, index[j], i]` over contiguous buffers of shapes [outer, axis, inner], [count], [outer, count, inner].
 /// Indices are i32 or u32 (`compile` converts others); one outside 0..axis is an error that the device reports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -373,4 +383,13 @@ pub struct Program {
     pub outputs: Vec<BufferId>,
     /// Bytes of the arena that holds all temporaries.
     pub arena_bytes: usize,
+}
+
+impl Program {
+    /// Bytes that a run has in use at once: inputs, outputs and the arena. An output in the memory of a donated input counts
+    /// once. What a device sets aside inside one kernel is not known here.
+    pub fn peak_bytes(&self) -> usize {
+        let own = self.buffers.iter().filter(|buffer| matches!(buffer.place, Place::Input(_) | Place::Output(_)));
+        own.map(Buffer::size_bytes).sum::<usize>() + self.arena_bytes
+    }
 }

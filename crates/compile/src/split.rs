@@ -6,6 +6,7 @@ use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::reduce::{ReduceOp, without_axes};
 use raphson_graph::shape::Shape;
+use raphson_graph::work::visiting;
 
 /// Reductions of at least this many elements to fewer than `FEW_RESULTS` are split.
 const LONG: usize = 16 * 1024;
@@ -19,7 +20,7 @@ const CHUNK: usize = 4096;
 pub fn split_reductions(graph: &Graph) -> Graph {
     let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
     let mut new: Vec<NodeIndex> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
+    for node in visiting(&graph.nodes) {
         let mut node = node.clone();
         node.inputs.iter_mut().for_each(|input| *input = new[*input as usize]);
         if let Op::Reduce { op, axes } = node.op.clone()

@@ -132,3 +132,34 @@ fn compiling_takes_work_in_proportion_to_the_graph() {
     };
     assert_eq!(steps(400), 2 * steps(200));
 }
+
+#[test]
+fn the_peak_counts_inputs_outputs_and_the_arena_and_memory_taken_over_once() {
+    let (x, y) = (input([16, 16]), input([16, 16]));
+    let product = x.dot(&y).unwrap();
+    let outputs = [product.dot(&y).unwrap(), x.add(&x).unwrap()];
+    let inputs = [x, y];
+    let matrix = 16 * 16 * 4;
+    // One product between, both inputs, both outputs; then an output less, where the first input may be overwritten.
+    let peak = |donated: [bool; 2]| compiled(&inputs, &outputs, &donated).peak_bytes();
+    assert_eq!(peak([false, false]), 5 * matrix);
+    assert_eq!(peak([true, false]), 4 * matrix);
+}
+
+#[test]
+fn updates_side_by_side_take_over_each_their_own_input() {
+    let inputs: Vec<Value> = (0..40).map(|_| input([8])).chain([input([])]).collect();
+    let rate = inputs[40].expand(&[8].into()).unwrap();
+    let outputs: Vec<Value> = inputs[..40].iter().map(|x| x.mul(&rate).unwrap()).collect();
+    let donated: Vec<bool> = (0..41).map(|input| input != 40).collect();
+    let program = compiled(&inputs, &outputs, &donated);
+    let place = |output: usize| program.buffers[program.outputs[output].0 as usize].place;
+    let mut taken: Vec<usize> = (0..40)
+        .map(|output| match place(output) {
+            Place::InPlace { input, .. } => input,
+            other => panic!("output {output} is {other:?}"),
+        })
+        .collect();
+    taken.sort_unstable();
+    assert_eq!(taken, (0..40).collect::<Vec<_>>());
+}

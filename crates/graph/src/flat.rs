@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Shape;
 use crate::value::{Value, topological_order};
+use crate::work::visiting;
 use std::collections::HashMap;
 
 /// Position of a node in [`Graph::nodes`].
@@ -64,7 +65,7 @@ pub fn flatten(inputs: &[Value], outputs: &[Value]) -> Result<Flat> {
         index.insert(input.id(), position);
     }
     let mut captured = Vec::new();
-    for value in topological_order(outputs, false) {
+    for value in visiting(topological_order(outputs, false)) {
         if index.contains_key(&value.id()) {
             continue;
         }

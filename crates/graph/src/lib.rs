@@ -12,3 +12,4 @@ pub mod op;
 pub mod reference;
 pub mod shape;
 pub mod value;
+pub mod work;

@@ -4,6 +4,7 @@
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::shape::Shape;
+use crate::work::visit;
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,6 +144,7 @@ pub fn topological_order(outputs: &[Value], through_realised: bool) -> Vec<Value
         while let Some((_, inputs, next)) = stack.last_mut() {
             if let Some(input) = inputs.get(*next).cloned() {
                 *next += 1;
+                visit(1);
                 if seen.insert(input.id()) {
                     let inputs = operands(&input);
                     stack.push((input, inputs, 0));

@@ -120,6 +120,7 @@ pub fn run_program(env: Env, program: f64, inputs: Vec<f64>) -> napi::Result<Vec
 pub struct ProgramStats {
     pub kernels: f64,
     pub arena_bytes: f64,
+    pub peak_bytes: f64,
     pub inputs: f64,
     pub outputs: f64,
     pub nodes: f64,
@@ -133,6 +134,7 @@ pub fn program_stats(program: f64) -> napi::Result<ProgramStats> {
         Ok(ProgramStats {
             kernels: stats.kernels as f64,
             arena_bytes: stats.arena_bytes as f64,
+            peak_bytes: stats.peak_bytes as f64,
             inputs: stats.inputs as f64,
             outputs: stats.outputs as f64,
             nodes: stats.nodes as f64,

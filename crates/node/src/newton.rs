@@ -2,12 +2,13 @@
 
 use crate::convert::count;
 use crate::errors::guarded;
+use crate::handles::Handles;
 use crate::state::{State, call, call_value, call_values};
 use napi_derive::napi;
 use raphson_graph::dtype::DType;
-use raphson_graph::error::Result;
+use raphson_graph::error::{Error, Result};
 use raphson_optim::alpha::{self, Finish, Needs, Rule, Spec};
-use raphson_optim::direction::{self, Direction, Options};
+use raphson_optim::direction::{self, Direction, Options, Recalled};
 use std::collections::HashMap;
 
 fn direction_of(name: &str, options: HashMap<String, f64>, scalar: DType) -> Result<(&'static dyn Direction, Options)> {
@@ -55,6 +56,39 @@ pub fn direction_apply(
     })
 }
 
+/// θ_start and ω of the step that led to parameters and state, for each parameter; nothing where the direction does not
+/// recall them.
+#[napi]
+pub fn direction_recall(
+    name: String,
+    options: HashMap<String, f64>,
+    params: Vec<f64>,
+    applied: f64,
+    state: Vec<f64>,
+) -> napi::Result<Vec<f64>> {
+    call_values("direction", |handles| {
+        let (direction, options) = direction_of(&name, options, handles.scalar())?;
+        let all = |list: &[f64]| handles.get_all(direction.name(), list);
+        let applied = handles.get(direction.name(), applied)?;
+        let recalled = direction.recall(&options, &all(&params)?, applied, &all(&state)?)?;
+        Ok(recalled.map_or(Vec::new(), |Recalled { start, omega }| [start, omega].concat()))
+    })
+}
+
+/// What [`direction_recall`] gave, or what another optimizer recalls in that form.
+fn recalled_of(handles: &Handles, recalled: &[f64], params: usize) -> Result<Option<Recalled>> {
+    if recalled.is_empty() {
+        return Ok(None);
+    }
+    let mut start = handles.get_all("alpha", recalled)?;
+    if start.len() != 2 * params {
+        let message = format!("{} recalled tensors for {params} parameters; give start and ω of each", start.len());
+        return Err(Error::argument("alpha", message));
+    }
+    let omega = start.split_off(params);
+    Ok(Some(Recalled { start, omega }))
+}
+
 /// Settings of a learning-rate rule.
 #[napi(object)]
 pub struct AlphaSpec {
@@ -65,6 +99,10 @@ pub struct AlphaSpec {
     pub initial: f64,
     pub every: f64,
     pub guard: bool,
+    /// Rule `next` only: how many steps there will be, if that is known.
+    pub total_steps: Option<f64>,
+    /// Rule `next` only: of large tensors, traces and slopes see every k-th row.
+    pub sample: f64,
     /// Rule `custom` only: of loss1, slope1, curvature, lossMinus.
     pub needs: Vec<String>,
 }
@@ -74,9 +112,24 @@ impl AlphaSpec {
         let rule = Rule::named(&self.rule)?;
         let every = count(rule.name(), "every", self.every)?;
         let every = u32::try_from(every).unwrap_or(u32::MAX);
+        let total_steps = self.total_steps.map(|total| count(rule.name(), "totalSteps", total)).transpose()?;
+        let total_steps = total_steps.map(|total| u32::try_from(total).unwrap_or(u32::MAX));
+        let sample = u32::try_from(count(rule.name(), "sample", self.sample)?).unwrap_or(u32::MAX);
         let AlphaSpec { gamma, min, max, initial, guard, .. } = self;
         // Which steps measure is the caller's matter: it traces the others without a rule.
-        let own = Spec { gamma, min, max, initial, every, guard, scalar, measure: true, ..Spec::defaults(rule) };
+        let own = Spec {
+            gamma,
+            min,
+            max,
+            initial,
+            every,
+            guard,
+            scalar,
+            total_steps,
+            sample,
+            measure: true,
+            ..Spec::defaults(rule)
+        };
         let spec = if rule == Rule::Custom { Spec { needs: Needs::named(&self.needs)?, ..own } } else { own };
         spec.check()?;
         Ok(spec)
@@ -87,10 +140,22 @@ impl AlphaSpec {
 #[napi]
 pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
     guarded("alpha", || {
-        let Spec { rule, gamma, min, max, initial, every, guard, needs, .. } = Spec::defaults(Rule::named(&rule)?);
+        let Spec { rule, gamma, min, max, initial, every, guard, needs, sample, .. } =
+            Spec::defaults(Rule::named(&rule)?);
         let needs = if rule == Rule::Custom { needs.names() } else { Vec::new() };
         let (rule, needs) = (rule.name().to_owned(), needs.into_iter().map(str::to_owned).collect());
-        Ok(AlphaSpec { rule, gamma, min, max, initial, every: f64::from(every), guard, needs })
+        Ok(AlphaSpec {
+            rule,
+            gamma,
+            min,
+            max,
+            initial,
+            every: f64::from(every),
+            guard,
+            total_steps: None,
+            sample: f64::from(sample),
+            needs,
+        })
     })
 }
 
@@ -102,10 +167,10 @@ pub fn alpha_check(spec: AlphaSpec) -> napi::Result<()> {
 
 /// A rule's state before the first step.
 #[napi]
-pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>, direction: Vec<f64>) -> napi::Result<Vec<f64>> {
+pub fn alpha_init(spec: AlphaSpec, params: Vec<f64>, direction: Vec<f64>, recalls: bool) -> napi::Result<Vec<f64>> {
     call_values("alpha", |handles| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
-        alpha::init(&spec.checked(handles.scalar())?, &all(&params)?, &all(&direction)?)
+        alpha::init(&spec.checked(handles.scalar())?, &all(&params)?, &all(&direction)?, recalls)
     })
 }
 
@@ -117,11 +182,14 @@ pub fn alpha_begin(
     params: Vec<f64>,
     gradients: Vec<f64>,
     state: Vec<f64>,
+    recalled: Vec<f64>,
 ) -> napi::Result<Vec<f64>> {
     call_values("alpha", |handles| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
         let loss = handles.get("alpha", loss)?;
-        alpha::begin(&spec.checked(handles.scalar())?, loss, &all(&params)?, &all(&gradients)?, &all(&state)?)
+        let recalled = recalled_of(handles, &recalled, params.len())?;
+        let spec = spec.checked(handles.scalar())?;
+        alpha::begin(&spec, loss, &all(&params)?, &all(&gradients)?, &all(&state)?, recalled.as_ref())
     })
 }
 
@@ -182,11 +250,13 @@ pub fn alpha_finish(
     direction_new: Vec<f64>,
     state: Vec<f64>,
     carry: Vec<f64>,
+    recalled: Vec<f64>,
     scale: f64,
     proposal: Vec<f64>,
 ) -> napi::Result<AlphaFinished> {
     call("alpha", |State { handles, .. }| {
         let all = |list: &[f64]| handles.get_all("alpha", list);
+        let recalled = recalled_of(handles, &recalled, params.len())?;
         let finished = alpha::finish(
             &spec.checked(handles.scalar())?,
             Finish {
@@ -198,6 +268,7 @@ pub fn alpha_finish(
                 direction_new: &all(&direction_new)?,
                 state: &all(&state)?,
                 carry: &all(&carry)?,
+                recalled: recalled.as_ref(),
                 scale: handles.get("alpha", scale)?,
                 proposal: &all(&proposal)?,
             },
@@ -211,38 +282,61 @@ pub fn alpha_finish(
     })
 }
 
-/// Start-up of the rule `next`: whether the loss falls far enough.
+/// The rate, then the direction's state, from which the direction recalls the step to take.
+#[napi]
+pub fn alpha_staying(
+    spec: AlphaSpec,
+    carry: Vec<f64>,
+    state: Vec<f64>,
+    direction_old: Vec<f64>,
+    direction_new: Vec<f64>,
+) -> napi::Result<Vec<f64>> {
+    call_values("alpha", |handles| {
+        let all = |list: &[f64]| handles.get_all("alpha", list);
+        let spec = spec.checked(handles.scalar())?;
+        let (old, new) = (all(&direction_old)?, all(&direction_new)?);
+        let (rate, staying) = alpha::staying(&spec, &all(&carry)?, &all(&state)?, &old, &new)?;
+        Ok([vec![rate], staying].concat())
+    })
+}
+
+/// Start-up of a rule that looks ahead: whether the loss falls far enough.
 #[napi]
 pub fn alpha_probe(
     spec: AlphaSpec,
     loss: f64,
     params: Vec<f64>,
     state: Vec<f64>,
-    reach: f64,
+    recalled: Vec<f64>,
+    first: bool,
     factor: f64,
 ) -> napi::Result<f64> {
     call_value("alpha", |handles| {
+        let recalled = recalled_of(handles, &recalled, params.len())?;
         let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
         let (loss, factor) = (handles.get("alpha", loss)?, handles.get("alpha", factor)?);
-        alpha::probe(&spec.checked(handles.scalar())?, loss, &params, &state, reach, factor)
+        alpha::probe(&spec.checked(handles.scalar())?, loss, &params, &state, recalled.as_ref(), first, factor)
     })
 }
 
-/// Start-up of the rule `next`: the step taken again with a smaller learning rate.
+/// Start-up of a rule that looks ahead: the step taken again with another learning rate.
 #[napi]
 pub fn alpha_rescale(
     spec: AlphaSpec,
     params: Vec<f64>,
     state: Vec<f64>,
+    recalled: Vec<f64>,
     factor: f64,
     scale: f64,
 ) -> napi::Result<Vec<f64>> {
     call_values("alpha", |handles| {
+        let recalled = recalled_of(handles, &recalled, params.len())?;
         let (params, state) = (handles.get_all("alpha", &params)?, handles.get_all("alpha", &state)?);
         alpha::rescale(
             &spec.checked(handles.scalar())?,
             &params,
             &state,
+            recalled.as_ref(),
             handles.get("alpha", factor)?,
             handles.get("alpha", scale)?,
         )

@@ -22,6 +22,8 @@ pub struct ProgramStats {
     pub kernels: usize,
     /// Bytes of temporaries.
     pub arena_bytes: usize,
+    /// Bytes that a run has in use at once, as [`raphson_compile::program::Program::peak_bytes`] counts them.
+    pub peak_bytes: usize,
     /// Declared inputs.
     pub inputs: usize,
     /// Outputs.
@@ -119,6 +121,7 @@ impl Compiled {
         ProgramStats {
             kernels: program.kernels.len(),
             arena_bytes: program.arena_bytes,
+            peak_bytes: program.peak_bytes(),
             inputs: self.inputs.len(),
             outputs: self.outputs.len(),
             nodes: self.entry.nodes(),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each crate and those of ours that it may depend on; `check` and `xtask` are for development, and free.
+/// Each crate and those of ours that it may depend on; `bench`, `check` and `xtask` are for development, and free.
 const EDGES: &[(&str, &[&str])] = &[
     ("graph", &[]),
     ("compile", &["graph"]),
@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("session", &["graph", "compile", "device", "optim"]),
     ("node", &["graph", "optim", "session"]),
 ];
-const FREE: &[&str] = &["check", "xtask"];
+const FREE: &[&str] = &["bench", "check", "xtask"];
 
 /// Folders with source files of ours.
 const SOURCES: &[&str] = &["crates", "src", "__test__", "examples", "bench", "scripts"];
@@ -46,7 +46,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
     for path in paths {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() {
-            if name != "node_modules" && name != "target" {
+            if name != "node_modules" && name != "target" && !name.starts_with('.') {
                 collect(&path, files)?;
             }
         } else if [".rs", ".ts", ".mts", ".mjs"].iter().any(|end| name.ends_with(end)) {

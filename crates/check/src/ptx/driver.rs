@@ -44,7 +44,10 @@ pub struct Counts {
     pub allocations: usize,
     pub frees: usize,
     pub modules: usize,
+    /// Kernels that ran, by themselves or in graphs.
     pub launches: usize,
+    /// Kernels and products that were put on the stream one by one.
+    pub single: usize,
     pub gemms: usize,
     pub graphs: usize,
     pub graphs_dropped: usize,
@@ -370,6 +373,7 @@ impl Driver for Interpreted {
     }
 
     unsafe fn launch(&self, work: &Work) -> Result<()> {
+        self.state().counts.single += 1;
         self.push(Queued::Work(work.clone()))
     }
 

@@ -69,19 +69,26 @@ fn failed(Fault(why): Fault) -> Error {
 
 /// Print a program and interpret it. Inputs and outputs are bytes, by position.
 pub fn run_program(program: &Program, inputs: &[Vec<u8>], order: Order) -> Result<Vec<Vec<u8>>> {
-    let program = &without_convolutions(program);
+    let program = &without_convolutions(program, |_| false);
     let mut machine = Machine::new(Options { order, ..Options::default() });
     let addresses = place(&mut machine, program, inputs);
     let error_words = machine.memory.upload("error words", &[0; 4 * ERROR_WORDS], 4);
-    for launch in print_program(program)?.iter().flatten() {
-        dump(launch)?;
-        let module = Module::parse(&launch.text).map_err(failed)?;
-        let argument = |parameter: &Parameter| match parameter {
-            Parameter::Buffer(id) => addresses[id.0 as usize],
-            Parameter::ErrorWords => error_words,
-        };
-        let arguments: Vec<u64> = launch.parameters.iter().map(argument).collect();
-        machine.launch(&module, &launch.entry, Size::line(launch.grid, launch.block), &arguments).map_err(failed)?;
+    for launches in print_program(program)? {
+        let bytes = launches.iter().map(|launch| launch.workspace_bytes).max().unwrap_or(0);
+        let workspace = machine.memory.reserve("workspace", bytes, 4);
+        for launch in &launches {
+            dump(launch)?;
+            let module = Module::parse(&launch.text).map_err(failed)?;
+            let argument = |parameter: &Parameter| match parameter {
+                Parameter::Buffer(id) => addresses[id.0 as usize],
+                Parameter::ErrorWords => error_words,
+                Parameter::Workspace => workspace,
+            };
+            let arguments: Vec<u64> = launch.parameters.iter().map(argument).collect();
+            machine
+                .launch(&module, &launch.entry, Size::line(launch.grid, launch.block), &arguments)
+                .map_err(failed)?;
+        }
     }
     let words = machine.memory.download(error_words).unwrap_or(&[]);
     let words: Vec<u32> = words.as_chunks::<4>().0.iter().map(|&chunk| u32::from_le_bytes(chunk)).collect();

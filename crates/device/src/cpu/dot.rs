@@ -12,7 +12,10 @@ const TINY: usize = 1024;
 /// Multiply-adds that make a piece of work.
 const PIECE: usize = 1 << 18;
 /// Rows or columns of a piece are a multiple of this, so that micro-kernels run full.
-const GRAIN: usize = 48;
+const GRAIN: usize = 16;
+/// The least rows or columns of a piece, where there are enough: a narrower strip is multiplied without packing, and packs
+/// the other operand for too little work.
+const NARROWEST: usize = 64;
 /// The most pieces one matrix is cut into; each packs the other operand anew.
 const MOST_PIECES: usize = 16;
 
@@ -40,7 +43,7 @@ pub fn lower(kernel: &DotKernel, buffers: &[Buffer]) -> Result<DotPlan> {
     let (m, n) = (kernel.m, kernel.n);
     let work = m.saturating_mul(n).saturating_mul(kernel.k.max(1));
     let pieces = (work / PIECE).min(MOST_PIECES);
-    let strip = |length: usize| length.div_ceil(pieces).next_multiple_of(GRAIN);
+    let strip = |length: usize| strip(length, pieces);
     let cut = if n_batch >= MOST_PIECES || pieces < 2 {
         Cut::Batch { per_chunk: (PIECE / work.max(1)).max(1) }
     } else if m >= n {
@@ -55,6 +58,13 @@ pub fn lower(kernel: &DotKernel, buffers: &[Buffer]) -> Result<DotPlan> {
     let empty = m == 0 || n == 0;
     let parallel = work.saturating_mul(n_batch) >= PIECE / 2;
     Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks: if empty { 0 } else { n_chunks }, parallel })
+}
+
+/// Rows or columns of one of up to `pieces` strips, at least two: an even number (but for rounding), so that two threads get
+/// the same.
+fn strip(length: usize, pieces: usize) -> usize {
+    let fitting = (length / NARROWEST).clamp(2, pieces.max(2));
+    length.div_ceil(fitting & !1).next_multiple_of(GRAIN)
 }
 
 /// Whether there are products of this dtype; of storage dtypes, `compile` multiplies the registers'.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 /// Kernels that a table lists.
 const MOST_LINES: usize = 40;
 
-/// Times of each kernel of one program.
+/// Times of each kernel of one program: of all runs, and of the fastest, which a busy machine disturbs least.
 pub struct Profile {
     times: Vec<Duration>,
+    least: Vec<Duration>,
     runs: u32,
 }
 
@@ -17,7 +18,8 @@ impl Profile {
     /// A profile, if the environment asks for one.
     pub fn wanted(program: &Program) -> Option<Profile> {
         let on = std::env::var_os("RAPHSON_PROFILE").is_some_and(|value| value == "1");
-        on.then(|| Profile { times: vec![Duration::ZERO; program.kernels.len()], runs: 0 })
+        let n = program.kernels.len();
+        on.then(|| Profile { times: vec![Duration::ZERO; n], least: vec![Duration::MAX; n], runs: 0 })
     }
 
     /// Count one run of the program.
@@ -27,25 +29,29 @@ impl Profile {
 
     /// Add the time since `start` to a kernel.
     pub fn add(&mut self, kernel: usize, start: Instant) {
-        self.times[kernel] += start.elapsed();
+        let time = start.elapsed();
+        self.times[kernel] += time;
+        self.least[kernel] = self.least[kernel].min(time);
     }
 
-    /// The table: microseconds a run, the slowest kernels first.
+    /// The table: microseconds a run on average and in the fastest run, the slowest kernels first.
     pub fn table(&self, program: &Program) -> String {
         let per_run = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(self.runs.max(1));
         let total: Duration = self.times.iter().sum();
         let mut order: Vec<usize> = (0..self.times.len()).collect();
         order.sort_by_key(|&kernel| std::cmp::Reverse(self.times[kernel]));
         let mut text = format!(
-            "program of {} kernels, {} runs: {:.1} µs a run, arena of {} bytes\n",
+            "program of {} kernels, {} runs: {:.1} µs a run (least {:.1} µs), arena of {} bytes\n",
             self.times.len(),
             self.runs,
             per_run(total),
+            self.least.iter().filter(|&&time| time < Duration::MAX).sum::<Duration>().as_secs_f64() * 1e6,
             program.arena_bytes
         );
         for kernel in order.into_iter().take(MOST_LINES) {
-            let time = per_run(self.times[kernel]);
-            text += &format!("{time:9.1} µs  #{kernel:<4} {}\n", describe(&program.kernels[kernel], program));
+            let (time, least) = (per_run(self.times[kernel]), self.least[kernel].as_secs_f64() * 1e6);
+            let text_of = describe(&program.kernels[kernel], program);
+            text += &format!("{time:9.1} µs  {least:8.1} µs  #{kernel:<4} {text_of}\n");
         }
         text
     }

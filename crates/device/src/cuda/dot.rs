@@ -2,7 +2,7 @@
 //! else by what is printed. Here is the choice and the arguments; the kernels themselves stand in `kernels` and `print`.
 
 use super::driver::Gpu;
-use super::plan::{Argument, Entry, Launch, Operand, PlannedGemm, Source};
+use super::plan::{Argument, Entry, Launch, Operand, PlannedGemm, Source, kernel};
 use super::print::print;
 use raphson_compile::program::{Buffer, BufferId, DotKernel, Kernel, MatrixView};
 use raphson_graph::dtype::DType;
@@ -19,7 +19,7 @@ pub struct Means<'a> {
 }
 
 /// Grids have at most this many blocks along y and z.
-const MOST_BATCHES: usize = 65_535;
+pub(super) const MOST_BATCHES: usize = 65_535;
 /// Side of the tile of the tensor-core kernels and of the narrow one; terms of the sum in a step of each.
 const TENSOR: (usize, usize) = (128, 16);
 const NARROW: (usize, usize) = (32, 32);
@@ -28,12 +28,6 @@ const TENSOR_SHARED_BYTES: u32 = 3 * 2 * 128 * 20 * 4;
 /// The shortest piece of a sum, and the most pieces.
 const SHORTEST_PIECE: usize = 128;
 const MOST_PIECES: usize = 32;
-
-macro_rules! kernel {
-    ($name:literal) => {
-        Source::Compiled { entry: $name, text: include_str!(concat!("kernels/", $name, ".ptx")) }
-    };
-}
 
 /// The entries that compute a product.
 pub fn plan(kernel: &DotKernel, buffers: &[Buffer], means: &Means<'_>) -> Result<Vec<Entry>> {
@@ -187,7 +181,7 @@ fn tensor_kernel(left: Layout, right: Layout, tf32: bool) -> Source {
 
 /// Whether three products on tensor cores are faster than one on the ordinary units: on the GPUs for data centres, whose TF32
 /// rate is eight times that of f32 or more; on others it is at most twice.
-fn splitting_pays(gpu: &Gpu) -> bool {
+pub(super) fn splitting_pays(gpu: &Gpu) -> bool {
     matches!(gpu.capability, (8, 0) | (9, _) | (10, _))
 }
 
@@ -216,7 +210,7 @@ fn narrow(kernel: &DotKernel, batch: &Batch, means: &Means<'_>) -> Option<Vec<La
 }
 
 /// In how many pieces to cut the sum so that every multiprocessor has two blocks, and the terms of each.
-fn pieces(k: usize, tiles: usize, step: usize, gpu: &Gpu) -> (usize, usize) {
+pub(super) fn pieces(k: usize, tiles: usize, step: usize, gpu: &Gpu) -> (usize, usize) {
     let wanted = (2 * gpu.multiprocessors as usize / tiles.max(1)).clamp(1, MOST_PIECES);
     let wanted = wanted.min(k / SHORTEST_PIECE).max(1);
     let terms = k.div_ceil(wanted).next_multiple_of(step);

@@ -3,6 +3,7 @@
 //! `Driver` that tests can play as well. All work goes on one stream and nothing waits for it but reading.
 
 mod blas;
+mod conv;
 mod dot;
 pub mod driver;
 mod fault;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 /// What may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Round the operands of f32 products to TF32 (10 bits of mantissa): several times faster, and about as exact as f16.
+    /// Round the operands of f32 products and convolutions to TF32 (10 bits of mantissa): several times faster, and about as exact as f16.
     /// Off unless `RAPHSON_TF32=1`, as PyTorch has it for products ("highest"): curvature is a difference of close numbers.
     /// Without it tensor cores are still used where that pays, with operands split in two, at the accuracy of f32.
     pub tf32: bool,
@@ -142,7 +143,7 @@ impl Device for Cuda {
     }
 
     fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>> {
-        let program = Arc::new(without_convolutions(&program));
+        let program = Arc::new(without_convolutions(&program, conv::is_compiled));
         Ok(Box::new(CudaProgram::new(self.core.clone(), program)?))
     }
 

@@ -1,5 +1,6 @@
 //! A program as launches: which kernels with which grids, their arguments named by buffer. Addresses come with each run.
 
+use super::conv;
 use super::dot::{self, Means};
 use super::driver::{Call, Function, Gemm, Matrix, Work};
 use super::print::{self, Parameter, print};
@@ -25,6 +26,14 @@ impl Source {
         }
     }
 }
+
+/// The compiled kernel of this name.
+macro_rules! kernel {
+    ($name:literal) => {
+        Source::Compiled { entry: $name, text: include_str!(concat!("kernels/", $name, ".ptx")) }
+    };
+}
+pub(super) use kernel;
 
 /// An argument of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +75,7 @@ impl Launch {
         let argument = |parameter: &Parameter| match *parameter {
             Parameter::Buffer(buffer) => Argument::buffer(buffer),
             Parameter::ErrorWords => Argument::ErrorWords,
+            Parameter::Workspace => Argument::Workspace,
         };
         Launch {
             arguments: launch.parameters.iter().map(argument).collect(),
@@ -74,7 +84,7 @@ impl Launch {
             block: launch.block,
             // Printed texts declare their shared memory themselves.
             shared_bytes: 0,
-            workspace_bytes: 0,
+            workspace_bytes: launch.workspace_bytes,
         }
     }
 }
@@ -128,6 +138,7 @@ impl Plan {
         for kernel in &program.kernels {
             match kernel {
                 Kernel::Dot(kernel) => plan.entries.extend(dot::plan(kernel, buffers, means)?),
+                Kernel::Conv(kernel) => plan.entries.extend(conv::plan(kernel, means)),
                 _ => plan.entries.extend(print(kernel, buffers)?.into_iter().map(Launch::printed).map(Entry::Launch)),
             }
             match kernel {

@@ -1,7 +1,9 @@
 //! Programs that reach outside their buffers are refused, since shaders run without checks of their own.
 
 use super::place::is_narrow;
-use raphson_compile::program::{BufferId, DotKernel, Instr, Kernel, Level, MatrixView, Place, Program, RowKernel};
+use raphson_compile::program::{
+    BufferId, ConvAxis, ConvKernel, ConvView, DotKernel, Instr, Kernel, Level, MatrixView, Place, Program, RowKernel,
+};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 
@@ -19,7 +21,7 @@ pub fn check_bounds(program: &Program) -> Result<()> {
         match kernel {
             Kernel::Row(row) => check_row(program, row)?,
             Kernel::Dot(dot) => check_dot(program, dot)?,
-            Kernel::Conv(_) => return Err(bug("a convolution that was not replaced")),
+            Kernel::Conv(conv) => check_conv(program, conv)?,
             Kernel::Gather(g) => {
                 holds(program, g.data, g.dtype, g.outer * g.axis * g.inner)?;
                 holds(program, g.indices, g.index_dtype, g.count)?;
@@ -126,4 +128,18 @@ fn check_dot(program: &Program, dot: &DotKernel) -> Result<()> {
     matrix(&dot.left, dot.m, dot.k)?;
     matrix(&dot.right, dot.k, dot.n)?;
     holds(program, dot.out, dot.dtype, dot.batch.iter().product::<usize>() * dot.m * dot.n)
+}
+
+fn check_conv(program: &Program, conv: &ConvKernel) -> Result<()> {
+    let check = |view: &ConvView, leading: [usize; 3], size: fn(&ConvAxis) -> usize| {
+        if view.spatial.len() != conv.axes.len() {
+            return Err(bug("a convolution of other axes than its view"));
+        }
+        let spatial = conv.axes.iter().map(size).zip(view.spatial.iter().copied());
+        let axes = leading.into_iter().zip(view.leading).chain(spatial);
+        inside(program, view.buffer, conv.dtype, view.offset, axes)
+    };
+    check(&conv.data, [conv.batch, conv.groups, conv.channels_in], |axis| axis.size)?;
+    check(&conv.kernel, [conv.groups, conv.channels_out, conv.channels_in], |axis| axis.taps)?;
+    check(&conv.out, [conv.batch, conv.groups, conv.channels_out], |axis| axis.outputs)
 }

@@ -11,18 +11,18 @@ use raphson_graph::error::{Code, Error, Result};
 use std::fmt::Write;
 
 /// Depth of a tile.
-const DEPTH: usize = 16;
+pub const DEPTH: usize = 16;
 
 /// Sizes of a workgroup and of what each invocation computes, for rows and columns.
-struct Tile {
+pub struct Tile {
     /// Invocations along m and n.
-    across: (usize, usize),
+    pub across: (usize, usize),
     /// Results of an invocation along m and n, `across` apart.
-    each: (usize, usize),
+    pub each: (usize, usize),
 }
 
 impl Tile {
-    fn new(m: usize, n: usize, abilities: &Abilities) -> Tile {
+    pub fn new(m: usize, n: usize, abilities: &Abilities) -> Tile {
         let across = if abilities.workgroup >= 256 { (16, 16) } else { (8, 8) };
         let each = |size: usize, across: usize| match size.div_ceil(across) {
             0 | 1 => 1,
@@ -32,12 +32,21 @@ impl Tile {
         Tile { across, each: (each(m, across.0), each(n, across.1)) }
     }
 
-    fn m(&self) -> usize {
+    pub fn m(&self) -> usize {
         self.across.0 * self.each.0
     }
 
-    fn n(&self) -> usize {
+    pub fn n(&self) -> usize {
         self.across.1 * self.each.1
+    }
+
+    /// The declarations of both operands' tiles.
+    pub fn shared(&self, name: &str) -> String {
+        format!(
+            "var<workgroup> left_tile: array<{name}, {}>;\nvar<workgroup> right_tile: array<{name}, {}>;\n",
+            DEPTH * (self.m() + 1),
+            DEPTH * (self.n() + 1)
+        )
     }
 }
 
@@ -60,11 +69,7 @@ pub fn dot_text(dot: &DotKernel, slots: &Slots, abilities: &Abilities) -> Result
     let mut frame = Frame {
         workgroup: tile.across.0 * tile.across.1,
         n_workgroups: rows * columns * batch,
-        shared: format!(
-            "var<workgroup> left_tile: array<{name}, {}>;\nvar<workgroup> right_tile: array<{name}, {}>;\n",
-            DEPTH * (tile.m() + 1),
-            DEPTH * (tile.n() + 1)
-        ),
+        shared: tile.shared(name),
         ..Frame::default()
     };
     let body = &mut frame.body;
@@ -84,7 +89,8 @@ pub fn dot_text(dot: &DotKernel, slots: &Slots, abilities: &Abilities) -> Result
 
 // Writing to a String cannot fail, so results of `write!` are dropped here and below.
 
-fn squares(tile: &Tile) -> impl Iterator<Item = (usize, usize)> + use<> {
+/// The results of an invocation.
+pub fn squares(tile: &Tile) -> impl Iterator<Item = (usize, usize)> + use<> {
     let (m, n) = tile.each;
     (0..m).flat_map(move |i| (0..n).map(move |j| (i, j)))
 }
@@ -142,7 +148,8 @@ fn load_tile(body: &mut String, dot: &DotKernel, tile: &Tile, slots: &Slots, lef
     );
 }
 
-fn multiply(body: &mut String, dtype: DType, tile: &Tile) {
+/// Multiply the tiles and add to the results.
+pub fn multiply(body: &mut String, dtype: DType, tile: &Tile) {
     let _ = writeln!(body, "        for (var k = 0; k < {DEPTH}; k++) {{");
     for i in 0..tile.each.0 {
         let at = i * tile.across.0;

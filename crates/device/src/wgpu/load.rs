@@ -1,11 +1,12 @@
 //! Preparing a program: placing its buffers, printing its kernels, making (or finding) their pipelines.
 
 use super::Shared;
-use super::argsort::argsort_text;
+use super::argsort::{merge_text, runs_text};
 use super::bounds::check_bounds;
+use super::conv::{conv_text, is_tiled};
 use super::dot::dot_text;
 use super::gather::{gather_text, pack_text, scatter_text};
-use super::lower::lowered;
+use super::lower::{Lowered, Work, lowered};
 use super::memory::{Pooled, STORAGE};
 use super::place::{Layout, Outer};
 use super::row::row_text;
@@ -68,13 +69,13 @@ impl Printed {
 pub(super) fn load(shared: &Arc<Shared>, program: &Program) -> Result<WgpuProgram> {
     shared.faults.check()?;
     refuse_wide(program)?;
-    let program = without_convolutions(program);
+    let program = without_convolutions(program, is_tiled);
     check_bounds(&program)?;
     let (inputs, outputs) = ends(&program);
-    let program = lowered(&program);
-    let checked: Vec<Checked> = program.kernels.iter().filter_map(checks).collect();
-    let layout = Layout::new(&program, FLAG_WORDS * checked.len());
-    let printed = print(shared, &program, &layout)?;
+    let lowered = lowered(&program);
+    let checked: Vec<Checked> = lowered.works.iter().filter_map(checks).collect();
+    let layout = Layout::new(&lowered, FLAG_WORDS * checked.len());
+    let printed = print(shared, &lowered, &layout)?;
     let staging = printed.iter().map(|printed| printed.slots.staging_words).max().unwrap_or(0);
     let arena = arena(shared, layout.arena_words + staging)?;
     let (offsets, stride) = offsets(shared, &printed);
@@ -114,7 +115,8 @@ fn ends(program: &Program) -> (Vec<Buffer>, Vec<Buffer>) {
     (buffers(&program.inputs), buffers(&program.outputs))
 }
 
-fn checks(kernel: &Kernel) -> Option<Checked> {
+fn checks(work: &Work) -> Option<Checked> {
+    let Work::Kernel(kernel) = work else { return None };
     match kernel {
         Kernel::Gather(gather) => Some(Checked { op: "gather", axis: gather.axis, index_dtype: gather.index_dtype }),
         Kernel::ScatterAdd(scatter) => {
@@ -130,27 +132,28 @@ fn checks(kernel: &Kernel) -> Option<Checked> {
 }
 
 /// All kernels, then the packing of narrow results, as texts.
-fn print(shared: &Shared, program: &Program, layout: &Layout) -> Result<Vec<Printed>> {
+fn print(shared: &Shared, lowered: &Lowered, layout: &Layout) -> Result<Vec<Printed>> {
     let abilities = &shared.abilities;
     // One storage buffer is the arena.
     let limit = shared.limits.max_storage_buffers_per_shader_stage.saturating_sub(1).max(1) as usize;
-    let mut printed = Vec::with_capacity(program.kernels.len() + layout.packs.len());
+    let mut printed = Vec::with_capacity(lowered.works.len() + layout.packs.len());
     let mut flag = 0;
-    for kernel in &program.kernels {
-        let mut slots = Slots::new(program, layout, kernel, limit);
-        if checks(kernel).is_some() {
+    for work in &lowered.works {
+        let mut slots = Slots::new(&lowered.program, layout, work, limit);
+        if checks(work).is_some() {
             slots = slots.with_flag(flag);
             flag += FLAG_WORDS;
         }
-        let text = match kernel {
-            Kernel::Row(row) => row_text(row, &slots, abilities),
-            Kernel::Dot(dot) => dot_text(dot, &slots, abilities),
-            Kernel::Conv(_) => Err(Error::internal("wgpu", "a convolution that was not replaced")),
-            Kernel::Gather(gather) => gather_text(gather, &slots, abilities),
-            Kernel::ScatterAdd(scatter) => scatter_text(scatter, &slots, abilities),
-            Kernel::Argsort(sort) => argsort_text(sort, &slots, abilities),
-            Kernel::Attention(_) => Err(Error::internal("wgpu", "an attention that was not expanded")),
-            Kernel::Fill { .. } => Err(Error::internal("wgpu", "a fill that was not lowered")),
+        let text = match work {
+            Work::Kernel(Kernel::Row(row)) => row_text(row, &slots, abilities),
+            Work::Kernel(Kernel::Dot(dot)) => dot_text(dot, &slots, abilities),
+            Work::Kernel(Kernel::Conv(conv)) => conv_text(conv, &slots, abilities),
+            Work::Kernel(Kernel::Gather(gather)) => gather_text(gather, &slots, abilities),
+            Work::Kernel(Kernel::ScatterAdd(scatter)) => scatter_text(scatter, &slots, abilities),
+            Work::Kernel(Kernel::Argsort(sort)) => runs_text(sort, &slots, abilities),
+            Work::Kernel(Kernel::Attention(_)) => Err(Error::internal("wgpu", "an attention that was not expanded")),
+            Work::Kernel(Kernel::Fill { .. }) => Err(Error::internal("wgpu", "a fill that was not lowered")),
+            Work::Merge { sort, from, run } => merge_text(sort, *from, *run, &slots, abilities),
         };
         printed.push(Printed { text: text?, slots });
     }

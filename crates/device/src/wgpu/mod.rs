@@ -1,11 +1,12 @@
 //! The wgpu device: Vulkan, Metal or DirectX 12, whatever is there. A program is printed as WGSL, one text for each
-//! kernel (`row`, `dot`, `gather` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
+//! kernel (`row`, `dot`, `conv`, `gather`, `argsort` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
 mod adapters;
 mod argsort;
 mod bounds;
 mod combine;
+mod conv;
 mod cut;
 mod dot;
 mod faults;
@@ -29,6 +30,7 @@ use raphson_compile::program::Program;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use text::Abilities;
 
@@ -83,6 +85,7 @@ struct Shared {
     most_bytes: u64,
     /// Runs that may not be done yet, the oldest first.
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    submissions: AtomicUsize,
     faults: Arc<Faults>,
     pool: Arc<Pool>,
     pipelines: Mutex<HashMap<String, Arc<wgpu::ComputePipeline>>>,
@@ -115,6 +118,11 @@ impl Wgpu {
     /// Whether this is a software renderer rather than a GPU.
     pub fn is_software(&self) -> bool {
         self.shared.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// Command buffers submitted so far: one for each run of a program, one for each download.
+    pub fn submissions(&self) -> usize {
+        self.shared.submissions.load(Ordering::Relaxed)
     }
 
     /// Threads of a subgroup, at least and at most; `None` where the adapter has no subgroup operations.
@@ -171,6 +179,7 @@ impl Shared {
             checked: settings.checked,
             most_bytes,
             in_flight: Mutex::default(),
+            submissions: AtomicUsize::new(0),
             faults,
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
@@ -202,7 +211,7 @@ impl Shared {
             let staging = self.pool.take(size as usize, READ_BACK)?;
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&memory.buffer, 0, &staging.buffer, 0, size);
-            let submission = self.queue.submit([encoder.finish()]);
+            let submission = self.hand_over(encoder.finish());
             let slice = staging.buffer.slice(..size);
             let (sender, receiver) = std::sync::mpsc::channel();
             // The receiver outlives the wait below; if it did not, nobody would ask for the answer.
@@ -223,12 +232,18 @@ impl Shared {
     /// Submit a run. A caller who never reads anything back must not get ahead without bound, so the oldest of many runs
     /// is waited for.
     fn submit(&self, commands: wgpu::CommandBuffer) -> Result<()> {
-        let submission = self.queue.submit([commands]);
+        let submission = self.hand_over(commands);
         let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         in_flight.push_back(submission);
         let oldest = if in_flight.len() > MOST_IN_FLIGHT { in_flight.pop_front() } else { None };
         drop(in_flight);
         oldest.map_or(Ok(()), |oldest| self.wait(oldest))
+    }
+
+    /// The one place where commands go to the queue.
+    fn hand_over(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
+        self.submissions.fetch_add(1, Ordering::Relaxed);
+        self.queue.submit([commands])
     }
 
     /// Wait until a submission is done.

@@ -1,7 +1,8 @@
 //! Where a program's buffers live on this device. Temporaries share one arena, planned anew, because a bool, u8, f16 or
 //! bf16 takes four bytes there (WGSL cannot write less); inputs and outputs keep their places and formats.
 
-use raphson_compile::program::{Buffer, BufferId, Kernel, Place, Program};
+use super::lower::{Lowered, Work};
+use raphson_compile::program::{Buffer, BufferId, Place};
 use raphson_graph::dtype::DType;
 use std::collections::BTreeMap;
 
@@ -53,11 +54,12 @@ pub fn outer_words(buffer: &Buffer) -> usize {
 
 impl Layout {
     /// Place all buffers; the first `reserved` words of the arena stay free.
-    pub fn new(program: &Program, reserved: usize) -> Layout {
-        let n_kernels = program.kernels.len();
+    pub fn new(lowered: &Lowered, reserved: usize) -> Layout {
+        let Lowered { program, works } = lowered;
+        let n_kernels = works.len();
         // Narrow results live to the end, where they are packed.
         let mut last_use = vec![0; program.buffers.len()];
-        let uses: Vec<_> = program.kernels.iter().map(Kernel::buffers).collect();
+        let uses: Vec<_> = works.iter().map(Work::buffers).collect();
         for (position, (read, written)) in uses.iter().enumerate() {
             read.iter().chain(written).for_each(|buffer| last_use[buffer.0 as usize] = position);
         }

@@ -2,8 +2,9 @@
 //! binding is an array of words; what lies in the arena is reached by an offset from a uniform, so that equal kernels of
 //! different layers have equal texts and share a pipeline.
 
+use super::lower::Work;
 use super::place::{Layout, Outer, Pack, Site, is_narrow, outer_words};
-use raphson_compile::program::{BufferId, Kernel, Program};
+use raphson_compile::program::{BufferId, Program};
 use raphson_graph::dtype::DType;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -54,8 +55,8 @@ pub struct Slots {
 
 impl Slots {
     /// The slots of a kernel that may bind `limit` buffers besides the arena.
-    pub fn new(program: &Program, layout: &Layout, kernel: &Kernel, limit: usize) -> Slots {
-        let (read, written) = kernel.buffers();
+    pub fn new(program: &Program, layout: &Layout, work: &Work, limit: usize) -> Slots {
+        let (read, written) = work.buffers();
         let mut order: Vec<BufferId> = Vec::new();
         for buffer in read.into_iter().chain(written.iter().copied()) {
             if !order.contains(&buffer) {

@@ -6,6 +6,7 @@ use crate::dtype::{DType, Scalar};
 use crate::half;
 use crate::op::Op;
 use crate::op::elementwise::{ADD, DIV, MUL, NEG, Row, SELECT, SUB};
+use crate::work::{visit, visiting};
 use std::collections::HashMap;
 
 /// The simplified graph: same inputs and outputs by position.
@@ -29,7 +30,7 @@ fn remove_dead(graph: Graph) -> Graph {
         live[end as usize] = true;
     }
     // Users stand behind their operands, so one sweep from the end reaches everything.
-    for i in (0..graph.nodes.len()).rev() {
+    for i in visiting((0..graph.nodes.len()).rev()) {
         if live[i] {
             graph.nodes[i].inputs.iter().for_each(|&input| live[input as usize] = true);
         }
@@ -59,6 +60,7 @@ impl Rewriter {
 
     /// The node itself, an equal one that exists, or something simpler.
     fn add(&mut self, node: Node) -> NodeIndex {
+        visit(1 + node.inputs.len());
         if let Some(simpler) = self.rewrite(&node) {
             return simpler;
         }

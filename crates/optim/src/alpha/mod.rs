@@ -1,6 +1,6 @@
 //! Learning-rate rules. A training step is θ′ = θ − αω; a rule says what to measure along φ(s) = L(θ − sω), all on the
 //! step's own batch and random draws, and what α comes next. Here are the rules' names and settings and the calls that
-//! a step makes: `begin`, `finish`, and for the start-up of `next` `probe` and `rescale`. Every same-batch rule is a
+//! a step makes: `begin`, `finish`, and for the start-up of the rules that look ahead `probe` and `rescale`. Every same-batch rule is a
 //! file with its formula; what they share (γ, limits, rejection) is in `guard`, what they measure in `measure`.
 //!
 //! Letters: L0 = φ(0), L1 = φ(α), L₋ = φ(−α), d = −φ′(0) = ⟨∇L(θ), ω⟩, n = −φ′(α) = ⟨∇L(θ′), ω⟩, h ≈ φ″(α).
@@ -13,17 +13,21 @@ mod constant;
 mod exact;
 mod guard;
 mod hermite;
+mod lookahead;
 mod measure;
 mod next;
+mod next_plain;
 mod retsinas;
+mod sample;
 mod scalar;
 
 pub use measure::{Measured, Needs, inner, measure};
 
+use crate::direction::Recalled;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
-use scalar::loss_scalar;
+use scalar::{choose, loss_scalar};
 
 /// A rule's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,15 +48,17 @@ pub enum Rule {
     Alt2GradientFreeAsPublished,
     /// Two losses and two slopes: cubic Hermite interpolation.
     Hermite,
-    /// The default: the slope of the previous direction on the next batch.
+    /// The default: slopes of the directions so far on the next batch.
     Next,
+    /// The slope of the previous direction on the next batch.
+    NextPlain,
     /// Slope and curvature, or α itself, come from outside.
     Custom,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 10] = [
+    pub const ALL: [Rule; 11] = [
         Rule::Constant,
         Rule::Exact,
         Rule::Retsinas,
@@ -62,6 +68,7 @@ impl Rule {
         Rule::Alt2GradientFreeAsPublished,
         Rule::Hermite,
         Rule::Next,
+        Rule::NextPlain,
         Rule::Custom,
     ];
 
@@ -77,6 +84,7 @@ impl Rule {
             Rule::Alt2GradientFreeAsPublished => "alt2GradientFreeAsPublished",
             Rule::Hermite => "hermite",
             Rule::Next => "next",
+            Rule::NextPlain => "nextPlain",
             Rule::Custom => "custom",
         }
     }
@@ -89,10 +97,17 @@ impl Rule {
         })
     }
 
+    /// Whether the slope is that of earlier directions on the next batch, which costs no pass: such a rule has a start-up,
+    /// and takes steps back.
+    pub const fn looks_ahead(self) -> bool {
+        matches!(self.family(), Family::Next | Family::NextPlain)
+    }
+
     const fn family(self) -> Family {
         match self {
             Rule::Constant => Family::Constant,
             Rule::Next => Family::Next,
+            Rule::NextPlain => Family::NextPlain,
             Rule::Exact
             | Rule::Retsinas
             | Rule::Alt1
@@ -114,7 +129,7 @@ impl Rule {
             Rule::Alt2GradientFree => Some(&alt2_gradient_free::FORMULA),
             Rule::Alt2GradientFreeAsPublished => Some(&alt2_gradient_free::AS_PUBLISHED),
             Rule::Hermite => Some(&hermite::FORMULA),
-            Rule::Constant | Rule::Next | Rule::Custom => None,
+            Rule::Constant | Rule::Next | Rule::NextPlain | Rule::Custom => None,
         }
     }
 }
@@ -123,6 +138,7 @@ impl Rule {
 enum Family {
     Constant,
     Next,
+    NextPlain,
     /// Measured on the step's own batch, α found by `guard`.
     Measured,
 }
@@ -151,7 +167,7 @@ pub struct Spec {
     pub rule: Rule,
     /// Slow adaptation, in (0, 1]: the part of Newton's step that is taken.
     pub gamma: f64,
-    /// α never falls below this (`next`'s start-up probe may pass it).
+    /// α never falls below this (the start-up of `nextPlain` may pass it).
     pub min: f64,
     /// α never rises above this.
     pub max: f64,
@@ -165,6 +181,11 @@ pub struct Spec {
     pub needs: Needs,
     /// What α and everything it is computed from are kept in: f64, or f32 for a device that has no f64.
     pub scalar: DType,
+    /// `next` only: how many steps there will be, if that is known. α then stays as it is in the second half, and falls
+    /// to nothing by a factor outside its state.
+    pub total_steps: Option<u32>,
+    /// `next` only: of large tensors, traces and slopes see every k-th row. 1: they see everything.
+    pub sample: u32,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
 }
@@ -173,12 +194,26 @@ impl Spec {
     /// The rule's own settings.
     pub fn defaults(rule: Rule) -> Spec {
         let gamma = match rule.family() {
-            Family::Next => 0.1,
+            Family::Next => 0.07,
+            Family::NextPlain => 0.1,
             Family::Constant | Family::Measured => 0.5,
         };
         let needs = rule.formula().map_or(Needs::default(), |formula| formula.needs);
         let (min, max, initial, scalar) = (1e-8, 100.0, 1e-3, DType::F64);
-        Spec { rule, gamma, min, max, initial, every: 1, guard: true, needs, scalar, measure: true }
+        Spec {
+            rule,
+            gamma,
+            min,
+            max,
+            initial,
+            every: 1,
+            guard: true,
+            needs,
+            scalar,
+            total_steps: None,
+            sample: 8,
+            measure: true,
+        }
     }
 
     /// Refuse settings that make no sense.
@@ -199,9 +234,16 @@ impl Spec {
         if !(min..=max).contains(&initial) {
             return refuse(format!("initial must lie between min {min} and max {max}, not {initial}"));
         }
-        if self.every == 0 || (self.rule == Rule::Next && self.every != 1) {
-            let most = if self.rule == Rule::Next { "1 (this rule measures nothing extra)" } else { "at least 1" };
+        let looks_ahead = self.rule.looks_ahead();
+        if self.every == 0 || (looks_ahead && self.every != 1) {
+            let most = if looks_ahead { "1 (this rule measures nothing extra)" } else { "at least 1" };
             return refuse(format!("every must be {most}, not {}", self.every));
+        }
+        if self.sample == 0 {
+            return refuse("sample must be at least 1, not 0".to_owned());
+        }
+        if self.total_steps.is_some_and(|total| total == 0 || self.rule != Rule::Next) {
+            return refuse("total_steps must be at least 1, and is for the rule next only".to_owned());
         }
         Ok(())
     }
@@ -238,6 +280,9 @@ pub struct Finish<'a> {
     pub state: &'a [Value],
     /// What [`begin`] gave.
     pub carry: &'a [Value],
+    /// Where the direction recalls steps: the one to take now, from [`staying`]'s rate and state, which `direction_new` is then.
+    /// Else the rule has stored the step before.
+    pub recalled: Option<&'a Recalled>,
     /// Scalar that multiplies α outside its state: θ′ = θ − scale·α·ω. What is measured is measured at θ′.
     pub scale: &'a Value,
     /// `Rule::Custom`: \[slope, curvature\] or \[α\], scalars. Empty for every other rule.
@@ -250,30 +295,58 @@ pub struct Finished {
     pub params: Vec<Value>,
     /// The direction's state.
     pub direction: Vec<Value>,
-    /// The rule's state; `state[0]` is α.
+    /// The rule's state; `state[0]` is α, and `state[1]` of a rule that looks ahead the rate that the step was made with.
     pub state: Vec<Value>,
     /// Eight scalars in a row: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
     pub report: Value,
 }
 
-/// The rule's state before the first step. `state[0]` is α. Scalars are of the spec's dtype.
-pub fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
+/// The rule's state before the first step. `state[0]` is α. Scalars are of the spec's dtype. `recalls`: whether every later
+/// call is given the step before by the direction's `recall`, so that the state need not hold it.
+pub fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -> Result<Vec<Value>> {
     spec.check()?;
     match spec.rule.family() {
         Family::Constant => Ok(constant::init(spec)),
-        Family::Next => next::init(spec, params, direction),
+        Family::Next => next::init(spec, params, recalls),
+        Family::NextPlain => next_plain::init(spec, params, direction, recalls),
         Family::Measured => Ok(guard::init(spec)),
     }
 }
 
-/// The part of a step that stands before the direction: what `next` decides from the new gradient. Other rules decide
-/// nothing here. The result goes to [`finish`] as `carry`.
-pub fn begin(spec: &Spec, loss: &Value, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Vec<Value>> {
+/// The part of a step that stands before the direction: what rules that look ahead decide from the new gradient. Others
+/// decide nothing here. The result goes to [`finish`] as `carry`. `recalled`: the step before, where the direction recalls
+/// it (only `nextPlain` looks at it).
+pub fn begin(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    gradients: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+) -> Result<Vec<Value>> {
     spec.check()?;
+    let loss = || loss_scalar(spec.rule.name(), loss, spec.scalar);
     match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss_scalar(spec.rule.name(), loss, spec.scalar)?, params, gradients, state),
+        Family::Next => next::begin(spec, &loss()?, params, gradients, state),
+        Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state, recalled),
         Family::Constant | Family::Measured => Ok(Vec::new()),
     }
+}
+
+/// What the direction goes on from, and the rate with which its `recall` tells the step to take: after a kept step, the new
+/// state and 0 (from θ along the new ω); where the step before is taken back, the old state and that step's rate.
+pub fn staying(
+    spec: &Spec,
+    carry: &[Value],
+    state: &[Value],
+    direction_old: &[Value],
+    direction_new: &[Value],
+) -> Result<(Value, Vec<Value>)> {
+    let ([accepted, ..], [_, rate, ..]) = (carry, state) else {
+        return Err(Error::argument(spec.rule.name(), "only rules that look ahead take steps back"));
+    };
+    check_scalar("rate", rate, spec.scalar)?;
+    Ok((accepted.select(&rate.like(0.0), rate)?, choose(accepted, direction_new, direction_old)?))
 }
 
 /// The part of a step that stands after the direction: measure, find the next α, move the parameters.
@@ -283,40 +356,57 @@ pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
     match spec.rule.family() {
         Family::Constant => constant::finish(&step),
         Family::Next => next::finish(spec, &step),
+        Family::NextPlain => next_plain::finish(spec, &step),
         Family::Measured => guard::finish(spec, &step),
     }
 }
 
-/// Start-up of `next`, after a step: whether this batch's loss falls far enough at θ_start − reach·factor·α·ω, a bool
-/// scalar. `loss` is the batch's loss as a function of `params`; `state` is the state after the step. The caller's loop
-/// multiplies `factor` by .2 until the answer is true, at most 14 times with reach 10 at the first step, then at most 3
-/// times with reach 1 at the second and third, where a reduced factor is multiplied by .1 once more; then [`rescale`].
+/// Start-up of a rule that looks ahead, after a step: whether this batch's loss falls far enough with α·factor (at the
+/// `first` step, ten times as far), a bool scalar. `loss` is the batch's loss as a function of `params`; `state` is the state
+/// after the step. What the caller makes of the answers, before [`rescale`]:
+/// - first step: `next` walks `factor` up by 5 while the answer is true, or down by .2 until it is, at most 16 times, and
+///   keeps the last factor that passed; `nextPlain` only shrinks, at most 14 times;
+/// - second and third step: shrink by .2 until the answer is true, at most 3 times; a reduced factor is multiplied by .1
+///   once more.
 pub fn probe(
     spec: &Spec,
     loss: &Value,
     params: &[Value],
     state: &[Value],
-    reach: f64,
+    recalled: Option<&Recalled>,
+    first: bool,
     factor: &Value,
 ) -> Result<Value> {
-    check_next(spec, "probe")?;
     check_scalar("factor", factor, spec.scalar)?;
-    next::probe(spec, loss, params, state, reach, factor)
+    match spec.rule.family() {
+        Family::Next => next::probe(spec, loss, params, state, recalled, first, factor),
+        Family::NextPlain => next_plain::probe(spec, loss, params, state, recalled, first, factor),
+        Family::Constant | Family::Measured => no_start_up(spec, "probe"),
+    }
 }
 
-/// Start-up of `next`, after the probes: the step taken again with α·factor. Parameters, then the state.
-pub fn rescale(spec: &Spec, params: &[Value], state: &[Value], factor: &Value, scale: &Value) -> Result<Vec<Value>> {
-    check_next(spec, "rescale")?;
+/// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
+/// `next` bounds the lengths of its first ten steps here: call it after each of them, with factor 1 where nothing was
+/// probed.
+pub fn rescale(
+    spec: &Spec,
+    params: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+    factor: &Value,
+    scale: &Value,
+) -> Result<Vec<Value>> {
     check_scalar("factor", factor, spec.scalar)?;
     check_scalar("scale", scale, spec.scalar)?;
-    next::rescale(spec, params, state, factor, scale)
+    match spec.rule.family() {
+        Family::Next => next::rescale(spec, params, state, recalled, factor, scale),
+        Family::NextPlain => next_plain::rescale(spec, params, state, recalled, factor, scale),
+        Family::Constant | Family::Measured => no_start_up(spec, "rescale"),
+    }
 }
 
-fn check_next(spec: &Spec, what: &str) -> Result<()> {
-    if spec.rule == Rule::Next {
-        return Ok(());
-    }
-    Err(Error::argument(what, format!("only the rule next has a start-up probe, not {}", spec.rule.name())))
+fn no_start_up<T>(spec: &Spec, what: &str) -> Result<T> {
+    Err(Error::argument(what, format!("only rules that look ahead have a start-up, not {}", spec.rule.name())))
 }
 
 fn check_scalar(what: &str, value: &Value, dtype: DType) -> Result<()> {

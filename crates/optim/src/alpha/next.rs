@@ -1,85 +1,110 @@
-//! The default rule: Retsinas' formula with the slope of the previous direction on the *next* batch,
-//! n = ⟨∇L_{t+1}(θ_{t+1}), e_t⟩, smoothed and guarded. On its own batch a direction's slope is biased, for ω holds that
-//! batch's noise; on the next one it is not, and that gradient is computed anyway: no extra pass. After the first three
-//! steps the caller may probe (forward passes) whether the start was far off.
+//! The default rule: Newton's step on slopes that later batches see. e and f are slow and fast decaying sums of
+//! directions, y one of gradients. On the *next* batch, whose gradient g is computed anyway, n = ⟨g, e − f/2⟩ says
+//! whether the directions of the last steps still lead down, without the noise of the batches that they were made of; d = ⟨y, ω⟩ is
+//! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ(N + cD)/(D − N)).
 //!
-//! Letters: e the direction, or its decaying sum where the optimizer has no memory; d = ⟨g, e⟩ at the last accepted
-//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then θ_prev and ω for each
-//! parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
+//! Around it: α falls at most like t^−½; while the running loss stays above its best, α is halved; a step after which
+//! the loss is far too high or not finite is taken back and made shorter; the first steps are bounded in length, and the
+//! very first one is found by forward passes ([`probe`], [`rescale`]). Where the number of steps T is known, α stays
+//! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
+//!
+//! Of large tensors, traces and slopes see every k-th row only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
+//! them) θ_prev and ω for each parameter, then e, f, y for each.
 
+use super::lookahead::{Averages, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
 use super::measure::inner;
-use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
+use super::sample::{Sampler, finite_unseen, inner_sampled, zeros};
+use super::scalar::{choose, clip, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
-use raphson_graph::derivative::substitute;
+use crate::direction::Recalled;
+use raphson_graph::derivative::{substitute, vjp};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
 /// ρ: decay of N and D.
-const RHO: f64 = 0.85;
-/// κ: how fast N and D are forgotten as α travels.
-const KAPPA: f64 = 3.0;
-/// Most that α grows in a step.
-const UP: f64 = 1.5;
-/// Most that α falls in a step.
-const DOWN: f64 = 0.5;
-/// c₀: the aim for a direction along the gradient.
+const RHO: f64 = 0.9;
+/// c: the aim is N = −cD.
 const AIM: f64 = 0.15;
-/// Decay of the averages of loss, deviation and cosine, and of the trace e.
-const DECAY: f64 = 0.9;
-/// Directions closer to the gradient than this have no memory of their own.
-const MEMORYLESS: f64 = 0.999;
-/// The part of the first-order decrease that a probe must reach.
-const SUFFICIENT: f64 = 0.3;
+/// Most that α grows in a step.
+const UP: f64 = 1.25;
+/// Decay of e and y.
+const SLOW: f64 = 0.99;
+/// Decay of f.
+const FAST: f64 = 0.9;
+/// The part of f that is taken from e.
+const PART: f64 = 0.5;
+/// How fast e, f and y are forgotten as α travels.
+const KAPPA_TRACE: f64 = 2.0;
+/// α falls at most like t to minus this.
+const FALL: f64 = 0.5;
+/// Steps before the running loss is compared with its best, and between two halvings.
+const WATCH: f64 = 10.0;
+/// High losses in a row that are taken for bad steps; after them, it is the loss that has changed.
+const PATIENCE: f64 = 5.0;
+/// Steps whose length is bounded.
+const RAMP_STEPS: f64 = 10.0;
+/// How much longer than the one before each of them may be.
+const RAMP: f64 = 1.1;
+/// How many times as far as the first step its probe looks.
+const REACH: f64 = 10.0;
 
-/// The state's scalars, in order.
-const SCALARS: usize = 11;
+/// The scalars at the head of the state.
+const SCALARS: usize = 15;
 
-/// The rule's state, named.
-struct State<'a> {
-    alpha: &'a Value,
+/// The rule's scalars, named.
+#[derive(Clone)]
+struct Scalars {
+    alpha: Value,
+    /// The rate that the last step was made with: α times what stands outside its state.
+    applied: Value,
     /// Steps taken.
-    t: &'a Value,
-    sum_n: &'a Value,
-    sum_d: &'a Value,
-    cosine: &'a Value,
-    aim: &'a Value,
-    d: &'a Value,
-    loss_mean: &'a Value,
-    loss_deviation: &'a Value,
+    t: Value,
+    sum_n: Value,
+    sum_d: Value,
+    d: Value,
+    /// Running mean of the loss, its mean deviation, its slowly forgotten peak, and the mean's best.
+    mean: Value,
+    deviation: Value,
+    peak: Value,
+    best: Value,
+    /// 1 once there is a best.
+    watching: Value,
+    /// High losses in a row.
+    high: Value,
+    /// The step at which α was halved last.
+    halved: Value,
+    /// α|ω| of the first step, 0 where no start-up bounded it.
+    reach: Value,
     /// The loss of the last step's batch, accepted or not.
-    loss: &'a Value,
-    start: &'a [Value],
-    omega: &'a [Value],
-    /// e, where it is not simply ω.
-    trace: Option<&'a [Value]>,
+    loss: Value,
 }
 
-pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value]) -> Result<Vec<Value>> {
-    // Nodes of their own: each is donated to the step.
-    let mut state: Vec<Value> = (0..SCALARS).map(|_| spec.number(0.0)).collect();
-    state[0] = spec.number(spec.initial);
-    for _ in 0..if direction.is_empty() { 3 } else { 2 } {
-        state.extend(params.iter().map(|param| param.like(0.0)));
+impl Scalars {
+    fn named(values: &[Value; SCALARS]) -> Scalars {
+        let [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss] =
+            values.clone();
+        Scalars { alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss }
     }
-    Ok(state)
-}
 
-impl<'a> State<'a> {
-    fn read(spec: &Spec, params: &[Value], state: &'a [Value]) -> Result<State<'a>> {
-        let count = params.len();
-        let fits = |rest: &[Value]| rest.len() == 2 * count || rest.len() == 3 * count;
-        let Some((scalars, rest)) = state.split_at_checked(SCALARS).filter(|(_, rest)| fits(rest)) else {
-            let (least, most) = (SCALARS + 2 * count, SCALARS + 3 * count);
-            let message = format!("{} state tensors; it has {least}, or {most} with a trace", state.len());
-            return Err(Error::argument(Rule::Next.name(), message));
-        };
-        scalars.iter().try_for_each(|value| super::check_scalar("state", value, spec.scalar))?;
-        let [alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars else {
-            return Err(Error::internal(Rule::Next.name(), "the scalars were counted"));
-        };
-        let (start, omega, trace) = (&rest[..count], &rest[count..2 * count], &rest[2 * count..]);
-        let trace = (trace.len() == count && count > 0).then_some(trace);
-        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, start, omega, trace })
+    fn list(self) -> [Value; SCALARS] {
+        let Scalars {
+            alpha,
+            applied,
+            t,
+            sum_n,
+            sum_d,
+            d,
+            mean,
+            deviation,
+            peak,
+            best,
+            watching,
+            high,
+            halved,
+            reach,
+            loss,
+        } = self;
+        [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
     }
 
     /// Whether no step was taken yet.
@@ -88,15 +113,55 @@ impl<'a> State<'a> {
     }
 }
 
-/// α, N and D after a decision.
-struct Rate {
-    alpha: Value,
-    sum_n: Value,
-    sum_d: Value,
+/// The rule's state, named.
+struct State<'a> {
+    scalars: Scalars,
+    previous: Previous<'a>,
+    traces: Traces<'a>,
 }
 
-/// Judge the previous step by the new batch: carry = accepted (bool), α, N, D, n. At the first step only a loss or a
-/// gradient that is not finite is refused, and α stays.
+impl<'a> State<'a> {
+    fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
+        let count = params.len();
+        let tensors = if recalled.is_some() { 3 * count } else { 5 * count };
+        let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[tensors])?;
+        let (previous, traces) = Previous::take(params, tensors, recalled);
+        Ok(State { scalars: Scalars::named(scalars), previous, traces: Traces::named(count, traces) })
+    }
+}
+
+/// What is seen of e, f and y.
+#[derive(Clone, Copy)]
+struct Traces<'a> {
+    slow: &'a [Value],
+    fast: &'a [Value],
+    gradients: &'a [Value],
+}
+
+impl<'a> Traces<'a> {
+    /// The last three lists of a state.
+    fn named(count: usize, tensors: &'a [Value]) -> Traces<'a> {
+        let part = |behind: usize| &tensors[tensors.len() - behind * count..][..count];
+        Traces { slow: part(3), fast: part(2), gradients: part(1) }
+    }
+}
+
+pub(super) fn init(spec: &Spec, params: &[Value], recalls: bool) -> Result<Vec<Value>> {
+    // Nodes of their own: each is donated to the step.
+    let mut scalars = Scalars::named(&std::array::from_fn(|_| spec.number(0.0)));
+    scalars.alpha = spec.number(spec.initial);
+    // Long ago.
+    scalars.halved = spec.number(-WATCH);
+    let mut state = scalars.list().to_vec();
+    state.extend(previous_init(params, recalls));
+    for _ in 0..3 {
+        state.extend(zeros(spec, params));
+    }
+    Ok(state)
+}
+
+/// Judge the steps before by the new batch. Carry: accepted (bool), n, what is left of the traces, and the scalars as
+/// they will be. At the first step only a loss or a gradient that is not finite is refused, and α stays.
 pub(super) fn begin(
     spec: &Spec,
     loss: &Value,
@@ -104,171 +169,242 @@ pub(super) fn begin(
     gradients: &[Value],
     state: &[Value],
 ) -> Result<Vec<Value>> {
-    let state = State::read(spec, params, state)?;
-    let first = state.first()?;
-    let n = inner(gradients, state.trace.unwrap_or(state.omega), spec.scalar)?;
-    let finite = loss.is_finite()?.and(&n.is_finite()?)?;
-    // L ≤ L̄ + 4S + |L̄|
-    let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
-    let accepted = finite.and(&first.or(&loss.less_equal(&ceiling)?)?)?;
-    let (newton, reject) = (newton(spec, &state, &n)?, reject(spec, &state, &n, &finite)?);
-    let pick = |newton: &Value, reject: &Value, still: &Value| first.select(still, &accepted.select(newton, reject)?);
-    Ok(vec![
-        accepted.clone(),
-        pick(&newton.alpha, &reject.alpha, state.alpha)?,
-        pick(&newton.sum_n, &reject.sum_n, state.sum_n)?,
-        pick(&newton.sum_d, &reject.sum_d, state.sum_d)?,
-        n,
-    ])
+    let count = params.len();
+    // What is stored of the step before does not matter here.
+    let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
+    let (now, traces) = (&Scalars::named(scalars), Traces::named(count, tensors));
+    let first = now.first()?;
+    let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
+    let n = inner_sampled(spec, params, &Sampler::new(spec, [gradients]).all(gradients)?, &lines)?;
+    let mut finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    if let Some(unseen) = finite_unseen(spec, gradients)? {
+        finite = finite.and(&unseen)?;
+    }
+    let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
+    let patient = now.high.less(&now.high.like(PATIENCE))?;
+    let refused = finite.not()?.or(&high.and(&patient)?.and(&first.not()?)?)?;
+    let accepted = refused.not()?;
+    // Of the first step's loss nothing is known to compare it with.
+    let in_a_row = first.or(&high.not()?)?.select(&now.high.like(0.0), &now.high.shift(1.0)?)?;
+
+    let moves = first.not()?.and(&learning(spec, &now.t)?)?;
+    let (newton, travel) = newton(spec, now, &n)?;
+    let still = Rate { alpha: now.alpha.clone(), sum_n: now.sum_n.clone(), sum_d: now.sum_d.clone() };
+    let kept = pick(&moves, &newton, &still)?;
+    let left = moves.and(&accepted)?.select(&travel.scale(-KAPPA_TRACE)?.exp()?, &travel.like(1.0))?;
+    let seen = Scalars { high: in_a_row.clone(), loss: loss.clone(), ..with_rate(now, kept) };
+    let seen = watched(spec, seen, &first, loss)?;
+    let taken_back = Scalars {
+        high: in_a_row.clone(),
+        loss: loss.clone(),
+        ..with_rate(now, reject(spec, now, &finite, &in_a_row)?)
+    };
+    // A first step that is refused leaves everything but the loss as it was.
+    let untouched = Scalars { loss: loss.clone(), ..now.clone() }.list();
+    let refusal = choose(&first, &untouched, &taken_back.list())?;
+    let mut after = choose(&accepted, &seen.list(), &refusal)?;
+    let steps = accepted.or(&first.not()?)?.cast(spec.scalar)?;
+    after[2] = now.t.add(&steps)?; // t
+    Ok([vec![accepted, n, left], after].concat())
 }
 
-/// N ← ρN + n, D ← ρD + |d|; α′ = α(1 + γ(N + cD)/(D − N)), limited (where D ≤ N, up or down by the sign above);
-/// then N and D are multiplied by exp(−κ|ln(α′/α)|).
-fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
-    let sum_n = state.sum_n.scale(RHO)?.add(n)?;
-    let sum_d = state.sum_d.scale(RHO)?.add(&state.d.abs()?)?;
-    let numerator = sum_n.add(&state.aim.mul(&sum_d)?)?;
-    let denominator = sum_d.sub(&sum_n)?;
-    let zero = numerator.like(0.0);
-    let by_sign = numerator.greater(&zero)?.select(&zero.like(UP), &zero.like(DOWN))?;
-    let factor = numerator.scale(spec.gamma)?.div(&denominator)?.shift(1.0)?;
-    let factor = denominator.greater(&zero)?.select(&factor, &by_sign)?;
-    let factor = clip(&finite_or(&factor, DOWN)?, DOWN, UP)?;
-    let alpha = clip(&state.alpha.mul(&factor)?, spec.min, spec.max)?;
-    let forget = alpha.div(state.alpha)?.log()?.abs()?.scale(-KAPPA)?.exp()?;
-    Ok(Rate { alpha, sum_n: sum_n.mul(&forget)?, sum_d: sum_d.mul(&forget)? })
+fn pick(condition: &Value, a: &Rate, b: &Rate) -> Result<Rate> {
+    let one = |a: &Value, b: &Value| condition.select(a, b);
+    Ok(Rate { alpha: one(&a.alpha, &b.alpha)?, sum_n: one(&a.sum_n, &b.sum_n)?, sum_d: one(&a.sum_d, &b.sum_d)? })
 }
 
-/// α ← max(min, α·clip(1/(1 − n/|d|), .1, .5)), .1 where loss or slope are not finite; N = D = 0
-fn reject(spec: &Spec, state: &State, n: &Value, finite: &Value) -> Result<Rate> {
-    let ratio = n.like(1.0).sub(&n.div(&state.d.abs()?)?)?.reciprocal()?;
-    let usable = finite.and(&state.d.not_equal(&state.d.like(0.0))?)?;
-    let ratio = usable.select(&finite_or(&ratio, 0.0)?, &ratio.like(0.0))?;
-    let alpha = state.alpha.mul(&clip(&ratio, 0.1, 0.5)?)?.maximum(&spec.number(spec.min))?;
+fn with_rate(now: &Scalars, Rate { alpha, sum_n, sum_d }: Rate) -> Scalars {
+    Scalars { alpha, sum_n, sum_d, ..now.clone() }
+}
+
+/// max(L̄ + |L̄| + 10S, 2·peak)
+fn ceiling(now: &Scalars) -> Result<Value> {
+    let usual = now.mean.add(&now.mean.abs()?)?.add(&now.deviation.scale(10.0)?)?;
+    usual.maximum(&now.peak.scale(2.0)?)
+}
+
+/// Whether α is still controlled at step t: always, or before T/2.
+fn learning(spec: &Spec, t: &Value) -> Result<Value> {
+    match spec.total_steps {
+        Some(total) => t.less(&t.like(total as f64 / 2.0)),
+        None => t.is_finite(),
+    }
+}
+
+/// N ← ρN + n, D ← ρD + d (|d| where that leaves nothing); then Newton's factor, at least 1 − ½/(t + 1), .5 where
+/// N < −D/2.
+fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
+    let sum_n = now.sum_n.scale(RHO)?.add(n)?;
+    let sum_d = now.sum_d.scale(RHO)?;
+    let (signed, absolute) = (sum_d.add(&now.d)?, sum_d.add(&now.d.abs()?)?);
+    let zero = n.like(0.0);
+    let sum_d = signed.greater(&zero)?.select(&signed, &absolute)?;
+    let slow = now.t.shift(1.0)?.reciprocal()?.scale(-FALL)?.shift(1.0)?.maximum(&zero.like(DOWN))?;
+    let floor = sum_n.less(&sum_d.scale(-0.5)?)?.select(&zero.like(DOWN), &slow)?;
+    let aim = zero.like(AIM);
+    Averages { alpha: now.alpha.clone(), sum_n, sum_d, aim, floor, up: UP }.newton(spec)
+}
+
+/// α halved at the first high loss in a row, else a tenth; N = D = 0.
+fn reject(spec: &Spec, now: &Scalars, finite: &Value, in_a_row: &Value) -> Result<Rate> {
+    let mild = finite.and(&in_a_row.equal(&in_a_row.like(1.0))?)?;
+    let factor = mild.select(&now.alpha.like(0.5), &now.alpha.like(0.1))?;
+    let alpha = now.alpha.mul(&factor)?.maximum(&spec.number(spec.min))?;
     Ok(Rate { alpha, sum_n: spec.number(0.0), sum_d: spec.number(0.0) })
 }
 
-/// What the new gradient and direction say about memory: the averaged cosine, the aim, e and d.
-struct Memory {
-    cosine: Value,
-    aim: Value,
-    trace: Vec<Value>,
-    d: Value,
+/// Peak, deviation and mean with L in them (the mean is L itself after `PATIENCE` high losses). From step `WATCH` on: if
+/// the mean stands above its best by two deviations, and nothing was done about it in the last `WATCH` steps, α is halved
+/// and N = D = 0; the best forgets by 1 % of what the mean stands above it.
+fn watched(spec: &Spec, now: Scalars, first: &Value, loss: &Value) -> Result<Scalars> {
+    let peak = first.select(loss, &loss.maximum(&now.peak.scale(SLOW)?)?)?;
+    let (mean, deviation) = loss_statistics(&now.mean, &now.deviation, first, loss)?;
+    let changed = now.high.greater(&now.high.like(PATIENCE))?;
+    let mean = changed.select(loss, &mean)?;
+
+    let due = now.t.greater_equal(&now.t.like(WATCH))?;
+    let best = now.watching.not_equal(&now.watching.like(0.0))?.select(&now.best, &mean)?;
+    let above = mean.greater(&best.add(&deviation.scale(2.0)?)?)?;
+    let rested = now.t.sub(&now.halved)?.greater_equal(&now.t.like(WATCH))?;
+    let halve = due.and(&above)?.and(&rested)?;
+    let forgotten = mean.sub(&best)?.maximum(&best.like(0.0))?.scale(1.0 - SLOW)?;
+    let best = mean.minimum(&best.add(&forgotten)?)?;
+    let zero = loss.like(0.0);
+    Ok(Scalars {
+        alpha: halve.select(&now.alpha.scale(0.5)?.maximum(&spec.number(spec.min))?, &now.alpha)?,
+        sum_n: halve.select(&zero, &now.sum_n)?,
+        sum_d: halve.select(&zero, &now.sum_d)?,
+        halved: halve.select(&now.t, &now.halved)?,
+        best: due.select(&best, &now.best)?,
+        watching: due.cast(spec.scalar)?.maximum(&now.watching)?,
+        mean,
+        deviation,
+        peak,
+        ..now
+    })
 }
 
-/// q = |⟨g, ω⟩|/(|g||ω|), averaged; c = c₀·cos⁴. For a direction that keeps no state, e ← .9e + ω where q > .999 (plain
-/// gradient descent), else ω, and d = ⟨g, e⟩, which is .9n or 0, plus ⟨g, ω⟩: no further pass over e.
-fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega: &[Value]) -> Result<Memory> {
-    let dtype = n.dtype();
-    let along = inner(gradients, omega, dtype)?;
-    let norms = inner(gradients, gradients, dtype)?.sqrt()?.mul(&inner(omega, omega, dtype)?.sqrt()?)?;
-    let q = along.abs()?.div(&norms.maximum(&norms.like(1e-30))?)?;
-    let cosine = first.select(&q, &state.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
-    let aim = cosine.square()?.square()?.scale(AIM)?;
-    let Some(trace) = state.trace else { return Ok(Memory { cosine, aim, trace: Vec::new(), d: along }) };
-    let fresh = first.or(&q.less(&q.like(MEMORYLESS))?)?;
-    let trace = (trace.iter().zip(omega))
-        .map(|(e, omega)| fresh.select(omega, &e.scale(DECAY)?.add(omega)?))
-        .collect::<Result<Vec<_>>>()?;
-    let d = fresh.select(&along, &n.scale(DECAY)?.add(&along)?)?;
-    Ok(Memory { cosine, aim, trace, d })
-}
-
-/// Move: θ′ = θ_start − scale·α·ω. An accepted step starts at θ with the new ω; after a rejection the previous start and
-/// direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss, gradient
-/// or parameter enters the result: every choice is a select.
+/// Move: θ′ = θ_start − scale·2(1 − t/T)·α·ω. An accepted step starts at θ with the new ω; after a rejection the previous
+/// start and direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss,
+/// gradient or parameter enters the result: every choice is a select.
 pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
-    let state = State::read(spec, step.params, step.state)?;
-    let [accepted, alpha, sum_n, sum_d, n] = step.carry else {
+    let state = State::read(spec, step.params, step.state, step.recalled)?;
+    let now = &state.scalars;
+    let carried = step.carry.split_first_chunk::<3>().and_then(|(head, rest)| Some((head, rest.try_into().ok()?)));
+    let Some(([accepted, n, left], after)) = carried else {
         let message = format!("{} carried tensors; pass on what begin gave", step.carry.len());
         return Err(Error::argument(spec.rule.name(), message));
     };
-    let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
-    let first = state.first()?;
-    let (mean, deviation) = loss_statistics(&state, &first, &loss)?;
-    // At a refused first step there is no previous start: stay at θ (ω is still zero).
-    let start = choose(&accepted.or(&first)?, step.params, state.start)?;
-    let omega = choose(accepted, step.omega, state.omega)?;
-    // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
-    // rejection what comes out is not used.
-    let memory = remember(&state, &first, n, step.gradients, &omega)?;
-    let applied = alpha.mul(step.scale)?;
+    let mut after = Scalars::named(after);
+    let first = now.first()?;
+    let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
+    let mut sampler = Sampler::new(spec, [step.params, step.gradients, &kept, &direction]);
+    let (gradients, lines) = (sampler.all(step.gradients)?, sampler.all(&omega)?);
+    let [slow, fast, gradients] = traced(&state.traces, accepted, left, &gradients, &lines)?;
+    let d = inner_sampled(spec, step.params, &gradients, &lines)?;
+    after.d = accepted.select(&d, &now.d)?;
+
+    let applied = after.alpha.mul(step.scale)?.mul(&multiplier(spec, &now.t)?)?;
+    after.applied = applied.clone();
     let params = moved(&start, &applied, &omega)?;
-    let started = accepted.or(&first.not()?)?;
-    let rejected = accepted.not()?.cast(spec.scalar)?;
-    let mut new = vec![
-        alpha.clone(),
-        state.t.add(&started.cast(spec.scalar)?)?,
-        sum_n.clone(),
-        sum_d.clone(),
-        accepted.select(&memory.cosine, state.cosine)?,
-        accepted.select(&memory.aim, state.aim)?,
-        accepted.select(&memory.d, state.d)?,
-        accepted.select(&mean, state.loss_mean)?,
-        accepted.select(&deviation, state.loss_deviation)?,
-        rejected,
-        loss.clone(),
-    ];
-    new.extend(start);
-    new.extend(omega);
-    new.extend(choose(accepted, &memory.trace, state.trace.unwrap_or_default())?);
-    let report = next_report(&state, &first, &loss, &applied, step.carry, &new)?;
-    let direction = choose(accepted, step.direction_new, step.direction_old)?;
-    Ok(Finished { params, direction, state: new, report })
+    let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
+    let seen = Seen {
+        loss: &loss,
+        applied: &applied,
+        alpha: &after.alpha,
+        d: &after.d,
+        before: (&now.d, &now.alpha),
+        n,
+        first: &first,
+        accepted,
+    };
+    let report = seen.report()?;
+    let state = [after.list().to_vec(), kept, slow, fast, gradients].concat();
+    Ok(Finished { params, direction, state, report })
 }
 
-/// S ← .9S + .1|L − L̄|, L̄ ← .9L̄ + .1L; at first L̄ = L, S = 0
-fn loss_statistics(state: &State, first: &Value, loss: &Value) -> Result<(Value, Value)> {
-    let away = loss.sub(state.loss_mean)?.abs()?.scale(1.0 - DECAY)?;
-    let deviation = state.loss_deviation.scale(DECAY)?.add(&away)?;
-    let mean = state.loss_mean.scale(DECAY)?.add(&loss.scale(1.0 - DECAY)?)?;
-    Ok((first.select(loss, &mean)?, first.select(&deviation.like(0.0), &deviation)?))
+/// e ← .99ke + ω, f ← .9kf + ω, y ← .99ky + g, with k what is left of them as α travelled. After a rejection e = f = ω
+/// and y ← .99y.
+fn traced(
+    traces: &Traces,
+    accepted: &Value,
+    left: &Value,
+    gradients: &[Value],
+    omega: &[Value],
+) -> Result<[Vec<Value>; 3]> {
+    let kept = |decay: f64| accepted.select(&left.scale(decay)?, &left.like(0.0));
+    let decayed = |trace: &Value, by: &Value, add: &Value| trace.mul(&by.cast(trace.dtype())?)?.add(add);
+    let all = |traces: &[Value], by: &Value, add: &[Value]| {
+        traces.iter().zip(add).map(|(trace, add)| decayed(trace, by, add)).collect::<Result<Vec<_>>>()
+    };
+    let fresh = gradients.iter().map(|g| accepted.select(g, &g.like(0.0))).collect::<Result<Vec<_>>>()?;
+    Ok([
+        all(traces.slow, &kept(SLOW)?, omega)?,
+        all(traces.fast, &kept(FAST)?, omega)?,
+        all(traces.gradients, &left.scale(SLOW)?, &fresh)?,
+    ])
 }
 
-/// d of this step, n of the previous direction, and the secant curvature (|d_prev| − n)/α_prev between them.
-fn next_report(
-    before: &State,
-    first: &Value,
-    loss: &Value,
-    applied: &Value,
-    carry: &[Value],
-    new: &[Value],
-) -> Result<Value> {
-    let (accepted, alpha, n) = (&carry[0], &carry[1], &carry[4]);
-    let nan = n.like(f64::NAN);
-    let slope1 = first.select(&nan, n)?;
-    let curvature = first.select(&nan, &before.d.abs()?.sub(n)?.div(before.alpha)?)?;
-    report([loss, applied, alpha, &new[6], &slope1, &curvature, &nan, &accepted.cast(n.dtype())?])
+/// min(1, max(0, 2(1 − t/T))), 1 where T is not known.
+fn multiplier(spec: &Spec, t: &Value) -> Result<Value> {
+    match spec.total_steps {
+        Some(total) => clip(&t.scale(-2.0 / total as f64)?.shift(2.0)?, 0.0, 1.0),
+        None => Ok(t.like(1.0)),
+    }
 }
 
-/// L(θ_start − s·ω) ≤ L − .3·s·max(d, 0) with s = reach·α·factor. Always true where the first step was refused (t = 0):
-/// there is nothing to learn from it.
+/// Start-up: whether the batch's loss falls far enough, at the first step 10 times as far as the step. Always so where
+/// the first step was refused (t = 0): there is nothing to learn from it.
 pub(super) fn probe(
     spec: &Spec,
     loss: &Value,
     params: &[Value],
     state: &[Value],
-    reach: f64,
+    recalled: Option<&Recalled>,
+    first: bool,
     factor: &Value,
 ) -> Result<Value> {
-    let state = State::read(spec, params, state)?;
-    let s = state.alpha.mul(factor)?.scale(reach)?;
-    let there = substitute(std::slice::from_ref(loss), params, &moved(state.start, &s, state.omega)?)?;
-    let there = loss_scalar("probe", &there[0], spec.scalar)?;
-    let wanted = s.mul(&state.d.maximum(&state.d.like(0.0))?)?.scale(SUFFICIENT)?;
-    there.less_equal(&state.loss.sub(&wanted)?)?.or(&state.first()?)
+    let State { scalars, previous: Previous { start, omega, .. }, .. } = State::read(spec, params, state, recalled)?;
+    let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
+    // At the first step y is the gradient itself, so that d = ⟨g, ω⟩.
+    let slope = if first { scalars.d.clone() } else { slope_at(spec, loss, params, start, omega)? };
+    let epsilon = params.iter().map(|param| param.dtype().epsilon()).fold(0.0, f64::max);
+    let tolerance = Some(scalars.loss.abs()?.scale(4.0 * epsilon)?);
+    let loss_start = &scalars.loss;
+    let passes = Probe { loss, params, start, omega, s, loss_start, slope, tolerance }.passes(spec)?;
+    passes.or(&scalars.first()?)
 }
 
-/// α ← α·factor, θ′ = θ_start − scale·α·ω
+/// ⟨∇L(θ_start), ω⟩
+fn slope_at(spec: &Spec, loss: &Value, params: &[Value], start: &[Value], omega: &[Value]) -> Result<Value> {
+    let one = loss.like(1.0);
+    let gradients = vjp(std::slice::from_ref(loss), params, std::slice::from_ref(&one))?;
+    inner(&substitute(&gradients, params, start)?, omega, spec.scalar)
+}
+
+/// Start-up: α ← α·factor; the first step sets the bound R = α|ω|, and up to step 10, α ← min(α, R·1.1ᵗ/|ω|), for
+/// momentum is still building up; θ′ = θ_start − scale·2(1 − t/T)·α·ω.
 pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
     state: &[Value],
+    recalled: Option<&Recalled>,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
-    let named = State::read(spec, params, state)?;
-    let alpha = named.alpha.mul(factor)?;
-    let moved = moved(named.start, &alpha.mul(scale)?, named.omega)?;
-    Ok([&moved[..], &[alpha], &state[1..]].concat())
+    let named = State::read(spec, params, state, recalled)?;
+    let (now, Previous { start, omega, .. }) = (&named.scalars, named.previous);
+    // The step that is taken again has been counted.
+    let t = now.t.shift(-1.0)?;
+    let alpha = clip(&now.alpha.mul(factor)?, spec.min, spec.max)?;
+    let size = inner(omega, omega, spec.scalar)?.sqrt()?;
+    let first = t.less_equal(&t.like(0.0))?;
+    let reach = first.select(&alpha.mul(&size)?, &now.reach)?;
+    let bound = reach.mul(&t.scale(RAMP.ln())?.exp()?)?.div(&size.maximum(&size.like(1e-30))?)?;
+    let bounded = first.not()?.and(&t.less(&t.like(RAMP_STEPS))?)?;
+    let alpha = bounded.select(&clip(&alpha.minimum(&bound)?, spec.min, spec.max)?, &alpha)?;
+    let applied = alpha.mul(scale)?.mul(&multiplier(spec, &t)?)?;
+    let moved = moved(start, &applied, omega)?;
+    let scalars = Scalars { alpha, applied, reach, ..now.clone() }.list();
+    Ok([&moved[..], &scalars, &state[SCALARS..]].concat())
 }

@@ -2,8 +2,8 @@
 //! for each parameter, then v for each parameter.
 
 use super::decay::{COUPLED, add_decay};
-use super::moments::{BETA1, BETA2, adaptive, epsilon, moments};
-use super::{Applied, Direction, OptionSpec, Options, check_like, slots};
+use super::moments::{BETA1, BETA2, adaptive, epsilon, moments, moments_left};
+use super::{Applied, Direction, OptionSpec, Options, Recalled, check_like, slots};
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
 
@@ -27,6 +27,28 @@ impl Direction for Adam {
         check_like(self.name(), "gradient", params, gradients)?;
         adam(self.name(), options, params, &add_decay(options, params, gradients)?, state)
     }
+
+    /// θ_start = θ + applied·ω
+    fn recall(
+        &self,
+        options: &Options,
+        params: &[Value],
+        applied: &Value,
+        state: &[Value],
+    ) -> Result<Option<Recalled>> {
+        let omega = omega_left(self.name(), options, params, state)?;
+        let back = |(param, omega): (&Value, &Value)| param.add(&omega.mul(&applied.cast(omega.dtype())?)?);
+        let start = params.iter().zip(&omega).map(back).collect::<Result<_>>()?;
+        Ok(Some(Recalled { start, omega }))
+    }
+}
+
+/// Adam's ω of the step that left this state.
+pub(super) fn omega_left(name: &str, options: &Options, params: &[Value], state: &[Value]) -> Result<Vec<Value>> {
+    let ([t], [m, v]) = slots::take(name, params, state)?;
+    let epsilon = options.get("epsilon")?;
+    let left = moments_left(options, t, m, v)?;
+    m.iter().zip(v).map(|(m, v)| adaptive(&left, m, v, epsilon)).collect()
 }
 
 /// Adam's ω and state.

@@ -1,10 +1,10 @@
 //! AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay. The decay is part of ω, so that θ′ = θ − αω
 //! is the whole step. State as Adam's.
 
-use super::adam::adam;
+use super::adam::{adam, omega_left};
 use super::decay::{add_decay, decoupled};
 use super::moments::{BETA1, BETA2, epsilon};
-use super::{Applied, Direction, OptionSpec, Options, slots};
+use super::{Applied, Direction, OptionSpec, Options, Recalled, slots};
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
 
@@ -27,6 +27,26 @@ impl Direction for AdamW {
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied> {
         let Applied { omega, state } = adam(self.name(), options, params, gradients, state)?;
         Ok(Applied { omega: add_decay(options, params, &omega)?, state })
+    }
+
+    /// With u Adam's ω and λ the decay, θ = θ_start − applied·(u + λθ_start), so θ_start = (θ + applied·u)/(1 − applied·λ).
+    /// A step that took more than half of every parameter away (applied·λ > ½) comes back in part only.
+    fn recall(
+        &self,
+        options: &Options,
+        params: &[Value],
+        applied: &Value,
+        state: &[Value],
+    ) -> Result<Option<Recalled>> {
+        let adam = omega_left(self.name(), options, params, state)?;
+        let left = applied.scale(-options.get("weightDecay")?)?.shift(1.0)?;
+        let grow = left.maximum(&left.like(0.5))?.reciprocal()?;
+        let back = |(param, u): (&Value, &Value)| {
+            param.add(&u.mul(&applied.cast(u.dtype())?)?)?.mul(&grow.cast(param.dtype())?)
+        };
+        let start = params.iter().zip(&adam).map(back).collect::<Result<Vec<_>>>()?;
+        let omega = add_decay(options, &start, &adam)?;
+        Ok(Some(Recalled { start, omega }))
     }
 }
 

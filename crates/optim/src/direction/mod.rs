@@ -133,6 +133,15 @@ pub struct Applied {
     pub state: Vec<Value>,
 }
 
+/// A step, told from what it left behind.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// θ before the step.
+    pub start: Vec<Value>,
+    /// ω of the step.
+    pub omega: Vec<Value>,
+}
+
 /// An optimizer without its learning rate.
 pub trait Direction: Sync {
     /// The name on both sides.
@@ -146,6 +155,19 @@ pub trait Direction: Sync {
 
     /// ω and the state after the step. Gradients and state stand in the parameters' order.
     fn direction(&self, options: &Options, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Applied>;
+
+    /// The step θ = θ_start − applied·ω that led to `params` and `state`, so that a rule need not store it; `None` where
+    /// ω is not a function of the state, or may be so large that adding it back would leave rounding noise of θ_start.
+    /// ω = 0 before the first step.
+    fn recall(
+        &self,
+        _options: &Options,
+        _params: &[Value],
+        _applied: &Value,
+        _state: &[Value],
+    ) -> Result<Option<Recalled>> {
+        Ok(None)
+    }
 }
 
 /// Every direction.
@@ -288,6 +310,37 @@ mod tests {
             assert_eq!(named(direction.name()).unwrap().name(), direction.name());
         }
         assert!(named("adamm").err().unwrap().message.contains("adamw"));
+    }
+
+    #[test]
+    fn recalled_steps_are_those_that_were_made() {
+        let inputs = |_| [3, 2].map(|n| Value::input(Shape::from([n]), DType::F64)).to_vec();
+        let (params, gradients): (Vec<Value>, Vec<Value>) = (inputs(0), inputs(1));
+        let rate = Value::scalar(0.3, DType::F64);
+        let mut recalling = Vec::new();
+        for direction in ALL {
+            let given = direction.options().iter().any(|option| option.name == "weightDecay");
+            let given = if given { vec![("weightDecay".to_string(), 0.1)] } else { Vec::new() };
+            let options = Options::new(*direction, &given).unwrap();
+            let before = direction.init(&options, &params).unwrap();
+            let zero = direction.recall(&options, &params, &rate, &before).unwrap();
+            let applied = direction.direction(&options, &params, &gradients, &before).unwrap();
+            let step = |(param, omega): (&Value, &Value)| param.sub(&omega.mul(&rate).unwrap()).unwrap();
+            let after: Vec<Value> = params.iter().zip(&applied.omega).map(step).collect();
+            let Some(recalled) = direction.recall(&options, &after, &rate, &applied.state).unwrap() else { continue };
+            recalling.push(direction.name());
+            let outputs = [recalled.start, recalled.omega, params.clone(), applied.omega, zero.unwrap().omega].concat();
+            let graph = simplify(&flatten(&[&params[..], &gradients].concat(), &outputs).unwrap().graph);
+            let numbers = [vec![1.0, -2.0, 0.5], vec![3.0, 0.1], vec![0.2, -5.0, 1e-3], vec![1.0, -1.0]];
+            let out = evaluate(&graph, &numbers).unwrap().concat();
+            for i in 0..10 {
+                let (got, want) = (out[i], out[10 + i]);
+                assert!((got - want).abs() <= 1e-12 * want.abs(), "{}: {got} for {want}", direction.name());
+            }
+            // Before the first step there is no direction, but for the decay.
+            assert!(out[20..].iter().all(|omega| omega.abs() <= 0.4), "{}: {out:?}", direction.name());
+        }
+        assert_eq!(recalling, ["adam", "adamw"]);
     }
 
     #[test]

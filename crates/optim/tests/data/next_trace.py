@@ -1,9 +1,11 @@
-"""Writes next_trace.json: the reference of the rule `next` on a small network, 200 steps, for four optimizers and two starts.
+"""Writes traces of a reference of `next` or `nextPlain` on a small network, 200 steps, for four optimizers and two starts.
 
-    python next_trace.py path/to/next_rule.py > next_trace.json
+    python next_trace.py path/to/next_rule2.py NextRule2 > next_trace.json
+    python next_trace.py path/to/next_rule.py NextRule > next_plain_trace.json
 
-Needs torch. The network is 3-5-2, tanh, squared error, float64; batches of 8 cycle through 32 fixed rows. Runs without
-start-up probes begin far too high, so they reject; their batch `POISONED` has a NaN loss.
+Needs torch. The network is 3-5-2, tanh, squared error, float64; batches of 8 cycle through 32 fixed rows. Some runs have
+batches whose loss is multiplied: by NaN, or by a thousand. Those of `nextPlain` begin far too high and without start-up
+probes, so they reject at once.
 """
 import importlib.util
 import json
@@ -13,15 +15,27 @@ import torch
 
 torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
-ROWS, BATCH, STEPS, POISONED = 32, 8, 200, 50
+ROWS, BATCH, STEPS = 32, 8, 200
 SIZES = [("W1", (3, 5)), ("b1", (5,)), ("W2", (5, 2)), ("b2", (2,))]
 
 
-def rule_class(path):
-    spec = importlib.util.spec_from_file_location("next_rule", path)
+def rule_class(path, name):
+    spec = importlib.util.spec_from_file_location("rule", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.NextRule
+    return getattr(module, name)
+
+
+def runs(name):
+    """(options of the rule, {step: factor of the loss})"""
+    if name == "NextRule":
+        steady = [({"alpha": alpha, "probe_steps": 3}, {}) for alpha in (1e-6, 10.0)]
+        return [*steady, ({"alpha": 10.0, "probe_steps": 0}, {50: float("nan")})]
+    starts = [({"alpha": alpha, "total_steps": total}, {}) for alpha in (1e-6, 10.0) for total in (None, STEPS)]
+    # A loss that stays high is taken for the usual one in the end.
+    lasting = {step: 1e3 for step in range(150, 200)}
+    nan = float("nan")
+    return [*starts, ({"alpha": 1e-6, "total_steps": None}, {4: nan, 50: nan, 51: nan, 100: 1e3, **lasting})]
 
 
 def optimizer(name, params):
@@ -34,48 +48,54 @@ def optimizer(name, params):
     return torch.optim.AdamW(params, lr=1.0, weight_decay=0.01)
 
 
-def trace(make_rule, name, alpha, probe_steps, start, x, y):
+def trace(make_rule, name, options, factors, start, x, y):
     params = [torch.tensor(values).reshape(shape).requires_grad_() for (_, shape), values in zip(SIZES, start)]
     opt = optimizer(name, params)
-    rule = make_rule(opt, alpha=alpha, probe_steps=probe_steps)
+    rule = make_rule(opt, **options)
     alphas, losses = [], []
     for step in range(STEPS):
         rows = slice(step * BATCH % ROWS, step * BATCH % ROWS + BATCH)
-        weight = float("nan") if step == POISONED and probe_steps == 0 else 1.0
+        factor = factors.get(step, 1.0)
 
         def loss_of():
             w1, b1, w2, b2 = params
-            return weight * ((torch.tanh(x[rows] @ w1 + b1) @ w2 + b2 - y[rows]) ** 2).mean()
+            return factor * ((torch.tanh(x[rows] @ w1 + b1) @ w2 + b2 - y[rows]) ** 2).mean()
 
         loss = loss_of()
         opt.zero_grad()
         loss.backward()
         rule.step(float(loss.detach()), probe=lambda: float(loss_of().detach()))
         alphas.append(rule.alpha)
-        losses.append(float(loss.detach()) if weight == 1.0 else None)
+        losses.append(none_if_nan(float(loss.detach())))
     return {
         "direction": name,
-        "initial": alpha,
-        "probeSteps": probe_steps,
+        "initial": options["alpha"],
+        "probeSteps": options.get("probe_steps", 3),
+        "totalSteps": options.get("total_steps") or 0,
+        "factors": [[step, none_if_nan(factor)] for step, factor in factors.items()],
         "rejections": rule.rejections,
         "alpha": alphas,
         "loss": losses,
     }
 
 
+def none_if_nan(number):
+    return None if number != number else number
+
+
 def main():
-    make_rule = rule_class(sys.argv[1])
+    path, name = sys.argv[1:]
+    make_rule = rule_class(path, name)
     torch.manual_seed(7)
     x = torch.randn(ROWS, 3)
     y = torch.stack([torch.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2], torch.cos(x[:, 1])], 1) + 0.3 * torch.randn(ROWS, 2)
     start = [(0.6 * torch.randn(shape)).flatten().tolist() for _, shape in SIZES]
-    names = ("sgd", "momentum", "adam", "adamw")
     traces = [
-        trace(make_rule, name, alpha, probe_steps, start, x, y)
-        for name in names
-        for alpha, probe_steps in ((1e-6, 3), (10.0, 3), (10.0, 0))
+        trace(make_rule, direction, options, factors, start, x, y)
+        for direction in ("sgd", "momentum", "adam", "adamw")
+        for options, factors in runs(name)
     ]
-    head = {"batch": BATCH, "poisoned": POISONED, "x": x.tolist(), "y": y.tolist(), "start": start}
+    head = {"batch": BATCH, "x": x.tolist(), "y": y.tolist(), "start": start}
     json.dump({**head, "traces": traces}, sys.stdout)
     print()
 

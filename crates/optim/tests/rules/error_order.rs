@@ -37,7 +37,7 @@ fn curvatures(rule: Rule, alphas: &[f64]) -> Vec<f64> {
     let gradients = vjp(std::slice::from_ref(&loss), params, std::slice::from_ref(&one)).unwrap();
     let spec = Spec { guard: false, ..Spec::defaults(rule) };
     let alpha = Value::input(Shape::scalar(), DType::F64);
-    let mut state = alpha::init(&spec, params, &[]).unwrap();
+    let mut state = alpha::init(&spec, params, &[], false).unwrap();
     assert_eq!(numbers(&state)[0], [spec.initial]);
     state[0] = alpha.clone();
     let step = Finish {
@@ -49,6 +49,7 @@ fn curvatures(rule: Rule, alphas: &[f64]) -> Vec<f64> {
         direction_new: &[],
         state: &state,
         carry: &[],
+        recalled: None,
         scale: &one,
         proposal: &[],
     };

@@ -110,7 +110,7 @@ impl Case {
         let mut by_rule = Vec::new();
         for (rule, _) in RULES {
             let spec = Spec { gamma: 0.5, guard: false, ..Spec::defaults(rule) };
-            let mut state = alpha::init(&spec, params, &[])?;
+            let mut state = alpha::init(&spec, params, &[], false)?;
             state[0] = alpha.clone();
             let step = Finish {
                 loss: &loss,
@@ -121,6 +121,7 @@ impl Case {
                 direction_new: &applied.state,
                 state: &state,
                 carry: &[],
+                recalled: None,
                 scale: &Value::scalar(1.0, DType::F64),
                 proposal: &[],
             };

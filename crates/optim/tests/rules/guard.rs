@@ -96,7 +96,7 @@ fn a_step_into_nan_is_taken_back() {
 
 #[test]
 fn a_batch_with_a_nan_loss_changes_no_parameter() {
-    for rule in [Rule::Retsinas, Rule::Exact, Rule::Next] {
+    for rule in [Rule::Retsinas, Rule::Exact, Rule::Next, Rule::NextPlain] {
         for poisoned in [0, 4] {
             let loss = |x: &Value, extra: &Value| quadratic(x)?.mul(extra);
             let mut training = Training::new(&spec(rule, 0.1), "adam", &[1.0; 10], loss).unwrap();
@@ -161,6 +161,7 @@ fn only_what_a_rule_needs_is_computed() {
     let table = [
         (Rule::Constant, 1),
         (Rule::Next, 1),
+        (Rule::NextPlain, 1),
         (Rule::Exact, 2),
         (Rule::Retsinas, 2),
         (Rule::Alt1, 2),

@@ -7,5 +7,6 @@ mod json;
 mod line;
 mod next_trace;
 mod program;
+mod sampled;
 mod settings;
 mod training;

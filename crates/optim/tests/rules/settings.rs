@@ -35,8 +35,12 @@ fn bad_settings_are_refused_by_name() {
     refuse(|spec| spec.min = 200.0, "min must be less");
     refuse(|spec| spec.initial = 1000.0, "initial must lie");
     refuse(|spec| spec.every = 0, "every");
-    let next = Spec { every: 2, ..Spec::defaults(Rule::Next) };
-    assert!(next.check().is_err());
+    for rule in [Rule::Next, Rule::NextPlain] {
+        assert!(Spec { every: 2, ..Spec::defaults(rule) }.check().is_err());
+        assert_eq!(Spec { total_steps: Some(9), ..Spec::defaults(rule) }.check().is_ok(), rule == Rule::Next);
+        assert!(Spec { sample: 0, ..Spec::defaults(rule) }.check().is_err());
+        assert!(Spec { total_steps: Some(0), ..Spec::defaults(rule) }.check().is_err());
+    }
 }
 
 #[test]
@@ -51,14 +55,14 @@ fn a_loss_must_be_one_float() {
 }
 
 #[test]
-fn only_next_has_a_start_up() {
+fn only_rules_that_look_ahead_have_a_start_up() {
     let (x, factor) = (Value::input([2].into(), DType::F64), Value::scalar(0.2, DType::F64));
     let params = std::slice::from_ref(&x);
     let loss = x.square().unwrap().sum_all().unwrap();
     let spec = Spec::defaults(Rule::Exact);
-    let state = alpha::init(&spec, params, &[]).unwrap();
-    assert!(alpha::probe(&spec, &loss, params, &state, 1.0, &factor).is_err());
-    assert!(alpha::rescale(&spec, params, &state, &factor, &factor).is_err());
+    let state = alpha::init(&spec, params, &[], false).unwrap();
+    assert!(alpha::probe(&spec, &loss, params, &state, None, true, &factor).is_err());
+    assert!(alpha::rescale(&spec, params, &state, None, &factor, &factor).is_err());
 }
 
 /// A step of `rule` on parameters of both float dtypes, with a loss in f32.
@@ -67,8 +71,8 @@ fn mixed(rule: Rule) -> Result<()> {
     let second = params[1].cast(DType::F32)?.square()?.sum_all()?;
     let loss = params[0].square()?.sum_all()?.add(&second)?;
     let spec = Spec::defaults(rule);
-    let state = alpha::init(&spec, &params, &[])?;
-    let carry = alpha::begin(&spec, &loss, &params, &params, &state)?;
+    let state = alpha::init(&spec, &params, &[], false)?;
+    let carry = alpha::begin(&spec, &loss, &params, &params, &state, None)?;
     let scale = Value::scalar(1.0, DType::F64);
     let step = Finish {
         loss: &loss,
@@ -79,6 +83,7 @@ fn mixed(rule: Rule) -> Result<()> {
         direction_new: &params,
         state: &state,
         carry: &carry,
+        recalled: None,
         scale: &scale,
         proposal: &[],
     };
@@ -88,11 +93,13 @@ fn mixed(rule: Rule) -> Result<()> {
     };
     assert!(like(&done.params, &params) && like(&done.direction, &params) && like(&done.state, &state));
     assert_eq!((done.report.shape(), done.report.dtype()), (&Shape::from([8]), DType::F64));
-    if rule == Rule::Next {
-        let rescaled = alpha::rescale(&spec, &params, &state, &scale, &scale)?;
+    if rule.looks_ahead() {
+        let rescaled = alpha::rescale(&spec, &params, &state, None, &scale, &scale)?;
         assert!(like(&rescaled, &[&params[..], &state].concat()));
-        let accept = alpha::probe(&spec, &loss, &params, &state, 10.0, &scale)?;
-        assert_eq!((accept.dtype(), accept.shape().rank()), (DType::Bool, 0));
+        for first in [true, false] {
+            let accept = alpha::probe(&spec, &loss, &params, &state, None, first, &scale)?;
+            assert_eq!((accept.dtype(), accept.shape().rank()), (DType::Bool, 0));
+        }
     }
     Ok(())
 }

@@ -48,9 +48,9 @@ impl Training {
         let direction = named(direction)?;
         let options = Options::new(direction, &[])?;
         let direction_start = direction.init(&options, params)?;
-        let state_start = alpha::init(spec, params, &direction_start)?;
+        let state_start = alpha::init(spec, params, &direction_start, false)?;
         let (old, state) = (placeholders(&direction_start), placeholders(&state_start));
-        let carry = alpha::begin(spec, &loss, params, &gradients, &state)?;
+        let carry = alpha::begin(spec, &loss, params, &gradients, &state, None)?;
         let applied = direction.direction(&options, params, &gradients, &old)?;
         let step = Finish {
             loss: &loss,
@@ -61,6 +61,7 @@ impl Training {
             direction_new: &applied.state,
             state: &state,
             carry: &carry,
+            recalled: None,
             scale: &scale,
             proposal: &propose(&state[0]),
         };

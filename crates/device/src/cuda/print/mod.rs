@@ -36,6 +36,8 @@ pub enum Parameter {
     Buffer(BufferId),
     /// [`ERROR_WORDS`] words of 32 bits, all zero before the run; see [`IndexError`].
     ErrorWords,
+    /// Memory of [`Launch::workspace_bytes`] that the launches of one kernel pass on among them.
+    Workspace,
 }
 
 /// Words of 32 bits behind [`Parameter::ErrorWords`].
@@ -79,6 +81,8 @@ pub struct Launch {
     /// Bytes of static shared memory, for information: the text declares them.
     pub shared_bytes: u32,
     pub parameters: Vec<Parameter>,
+    /// Bytes behind [`Parameter::Workspace`].
+    pub workspace_bytes: usize,
 }
 
 impl Launch {
@@ -89,7 +93,15 @@ impl Launch {
         let entry = format!("{kind}_{:016x}", hash(&text.function("", parameters.len(), threads)));
         let function = text.function(&entry, parameters.len(), threads);
         let text_of_module = format!("{HEADER}{table}{function}");
-        Ok(Launch { text: text_of_module, entry, grid, block: threads, shared_bytes: text.shared_bytes(), parameters })
+        Ok(Launch {
+            text: text_of_module,
+            entry,
+            grid,
+            block: threads,
+            shared_bytes: text.shared_bytes(),
+            parameters,
+            workspace_bytes: 0,
+        })
     }
 }
 
@@ -124,7 +136,7 @@ pub fn print(kernel: &Kernel, buffers: &[Buffer]) -> Result<Vec<Launch>> {
         Kernel::Conv(_) => return Err(Error::internal("cuda", "a convolution that was not replaced")),
         Kernel::Gather(gather) => indexed::gather(gather)?,
         Kernel::ScatterAdd(scatter) => indexed::scatter_add(scatter)?,
-        Kernel::Argsort(sort) => argsort::print(sort)?,
+        Kernel::Argsort(sort) => return argsort::print(sort),
         Kernel::Attention(_) => return Err(Error::internal("cuda", "an attention that was not expanded")),
         Kernel::Fill { buffer, value } => fill(*buffer, *value, buffers)?,
     };

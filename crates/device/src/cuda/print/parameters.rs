@@ -21,7 +21,8 @@ impl Parameters {
         self.get(text, Parameter::ErrorWords)
     }
 
-    fn get(&mut self, text: &mut Text, parameter: Parameter) -> Register {
+    /// Any parameter, as `pointer` has a buffer.
+    pub fn get(&mut self, text: &mut Text, parameter: Parameter) -> Register {
         if let Some((_, register)) = self.known.iter().find(|(known, _)| *known == parameter) {
             return *register;
         }

@@ -22,7 +22,7 @@ pub struct Accumulator {
 const NOWHERE: i64 = i32::MAX as i64;
 
 /// What combines with anything without changing it, and what a reduction over no elements gives.
-fn identity(op: ReduceOp, dtype: DType) -> Scalar {
+pub fn identity(op: ReduceOp, dtype: DType) -> Scalar {
     match (op, dtype) {
         (ReduceOp::Sum, _) => Scalar::of(0.0, dtype),
         (ReduceOp::Prod, _) => Scalar::of(1.0, dtype),

@@ -497,7 +497,7 @@ pub fn load(text: &mut Text, dtype: DType, address: Register, offset: i64) -> Re
 }
 
 /// Read one element where `guard` holds; elsewhere it is anything.
-fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
+pub fn load_if(text: &mut Text, guard: Option<Register>, dtype: DType, address: Register, offset: i64) -> Register {
     let loaded = text.fresh(memory_class(dtype));
     text.act_if(guard, &format!("ld.global.{}", memory_type(dtype)), &[&loaded, &format!("[{address}+{offset}]")]);
     unpack(text, dtype, loaded)

@@ -2,7 +2,9 @@
 //! with few bindings, with checks in the shaders. Where there is no adapter the tests say so and pass. Every elementwise
 //! row and every op are run on this device by the crate `raphson-check`.
 
+#[path = "../reference/mod.rs"]
 mod reference;
+mod tiles;
 
 use raphson_compile::program::*;
 use raphson_device::wgpu::{Settings, Wgpu};
@@ -25,7 +27,7 @@ fn open(settings: Settings) -> Option<Wgpu> {
 }
 
 /// The ways to open it that print different texts.
-fn each_way() -> Vec<(&'static str, Wgpu)> {
+pub fn each_way() -> Vec<(&'static str, Wgpu)> {
     let plain = Settings::default();
     let ways = [
         ("as it is", plain),
@@ -35,12 +37,12 @@ fn each_way() -> Vec<(&'static str, Wgpu)> {
     ways.into_iter().filter_map(|(name, settings)| Some((name, open(settings)?))).collect()
 }
 
-fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
+pub fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
     Buffer { dtype, elements, place }
 }
 
 /// Any value of a dtype.
-fn drawn(dtype: DType, random: &mut Random) -> f64 {
+pub fn drawn(dtype: DType, random: &mut Random) -> f64 {
     match dtype {
         DType::F32 | DType::F64 | DType::F16 | DType::BF16 => random.unit(),
         DType::Bool => (random.below(9) > 0).into(),

@@ -1,0 +1,130 @@
+//! Kernels of the CPU, one program each, without Node: products and convolutions of the networks in `bench/peers`, row kernels,
+//! the update of all parameters. `cargo bench -p raphson-bench --bench kernels`. Whole steps are `step.rs`'s subject.
+
+use divan::Bencher;
+use divan::counter::{BytesCount, ItemsCount};
+use raphson_check::models::Gpt;
+use raphson_compile::compile;
+use raphson_device::cpu::Cpu;
+use raphson_device::{Device, Loaded, Memory};
+use raphson_graph::dtype::DType::F32;
+use raphson_graph::error::Result;
+use raphson_graph::flat::{flatten, simplify};
+use raphson_graph::op::conv::Window;
+use raphson_graph::value::Value;
+use std::sync::Arc;
+
+fn main() {
+    divan::main();
+}
+
+/// A program of the values' graph with f32 inputs that are there.
+struct Kernel {
+    loaded: Box<dyn Loaded>,
+    memory: Vec<Memory>,
+    bytes: usize,
+}
+
+impl Kernel {
+    fn new(inputs: &[Value], outputs: &[Value]) -> Result<Kernel> {
+        let device = Cpu::new(None)?;
+        let graph = simplify(&flatten(inputs, outputs)?.graph);
+        let loaded = device.load(Arc::new(compile(&graph, &vec![false; inputs.len()])?))?;
+        let floats = |n: usize| (0..n).flat_map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0).to_ne_bytes());
+        let upload = |value: &Value| device.upload(&floats(value.shape().elements()).collect::<Vec<u8>>());
+        let memory = inputs.iter().map(upload).collect::<Result<Vec<_>>>()?;
+        let bytes = inputs.iter().chain(outputs).map(|value| value.shape().elements() * 4).sum();
+        Ok(Kernel { loaded, memory, bytes })
+    }
+
+    fn run(&mut self) -> Vec<Memory> {
+        self.loaded.run(self.memory.clone()).expect("a run")
+    }
+}
+
+fn input(shape: &[usize]) -> Value {
+    Value::input(shape.into(), F32)
+}
+
+fn bench(bencher: Bencher, inputs: &[Value], output: Result<Value>) {
+    let mut kernel = Kernel::new(inputs, &[output.expect("a graph")]).expect("a program");
+    let bytes = BytesCount::new(kernel.bytes);
+    bencher.counter(bytes).bench_local(move || kernel.run());
+}
+
+/// Products, counted in multiplications with addition.
+fn bench_product(bencher: Bencher, inputs: &[Value], output: Result<Value>, products: usize) {
+    let mut kernel = Kernel::new(inputs, &[output.expect("a graph")]).expect("a program");
+    bencher.counter(ItemsCount::new(products)).bench_local(move || kernel.run());
+}
+
+/// x·Wᵀ: (m, k, n)
+#[divan::bench(args = [(128, 784, 512), (128, 512, 512), (32, 784, 512), (64, 3136, 128), (1024, 128, 512), (1024, 512, 128)])]
+fn product_forward(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
+    let (x, weight) = (input(&[m, k]), input(&[n, k]));
+    let product = weight.permute(&[1, 0]).and_then(|weight| x.dot(&weight));
+    bench_product(bencher, &[x, weight], product, m * k * n);
+}
+
+/// gᵀ·x: (m, k, n)
+#[divan::bench(args = [(512, 128, 784), (512, 128, 512), (512, 32, 784), (128, 64, 3136), (512, 1024, 128)])]
+fn product_to_weights(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
+    let (gradient, x) = (input(&[k, m]), input(&[k, n]));
+    let product = gradient.permute(&[1, 0]).and_then(|gradient| gradient.dot(&x));
+    bench_product(bencher, &[gradient, x], product, m * k * n);
+}
+
+/// 3 × 3, the output as large as the data: (batch, channels, to, side)
+#[divan::bench(args = [(64, 1, 32, 28), (64, 32, 64, 14)])]
+fn convolution(bencher: Bencher, (batch, from, to, side): (usize, usize, usize, usize)) {
+    // The op has its groups as an axis: [batch, groups, channels, …] with [groups, to, channels, …].
+    let (x, kernel) = (input(&[batch, 1, from, side, side]), input(&[1, to, from, 3, 3]));
+    let window = Window { low: 1, ..Window::PLAIN };
+    let output = x.conv(&kernel, &[window, window], &[side, side]);
+    bench_product(bencher, &[x, kernel], output, batch * from * to * side * side * 9);
+}
+
+#[divan::bench]
+fn tanh_of_product_and_sum(bencher: Bencher) {
+    let (x, y) = (input(&[1 << 22]), input(&[1 << 22]));
+    let value = x.mul(&y).and_then(|xy| xy.add(&x)).and_then(|sum| sum.tanh());
+    bench(bencher, &[x, y], value);
+}
+
+/// (rows, width)
+#[divan::bench(args = [(4096, 1024), (1024, 128), (128, 10)])]
+fn log_softmax(bencher: Bencher, (rows, width): (usize, usize)) {
+    let x = input(&[rows, width]);
+    let value = || x.sub(&x.exp()?.sum(&[1])?.log()?.expand_reduced(&[1], x.shape())?);
+    bench(bencher, std::slice::from_ref(&x), value());
+}
+
+/// (x − mean)/√(variance + 10⁻⁵): (rows, width)
+#[divan::bench(args = [(4096, 1024), (1024, 128)])]
+fn standardized(bencher: Bencher, (rows, width): (usize, usize)) {
+    let x = input(&[rows, width]);
+    let mean = |x: &Value| x.sum(&[1])?.scale(1.0 / width as f64)?.expand_reduced(&[1], x.shape());
+    let value = || {
+        let centred = x.sub(&mean(&x)?)?;
+        centred.mul(&mean(&centred.square()?)?.shift(1e-5)?.rsqrt()?)
+    };
+    bench(bencher, std::slice::from_ref(&x), value());
+}
+
+#[divan::bench(args = [0, 1])]
+fn sum_along(bencher: Bencher, axis: usize) {
+    let x = input(&[2048, 2048]);
+    bench(bencher, std::slice::from_ref(&x), x.sum(&[axis]));
+}
+
+/// θ − αm over a GPT's parameters.
+#[divan::bench]
+fn update(bencher: Bencher) {
+    let params = Gpt::BENCH.model().expect("a model").params;
+    let directions: Vec<Value> = params.iter().map(|param| input(param.shape())).collect();
+    let moved = |(param, direction): (&Value, &Value)| param.sub(&direction.scale(1e-3)?);
+    let outputs: Vec<Value> = params.iter().zip(&directions).map(moved).collect::<Result<_>>().expect("a graph");
+    let mut kernel = Kernel::new(&[params, directions].concat(), &outputs).expect("a program");
+    let bytes = BytesCount::new(kernel.bytes);
+    bencher.counter(bytes).bench_local(move || kernel.run());
+}

@@ -1,0 +1,236 @@
+//! Version 1 of the rule `next`: Retsinas' formula with the slope of the previous direction alone on the *next* batch,
+//! n = ⟨∇L_{t+1}(θ_{t+1}), e_t⟩, smoothed and guarded. It keeps fewer tensors than `next`, knows nothing of a horizon, and is the better one
+//! where all batches are the same. After the first three steps the caller may probe (forward passes) whether the start
+//! was far too high.
+//!
+//! Letters: e the direction, or its decaying sum where the optimizer has no memory; d = ⟨g, e⟩ at the last accepted
+//! step; N, D averages of n and |d|; c the aim N = −cD. State: the scalars of `SCALARS`, then (unless the
+//! direction recalls them) θ_prev and ω for each parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
+
+use super::lookahead::{
+    Averages, DECAY, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split,
+};
+use super::measure::inner;
+use super::scalar::{choose, clip, finite_or, loss_scalar, moved};
+use super::{Finish, Finished, Rule, Spec};
+use crate::direction::Recalled;
+use raphson_graph::error::{Error, Result};
+use raphson_graph::value::Value;
+
+/// ρ: decay of N and D.
+const RHO: f64 = 0.85;
+/// Most that α grows in a step.
+const UP: f64 = 1.5;
+/// c₀: the aim for a direction along the gradient.
+const AIM: f64 = 0.15;
+/// Directions closer to the gradient than this have no memory of their own.
+const MEMORYLESS: f64 = 0.999;
+/// How many times as far as the first step its probe looks.
+const REACH: f64 = 10.0;
+
+/// The state's scalars, in order.
+const SCALARS: usize = 12;
+
+/// The rule's state, named.
+struct State<'a> {
+    alpha: &'a Value,
+    /// Steps taken.
+    t: &'a Value,
+    sum_n: &'a Value,
+    sum_d: &'a Value,
+    cosine: &'a Value,
+    aim: &'a Value,
+    d: &'a Value,
+    loss_mean: &'a Value,
+    loss_deviation: &'a Value,
+    /// The loss of the last step's batch, accepted or not.
+    loss: &'a Value,
+    previous: Previous<'a>,
+    /// e, where it is not simply ω.
+    trace: Option<&'a [Value]>,
+}
+
+pub(super) fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -> Result<Vec<Value>> {
+    // Nodes of their own: each is donated to the step.
+    let mut state: Vec<Value> = (0..SCALARS).map(|_| spec.number(0.0)).collect();
+    state[0] = spec.number(spec.initial);
+    state.extend(previous_init(params, recalls));
+    if direction.is_empty() {
+        state.extend(params.iter().map(|param| param.like(0.0)));
+    }
+    Ok(state)
+}
+
+impl<'a> State<'a> {
+    fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
+        let count = params.len();
+        let previous = if recalled.is_some() { 0 } else { 2 * count };
+        let (scalars, tensors) = split::<SCALARS>(Rule::NextPlain, spec, state, &[previous, previous + count])?;
+        let [alpha, _applied, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars;
+        let (previous, trace) = Previous::take(params, tensors, recalled);
+        let trace = (trace.len() == count && count > 0).then_some(trace);
+        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, previous, trace })
+    }
+
+    /// Whether no step was taken yet.
+    fn first(&self) -> Result<Value> {
+        self.t.equal(&self.t.like(0.0))
+    }
+}
+
+/// Judge the previous step by the new batch: carry = accepted (bool), α, N, D, n. At the first step only a loss or a
+/// gradient that is not finite is refused, and α stays.
+pub(super) fn begin(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    gradients: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+) -> Result<Vec<Value>> {
+    let state = State::read(spec, params, state, recalled)?;
+    let first = state.first()?;
+    let n = inner(gradients, state.trace.unwrap_or(state.previous.omega), spec.scalar)?;
+    let finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    // L ≤ L̄ + 4S + |L̄|
+    let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
+    let accepted = finite.and(&first.or(&loss.less_equal(&ceiling)?)?)?;
+    let (newton, reject) = (newton(spec, &state, &n)?, reject(spec, &state, &n, &finite)?);
+    let pick = |newton: &Value, reject: &Value, still: &Value| first.select(still, &accepted.select(newton, reject)?);
+    Ok(vec![
+        accepted.clone(),
+        pick(&newton.alpha, &reject.alpha, state.alpha)?,
+        pick(&newton.sum_n, &reject.sum_n, state.sum_n)?,
+        pick(&newton.sum_d, &reject.sum_d, state.sum_d)?,
+        n,
+    ])
+}
+
+/// N ← ρN + n, D ← ρD + |d|, and Newton's factor.
+fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
+    let sum_n = state.sum_n.scale(RHO)?.add(n)?;
+    let sum_d = state.sum_d.scale(RHO)?.add(&state.d.abs()?)?;
+    let (alpha, aim, floor) = (state.alpha.clone(), state.aim.clone(), n.like(DOWN));
+    let (rate, _) = Averages { alpha, sum_n, sum_d, aim, floor, up: UP }.newton(spec)?;
+    Ok(rate)
+}
+
+/// α ← max(min, α·clip(1/(1 − n/|d|), .1, .5)), .1 where loss or slope are not finite; N = D = 0
+fn reject(spec: &Spec, state: &State, n: &Value, finite: &Value) -> Result<Rate> {
+    let ratio = n.like(1.0).sub(&n.div(&state.d.abs()?)?)?.reciprocal()?;
+    let usable = finite.and(&state.d.not_equal(&state.d.like(0.0))?)?;
+    let ratio = usable.select(&finite_or(&ratio, 0.0)?, &ratio.like(0.0))?;
+    let alpha = state.alpha.mul(&clip(&ratio, 0.1, 0.5)?)?.maximum(&spec.number(spec.min))?;
+    Ok(Rate { alpha, sum_n: spec.number(0.0), sum_d: spec.number(0.0) })
+}
+
+/// What the new gradient and direction say about memory: the averaged cosine, the aim, e and d.
+struct Memory {
+    cosine: Value,
+    aim: Value,
+    trace: Vec<Value>,
+    d: Value,
+}
+
+/// q = |⟨g, ω⟩|/(|g||ω|), averaged; c = c₀·cos⁴. For a direction that keeps no state, e ← .9e + ω where q > .999 (plain
+/// gradient descent), else ω, and d = ⟨g, e⟩, which is .9n or 0, plus ⟨g, ω⟩: no further pass over e.
+fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega: &[Value]) -> Result<Memory> {
+    let dtype = n.dtype();
+    let along = inner(gradients, omega, dtype)?;
+    let norms = inner(gradients, gradients, dtype)?.sqrt()?.mul(&inner(omega, omega, dtype)?.sqrt()?)?;
+    let q = along.abs()?.div(&norms.maximum(&norms.like(1e-30))?)?;
+    let cosine = first.select(&q, &state.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
+    let aim = cosine.square()?.square()?.scale(AIM)?;
+    let Some(trace) = state.trace else { return Ok(Memory { cosine, aim, trace: Vec::new(), d: along }) };
+    let fresh = first.or(&q.less(&q.like(MEMORYLESS))?)?;
+    let trace = (trace.iter().zip(omega))
+        .map(|(e, omega)| fresh.select(omega, &e.scale(DECAY)?.add(omega)?))
+        .collect::<Result<Vec<_>>>()?;
+    let d = fresh.select(&along, &n.scale(DECAY)?.add(&along)?)?;
+    Ok(Memory { cosine, aim, trace, d })
+}
+
+/// Move: θ′ = θ_start − scale·α·ω. An accepted step starts at θ with the new ω; after a rejection the previous start and
+/// direction are taken again with the smaller α, and the direction's state stays. Nothing of a refused loss, gradient
+/// or parameter enters the result: every choice is a select.
+pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
+    let state = State::read(spec, step.params, step.state, step.recalled)?;
+    let [accepted, alpha, sum_n, sum_d, n] = step.carry else {
+        let message = format!("{} carried tensors; pass on what begin gave", step.carry.len());
+        return Err(Error::argument(spec.rule.name(), message));
+    };
+    let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
+    let first = state.first()?;
+    let (mean, deviation) = loss_statistics(state.loss_mean, state.loss_deviation, &first, &loss)?;
+    let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
+    // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
+    // rejection what comes out is not used.
+    let memory = remember(&state, &first, n, step.gradients, &omega)?;
+    let applied = alpha.mul(step.scale)?;
+    let params = moved(&start, &applied, &omega)?;
+    let started = accepted.or(&first.not()?)?;
+    let rejected = accepted.not()?.cast(spec.scalar)?;
+    let mut new = vec![
+        alpha.clone(),
+        applied.clone(),
+        state.t.add(&started.cast(spec.scalar)?)?,
+        sum_n.clone(),
+        sum_d.clone(),
+        accepted.select(&memory.cosine, state.cosine)?,
+        accepted.select(&memory.aim, state.aim)?,
+        accepted.select(&memory.d, state.d)?,
+        accepted.select(&mean, state.loss_mean)?,
+        accepted.select(&deviation, state.loss_deviation)?,
+        rejected,
+        loss.clone(),
+    ];
+    new.extend(kept);
+    new.extend(choose(accepted, &memory.trace, state.trace.unwrap_or_default())?);
+    let seen = Seen {
+        loss: &loss,
+        applied: &applied,
+        alpha,
+        d: &new[7],
+        before: (state.d, state.alpha),
+        n,
+        first: &first,
+        accepted,
+    };
+    let report = seen.report()?;
+    Ok(Finished { params, direction, state: new, report })
+}
+
+/// Start-up: whether the batch's loss falls far enough, at the first step 10 times as far as the step. Always so where
+/// the first step was refused (t = 0): there is nothing to learn from it.
+pub(super) fn probe(
+    spec: &Spec,
+    loss: &Value,
+    params: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+    first: bool,
+    factor: &Value,
+) -> Result<Value> {
+    let state = State::read(spec, params, state, recalled)?;
+    let Previous { start, omega, .. } = state.previous;
+    let s = state.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
+    let (slope, loss_start) = (state.d.clone(), state.loss);
+    let probe = Probe { loss, params, start, omega, s, loss_start, slope, tolerance: None };
+    probe.passes(spec)?.or(&state.first()?)
+}
+
+/// α ← α·factor, θ′ = θ_start − scale·α·ω
+pub(super) fn rescale(
+    spec: &Spec,
+    params: &[Value],
+    state: &[Value],
+    recalled: Option<&Recalled>,
+    factor: &Value,
+    scale: &Value,
+) -> Result<Vec<Value>> {
+    let named = State::read(spec, params, state, recalled)?;
+    let alpha = named.alpha.mul(factor)?;
+    let applied = alpha.mul(scale)?;
+    let moved = moved(named.previous.start, &applied, named.previous.omega)?;
+    Ok([&moved[..], &[alpha, applied], &state[2..]].concat())
+}
