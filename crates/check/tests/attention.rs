@@ -18,6 +18,7 @@ use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::reference::evaluate;
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 const PLAIN: Attention = Attention { causal: false, scale: Scalar::Float(0.6) };
@@ -74,7 +75,7 @@ fn attention_over_many_tiles() {
             // The cotangents too, as values.
             case.build = Box::new(move |x| {
                 let out = build(x)?.remove(0);
-                let mut outputs = vjp(&[out.clone()], &x[..3], &[out.sin()?])?;
+                let mut outputs = vjp(from_ref(&out), &x[..3], &[out.sin()?])?;
                 outputs.push(out);
                 Ok(outputs)
             });
@@ -124,13 +125,13 @@ fn plainly(x: &[Value], options: Attention) -> Result<Value> {
 fn derivatives(x: &[Value], v: &[Value], out: &Value) -> Result<Vec<Value>> {
     let loss = out.mul(&out.sin()?)?.sum_all()?;
     let one = Value::scalar(1.0, DType::F64);
-    let gradient = vjp(&[loss.clone()], x, &[one.clone()])?;
-    let slope = jvp(&[loss.clone()], x, v)?;
+    let gradient = vjp(from_ref(&loss), x, from_ref(&one))?;
+    let slope = jvp(from_ref(&loss), x, v)?;
     let curvature = jvp(&slope, x, v)?;
     let product = jvp(&gradient, x, v)?;
     let mut all = vec![loss];
     all.extend(vjp(&gradient, x, v)?);
-    all.extend(vjp(&slope, x, &[one.clone()])?);
+    all.extend(vjp(&slope, x, from_ref(&one))?);
     all.extend(vjp(&curvature, x, &[one])?);
     all.extend(jvp(&product, x, v)?);
     all.extend([gradient, slope, curvature, product].concat());
@@ -170,7 +171,7 @@ fn neither_pass_stores_the_scores() {
     let (queries, width) = (512, 16);
     let x: Vec<Value> = (0..3).map(|_| Value::input(Shape::from([2, queries, width]), DType::F32)).collect();
     let out = x[0].attention(&x[1], &x[2], None, CAUSAL).unwrap();
-    let gradient = vjp(&[out.clone()], &x, &[out.sin().unwrap()]).unwrap();
+    let gradient = vjp(from_ref(&out), &x, &[out.sin().unwrap()]).unwrap();
     let graph = flatten(&x, &gradient).unwrap().graph;
     let fused = Fused { attention: &[DType::F32], attention_width: width };
     let count = |fused: &Fused| {
@@ -190,7 +191,7 @@ fn a_query_that_sees_no_key_gets_zeros() {
     let x: Vec<Value> = (0..3).map(|_| Value::input(Shape::from([3, 2]), DType::F64)).collect();
     let mask = Value::input(Shape::from([3, 3]), DType::Bool);
     let out = x[0].attention(&x[1], &x[2], Some(&mask), PLAIN).unwrap();
-    let gradient = vjp(&[out.clone()], &x, &[out.like(1.0)]).unwrap();
+    let gradient = vjp(from_ref(&out), &x, &[out.like(1.0)]).unwrap();
     let inputs = [&x[..], &[mask]].concat();
     let graph = flatten(&inputs, &[out, gradient[0].clone()]).unwrap().graph;
     let ones = vec![1.0; 6];
