@@ -8,9 +8,8 @@ import { scalarDType } from "../device";
 import { dtypeCode, view } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
-import type { Optimizer } from "../optim/optimizer";
 import { scheduled } from "../optim/schedule";
-import { type AnyTensor, fromHandle } from "../tensor";
+import { fromHandle } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
@@ -18,8 +17,10 @@ import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpo
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
+import type { TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
+import { disposePrograms, type Programs, programOf } from "./programs";
 import { readReport, type StepReport } from "./report";
 import { restoreFrom, type StepParts, snapshotOf } from "./resume";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
@@ -35,39 +36,8 @@ import {
   tracing,
 } from "./trace";
 
+export type { TrainingStepOptions } from "./options";
 export type { StepReport } from "./report";
-
-/** What a step is made of: a model or a tree of parameters, a loss of batch and model, and an optimizer. */
-export interface TrainingStepOptions<P, B> {
-  /** The model; its parameters are replaced after each step. */
-  readonly model?: P;
-  /** Instead of a model: any tree of tensors (and modules). Copied; the current ones are `step.params`. */
-  readonly params?: P;
-  /** The loss of a batch: a float scalar. Traced once for each kind of batch: use tensor methods only. */
-  readonly loss: (batch: B, model: P) => AnyTensor;
-  readonly optimizer: Optimizer | NewtonOptimizer;
-  /** Bounds the gradients that the optimizer sees; what the rule measures stays as it is. */
-  readonly clip?: Clip;
-  /**
-   * Batches whose gradients are averaged before a step is taken; 1 if not given. Memory is that of one of them. Rules that
-   * look ahead see the mean gradient; rules that measure do so on the last batch.
-   */
-  readonly accumulate?: number;
-  /**
-   * Keeps averages of the parameters, for `averaged`: `true` for weights that grow with the steps, or `{ decay }`. One more
-   * copy of the parameters.
-   */
-  readonly average?: Average | boolean;
-  /**
-   * What modules compute in while they are trained; f32 if not given. Parameters and all that is computed outside modules,
-   * the loss among it, stay f32. With "f16" the loss is scaled while gradients are computed.
-   */
-  readonly precision?: Precision;
-  /** Fixes the random draws of the loss (dropout); 0 if not given. */
-  readonly seed?: number;
-  /** Called with each report, in order, a few steps after the step ran. */
-  readonly onReport?: (report: StepReport) => void;
-}
 
 /** Steps whose reports may be outstanding. */
 const MAX_IN_FLIGHT = 4;
@@ -89,11 +59,6 @@ interface Rates {
 export interface StepProgram extends ProgramSize {
   /** What it does in a step. */
   readonly name: string;
-}
-
-interface Programs {
-  readonly subject: Subject;
-  readonly compiled: Map<string, number>;
 }
 
 const bytesOf = (values: Float64Array | Float32Array | Uint32Array): Uint8Array =>
@@ -687,18 +652,6 @@ function withoutValues(flat: Flat): Flat {
   const tree = flatten(flat.rebuild(stand, "themselves"), "trainingStep");
   dispose(stand);
   return tree;
-}
-
-function programOf(programs: Programs, name: string, compile: () => number): number {
-  const known = programs.compiled.get(name);
-  if (known !== undefined) return known;
-  const program = untracked(compile);
-  programs.compiled.set(name, program);
-  return program;
-}
-
-function disposePrograms(programs: Programs): void {
-  for (const program of programs.compiled.values()) native.disposeProgram(program);
 }
 
 /** Hands out the handles of a list, one group after another. */
