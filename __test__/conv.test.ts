@@ -18,13 +18,13 @@ import {
   maxPool2d,
   nn,
   ones,
-  RaphsonError,
   random,
   type Tensor,
   tensor,
   zeros,
 } from "raphson";
 import { describe, expect, it } from "vitest";
+import { thrown } from "./thrown";
 
 type Wide = Tensor<"f64">;
 const drawn = (seed: number, shape: number[]): Wide => random.generator(seed).normal(shape).cast("f64");
@@ -84,16 +84,6 @@ function checkGradient(f: (x: Wide) => Wide, x: Wide): void {
     };
     expect(gradient[i]).toBeCloseTo((at(h) - at(-h)) / (2 * h), 6);
   }
-}
-
-function refusal(run: () => unknown): RaphsonError {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof RaphsonError) return error;
-    throw error;
-  }
-  throw new Error("nothing was refused");
 }
 
 describe("conv", () => {
@@ -271,9 +261,9 @@ describe("layers", () => {
   });
 
   it("refuse other inputs", () => {
-    expect(refusal(() => nn.conv2d(3, 4, 3)(ones([1, 2, 8, 8]))).message).toContain("[batch, 3, height, width]");
-    expect(refusal(() => nn.conv2d(3, 4, 3, { groups: 2 })).code).toBe("SHAPE");
-    expect(refusal(() => nn.conv2d(3, 4, 0)).code).toBe("ARGUMENT");
+    expect(thrown(() => nn.conv2d(3, 4, 3)(ones([1, 2, 8, 8]))).message).toContain("[batch, 3, height, width]");
+    expect(thrown(() => nn.conv2d(3, 4, 3, { groups: 2 })).code).toBe("SHAPE");
+    expect(thrown(() => nn.conv2d(3, 4, 0)).code).toBe("ARGUMENT");
   });
 });
 
@@ -302,7 +292,7 @@ describe("refusals", () => {
       [() => avgPool2d(x.cast("i32") as never, 2), "DTYPE", "float"],
     ];
     for (const [run, code, text] of cases) {
-      const error = refusal(run);
+      const error = thrown(run);
       expect([error.code, error.message]).toEqual([code, expect.stringContaining(text)]);
     }
   });

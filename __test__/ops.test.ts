@@ -9,7 +9,6 @@ import {
   grad,
   linalg,
   meshgrid,
-  RaphsonError,
   type RaphsonErrorCode,
   random,
   scalar,
@@ -19,18 +18,9 @@ import {
   zeros,
 } from "raphson";
 import { describe, expect, it } from "vitest";
+import { thrown } from "./thrown";
 
 const whole = (values: number[]): Tensor<"i32"> => tensor(values, { dtype: "i32" });
-
-function refusal(f: () => unknown): RaphsonError {
-  try {
-    f();
-  } catch (error) {
-    if (error instanceof RaphsonError) return error;
-    throw error;
-  }
-  throw new Error("nothing was refused");
-}
 
 describe("order", () => {
   it("is stable, with NaN last either way", () => {
@@ -200,21 +190,21 @@ const REFUSALS: readonly (readonly [string, RaphsonErrorCode, () => unknown])[] 
 describe("refusals name the op", () => {
   for (const [op, code, f] of REFUSALS) {
     it(`${op}: ${code}`, () => {
-      const error = refusal(f);
+      const error = thrown(f);
       expect([error.op, error.code]).toEqual([op, code]);
     });
   }
 
   it("an index outside its axis is an error on reading", () => {
     expect(
-      refusal(() =>
+      thrown(() =>
         zeros([3])
           .index(whole([3]))
           .dataSync(),
       ).code,
     ).toBe("INDEX");
     expect(
-      refusal(() =>
+      thrown(() =>
         zeros([3])
           .putAlong(whole([-4]), 1, 0)
           .dataSync(),
