@@ -5,7 +5,7 @@
 import { type AnyTensor, compile, dispose, type Optimizer, type Tensor, tidy, untracked } from "../../../src";
 import type { Batch, Task } from "../problems/problem";
 import { FORWARD, type Trainer } from "../trainer";
-import { type Named, Objective } from "./objective";
+import { inner, moved, type Named, Objective } from "./objective";
 
 /** What a step gives: everything anew, for the old is freed. */
 export interface Stepped<S> {
@@ -66,6 +66,23 @@ export abstract class LoopTrainer<S> implements Trainer {
     for (const compiled of this.#owned) compiled.dispose();
     this.objective.dispose();
   }
+}
+
+/** Gradient descent whose step size is chosen anew from the loss and ‖g‖², and grows by a factor at most in an epoch. */
+export abstract class SizedDescent extends LoopTrainer<{ readonly size: number }> {
+  /** The most that a step size grows in one step. */
+  protected readonly growth: number;
+
+  /** `growth` is the factor of an epoch, of `batches`; `first` the step size before the first step. */
+  constructor(task: Task, seed: number, batches: number, { first, growth }: { first: number; growth: number }) {
+    super(task, seed, () => ({ size: first }));
+    this.growth = growth ** (1 / batches);
+  }
+
+  /** ‖g‖² */
+  protected readonly square = this.owned(compile((gradient: Named) => inner(gradient, gradient)));
+  /** θ − αg */
+  protected readonly moved = this.owned(compile(moved));
 }
 
 /** Frees the tensors in a tree of objects, arrays, tensors and numbers. */
