@@ -8,14 +8,10 @@ use raphson_device::cpu::Cpu;
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Code;
 use raphson_graph::kernel::Prim;
-use reference::{Build, Random, compare, from_bytes, program, read, run, strides, to_bytes};
+use reference::{Build, Random, buffer, compare, from_bytes, product, program, read, run, to_bytes};
 use std::sync::Arc;
 
 const F32: DType = DType::F32;
-
-fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
-    Buffer { dtype, elements, place }
-}
 
 /// A product of fresh operands with the given strides of (batch…, rows, columns).
 struct Dot {
@@ -25,25 +21,13 @@ struct Dot {
 }
 
 impl Dot {
-    fn new(dtype: DType, batch: &[usize], [m, k, n]: [usize; 3], transposed: [bool; 2], random: &mut Random) -> Dot {
-        let n_batch: usize = batch.iter().product();
-        let view = |id: u32, rows: usize, columns: usize, transposed: bool| {
-            let batch = strides(batch).iter().map(|s| s * (rows * columns) as i64).collect();
-            let (r, c) = if transposed { (1, rows as i64) } else { (columns as i64, 1) };
-            MatrixView { buffer: BufferId(id), offset: 0, batch, rows: r, columns: c }
-        };
-        let (left, right) = (view(0, m, k, transposed[0]), view(1, k, n, transposed[1]));
-        let buffers = vec![
-            buffer(dtype, n_batch * m * k, Place::Input(0)),
-            buffer(dtype, n_batch * k * n, Place::Input(1)),
-            buffer(dtype, n_batch * m * n, Place::Output(0)),
-        ];
+    fn new(dtype: DType, batch: &[usize], size: [usize; 3], transposed: [bool; 2], random: &mut Random) -> Dot {
+        let (kernel, buffers) = product(dtype, batch, size, transposed);
         let data = buffers.iter().map(|b| match dtype {
             DType::F32 | DType::F64 => random.floats(b.elements),
             _ => (0..b.elements).map(|_| random.below(1 << 20) as f64).collect(),
         });
         let data = data.map(|d: Vec<f64>| d.into_iter().map(|v| reference::rounded(v, dtype)).collect()).collect();
-        let kernel = DotKernel { dtype, batch: batch.to_vec(), m, k, n, left, right, out: BufferId(2) };
         Dot { kernel, buffers, data }
     }
 

@@ -435,6 +435,32 @@ pub fn strides(sizes: &[usize]) -> Vec<i64> {
     strides
 }
 
+pub fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
+    Buffer { dtype, elements, place }
+}
+
+/// A product of two fresh operands, of which either may lie transposed, and its buffers: the operands and the result.
+pub fn product(
+    dtype: DType,
+    batch: &[usize],
+    [m, k, n]: [usize; 3],
+    transposed: [bool; 2],
+) -> (DotKernel, Vec<Buffer>) {
+    let n_batch: usize = batch.iter().product();
+    let view = |id: u32, rows: usize, columns: usize, transposed: bool| {
+        let batch = strides(batch).iter().map(|s| s * (rows * columns) as i64).collect();
+        let (r, c) = if transposed { (1, rows as i64) } else { (columns as i64, 1) };
+        MatrixView { buffer: BufferId(id), offset: 0, batch, rows: r, columns: c }
+    };
+    let (left, right) = (view(0, m, k, transposed[0]), view(1, k, n, transposed[1]));
+    let buffers = vec![
+        buffer(dtype, n_batch * m * k, Place::Input(0)),
+        buffer(dtype, n_batch * k * n, Place::Input(1)),
+        buffer(dtype, n_batch * m * n, Place::Output(0)),
+    ];
+    (DotKernel { dtype, batch: batch.to_vec(), m, k, n, left, right, out: BufferId(2) }, buffers)
+}
+
 pub fn program(buffers: &[Buffer], kernels: Vec<Kernel>, arena_bytes: usize) -> Program {
     let by = |position: fn(Place) -> Option<usize>| {
         let mut found: Vec<(usize, BufferId)> =

@@ -12,7 +12,7 @@ use raphson_device::{Device, Memory};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Code;
 use raphson_graph::kernel::Prim;
-use reference::{Build, Random, compare, from_bytes, program, read, run, strides, to_bytes};
+use reference::{Build, Random, buffer, compare, from_bytes, program, read, run, strides, to_bytes};
 use std::sync::Arc;
 
 const F32: DType = DType::F32;
@@ -35,10 +35,6 @@ pub fn each_way() -> Vec<(&'static str, Wgpu)> {
         ("two bindings, checked", Settings { storage_buffers: 2, checked: true, ..plain }),
     ];
     ways.into_iter().filter_map(|(name, settings)| Some((name, open(settings)?))).collect()
-}
-
-pub fn buffer(dtype: DType, elements: usize, place: Place) -> Buffer {
-    Buffer { dtype, elements, place }
 }
 
 /// Any value of a dtype.
@@ -193,7 +189,7 @@ fn views_may_step_backwards_stand_still_and_transpose() {
 }
 
 /// out[b, m, n] over fresh operands of which either may lie transposed.
-fn product(
+fn multiplied(
     dtype: DType,
     batch: &[usize],
     [m, k, n]: [usize; 3],
@@ -201,17 +197,8 @@ fn product(
     random: &mut Random,
 ) -> (Program, Vec<Vec<f64>>, Vec<f64>) {
     let n_batch: usize = batch.iter().product();
-    let view = |id: u32, rows: usize, columns: usize, transposed: bool| {
-        let batch = strides(batch).iter().map(|s| s * (rows * columns) as i64).collect();
-        let (r, c) = if transposed { (1, rows as i64) } else { (columns as i64, 1) };
-        MatrixView { buffer: BufferId(id), offset: 0, batch, rows: r, columns: c }
-    };
-    let (left, right) = (view(0, m, k, transposed[0]), view(1, k, n, transposed[1]));
-    let buffers = vec![
-        buffer(dtype, n_batch * m * k, Place::Input(0)),
-        buffer(dtype, n_batch * k * n, Place::Input(1)),
-        buffer(dtype, n_batch * m * n, Place::Output(0)),
-    ];
+    let (kernel, buffers) = reference::product(dtype, batch, [m, k, n], transposed);
+    let (left, right) = (&kernel.left, &kernel.right);
     let data: Vec<Vec<f64>> = buffers
         .iter()
         .map(|b| (0..b.elements).map(|_| reference::rounded(drawn(dtype, random), dtype)).collect())
@@ -226,7 +213,6 @@ fn product(
             }
         }
     }
-    let kernel = DotKernel { dtype, batch: batch.to_vec(), m, k, n, left, right, out: BufferId(2) };
     (program(&buffers, vec![Kernel::Dot(kernel)], 0), data, truth)
 }
 
@@ -240,7 +226,7 @@ fn products_of_all_sizes_strides_and_batches() {
             let batch: &[usize] = if position % 4 == 1 { &[2, 3] } else { &[] };
             let dtypes: &[DType] = if position < 2 { &[F32, DType::I32, DType::U32] } else { &[F32] };
             for &dtype in dtypes {
-                let (program, data, truth) = product(dtype, batch, size, transposed, &mut random);
+                let (program, data, truth) = multiplied(dtype, batch, size, transposed, &mut random);
                 let got = run(&device, &program, &data).unwrap();
                 compare(&from_bytes(&got[0], dtype), &truth, dtype, 1e-5, &format!("{size:?} {transposed:?}"));
             }

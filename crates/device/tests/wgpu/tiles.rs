@@ -1,8 +1,8 @@
 //! Kernels that work in tiles of a workgroup's memory: convolutions and sorted rows, against plain loops, in every way to open the
 //! device.
 
-use super::reference::{Random, compare, from_bytes, program, rounded, run};
-use super::{F32, buffer, drawn, each_way};
+use super::reference::{Random, buffer, compare, from_bytes, program, rounded, run};
+use super::{F32, drawn, each_way};
 use raphson_compile::program::*;
 use raphson_graph::dtype::{DType, Scalar};
 
