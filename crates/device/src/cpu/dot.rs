@@ -209,41 +209,25 @@ macro_rules! by_gemm {
 by_gemm!(f32);
 by_gemm!(f64);
 
-impl Multiply for i32 {
-    const ZERO: i32 = 0;
-    #[inline(always)]
-    fn add_product(self, b: i32, c: i32) -> i32 {
-        self.wrapping_add(b.wrapping_mul(c))
-    }
-    #[inline(always)]
-    fn plus(self, b: i32) -> i32 {
-        self.wrapping_add(b)
-    }
+/// Integers wrap around.
+macro_rules! by_wrapping {
+    ($integer:ty) => {
+        impl Multiply for $integer {
+            const ZERO: $integer = 0;
+            #[inline(always)]
+            fn add_product(self, b: $integer, c: $integer) -> $integer {
+                self.wrapping_add(b.wrapping_mul(c))
+            }
+            #[inline(always)]
+            fn plus(self, b: $integer) -> $integer {
+                self.wrapping_add(b)
+            }
+        }
+    };
 }
-
-impl Multiply for i64 {
-    const ZERO: i64 = 0;
-    #[inline(always)]
-    fn add_product(self, b: i64, c: i64) -> i64 {
-        self.wrapping_add(b.wrapping_mul(c))
-    }
-    #[inline(always)]
-    fn plus(self, b: i64) -> i64 {
-        self.wrapping_add(b)
-    }
-}
-
-impl Multiply for u32 {
-    const ZERO: u32 = 0;
-    #[inline(always)]
-    fn add_product(self, b: u32, c: u32) -> u32 {
-        self.wrapping_add(b.wrapping_mul(c))
-    }
-    #[inline(always)]
-    fn plus(self, b: u32) -> u32 {
-        self.wrapping_add(b)
-    }
-}
+by_wrapping!(i32);
+by_wrapping!(i64);
+by_wrapping!(u32);
 
 /// # Safety
 /// As for [`Multiply::multiply`].

@@ -109,6 +109,22 @@ impl<T> Tile<T> {
         (self.first_seen + row as i64 * self.more_seen).clamp(0, self.columns as i64) as usize
     }
 
+    /// A row of scores or cotangents as far as it is seen by order; zeros behind that.
+    ///
+    /// # Safety
+    /// As for [`Tile::call`]; the row is borrowed nowhere else.
+    #[inline(always)]
+    unsafe fn visible<'a>(&self, numbers: *mut T, row: usize) -> &'a mut [T]
+    where
+        T: Real,
+    {
+        // SAFETY: passed on to our caller.
+        let numbers = unsafe { from_raw_parts_mut(numbers.add(row * self.stride), self.columns) };
+        let (seen, unseen) = numbers.split_at_mut(self.seen(row));
+        unseen.fill(T::ZERO);
+        seen
+    }
+
     /// −∞ for those of a row's scores that the mask hides.
     ///
     /// # Safety
@@ -162,9 +178,7 @@ impl<T: Real> Loop for Weigh<T> {
         unsafe {
             let tile = &*args.a.cast::<Tile<T>>();
             for row in 0..tile.rows {
-                let scores = from_raw_parts_mut(tile.scores.add(row * tile.stride), tile.columns);
-                let (scores, unseen) = scores.split_at_mut(tile.seen(row));
-                unseen.fill(T::ZERO);
+                let scores = tile.visible(tile.scores, row);
                 tile.hide(row, scores);
                 let (before, total) = (&mut *tile.greatest.add(row), &mut *tile.sums.add(row));
                 let most = greatest(scores).wide().max(*before);
@@ -200,13 +214,9 @@ impl<T: Real> Loop for Unweigh<T> {
         unsafe {
             let tile = &*args.a.cast::<Tile<T>>();
             for row in 0..tile.rows {
-                let scores = from_raw_parts_mut(tile.scores.add(row * tile.stride), tile.columns);
-                let cotangents = from_raw_parts_mut(tile.cotangents.add(row * tile.stride), tile.columns);
-                let (scores, unseen) = scores.split_at_mut(tile.seen(row));
-                unseen.fill(T::ZERO);
+                let scores = tile.visible(tile.scores, row);
                 tile.hide(row, scores);
-                let (cotangents, unseen) = cotangents.split_at_mut(tile.seen(row));
-                unseen.fill(T::ZERO);
+                let cotangents = tile.visible(tile.cotangents, row);
                 let log_sum = *tile.log_sums.offset(row as isize * tile.log_sums_stride);
                 let delta = *tile.delta.offset(row as isize * tile.delta_stride);
                 for (score, cotangent) in scores.iter_mut().zip(cotangents) {
