@@ -4,7 +4,7 @@
 use raphson_compile::program::{AttentionKernel, ConvAxis, Instr, Kernel, Program};
 use std::time::{Duration, Instant};
 
-/// Kernels that a table lists.
+/// Lines of a table.
 const MOST_LINES: usize = 40;
 
 /// Times of each kernel of one program: of all runs, and of the fastest, which a busy machine disturbs least.
@@ -34,12 +34,20 @@ impl Profile {
         self.least[kernel] = self.least[kernel].min(time);
     }
 
-    /// The table: microseconds a run on average and in the fastest run, the slowest kernels first.
+    /// The table: microseconds a run on average and in the fastest run. Kernels that read alike share a line, which names
+    /// the first of them; the slowest lines come first.
     pub fn table(&self, program: &Program) -> String {
         let per_run = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(self.runs.max(1));
         let total: Duration = self.times.iter().sum();
-        let mut order: Vec<usize> = (0..self.times.len()).collect();
-        order.sort_by_key(|&kernel| std::cmp::Reverse(self.times[kernel]));
+        let mut lines: Vec<Line> = Vec::new();
+        for (kernel, (&time, &least)) in self.times.iter().zip(&self.least).enumerate() {
+            let text = describe(&program.kernels[kernel], program);
+            match lines.iter_mut().find(|line| line.text == text) {
+                Some(line) => line.add(time, least),
+                None => lines.push(Line { first: kernel, count: 1, time, least, text }),
+            }
+        }
+        lines.sort_by_key(|line| std::cmp::Reverse(line.time));
         let mut text = format!(
             "program of {} kernels, {} runs: {:.1} µs a run (least {:.1} µs), arena of {} bytes\n",
             self.times.len(),
@@ -48,12 +56,28 @@ impl Profile {
             self.least.iter().filter(|&&time| time < Duration::MAX).sum::<Duration>().as_secs_f64() * 1e6,
             program.arena_bytes
         );
-        for kernel in order.into_iter().take(MOST_LINES) {
-            let (time, least) = (per_run(self.times[kernel]), self.least[kernel].as_secs_f64() * 1e6);
-            let text_of = describe(&program.kernels[kernel], program);
-            text += &format!("{time:9.1} µs  {least:8.1} µs  #{kernel:<4} {text_of}\n");
+        for Line { first, count, time, least, text: what } in lines.iter().take(MOST_LINES) {
+            let (time, least) = (per_run(*time), least.as_secs_f64() * 1e6);
+            text += &format!("{time:9.1} µs  {least:8.1} µs  {count:3} × #{first:<4} {what}\n");
         }
         text
+    }
+}
+
+/// Kernels of a table that read alike.
+struct Line {
+    first: usize,
+    count: usize,
+    time: Duration,
+    least: Duration,
+    text: String,
+}
+
+impl Line {
+    fn add(&mut self, time: Duration, least: Duration) {
+        self.count += 1;
+        self.time += time;
+        self.least = self.least.saturating_add(least);
     }
 }
 
