@@ -1,12 +1,15 @@
 //! Fusion, ordering and memory planning: a flat graph becomes a flat list of kernels over planned buffers.
 //!
-//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then five steps, a file each: `orient` turns products round whose transpose is wanted; `split` breaks long reductions in
-//! two so that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places
-//! their buffers. No device is named here.
+//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then six
+//! steps, a file each: `fold` takes sums over a batch into its products; `orient` turns products round whose transpose is
+//! wanted; `split` breaks long reductions in two so that they can run in parallel; `lower` turns movement ops into strided
+//! accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places their buffers. No
+//! device is named here.
 
 mod conv;
 pub mod direct;
 mod emit;
+mod fold;
 mod group;
 mod lower;
 mod orient;
@@ -35,7 +38,7 @@ pub fn compile_for(graph: &Graph, donated: &[bool], fused: &Fused) -> Result<Pro
     let expanded = simplify(&expand(&simplify(graph), |node, of| keeps(fused, node, of))?);
     // The product that was turned round is dead after `orient`, and `widen` may convert one value twice; simplifying again
     // drops both.
-    let oriented = simplify(&widen::widen(&orient::orient_products(&expanded)));
+    let oriented = simplify(&widen::widen(&orient::orient_products(&fold::fold_sums(&expanded))));
     let lowered = lower::lower(&split::split_reductions(&oriented));
     let groups = group::group(&lowered);
     let emitted = emit::emit(&lowered, &groups);

@@ -218,7 +218,8 @@ impl Lowering<'_> {
             Op::Reduce { op, axes } => self.reduce(*op, axes, node, &shapes[0], operands[0].clone()),
             Op::Dot => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
-                self.own(opaque(Kind::Dot, operands), &node.shape)
+                let product = merge_batch(opaque(Kind::Dot, operands));
+                self.own(product, &node.shape)
             }
             Op::Conv { windows } => {
                 let operands = operands.into_iter().zip(&shapes).map(|(a, s)| self.stored(s, a, false)).collect();
@@ -300,6 +301,30 @@ impl Lowering<'_> {
         let lowered = Node { kind, shape, domain, dtype: node.dtype, operands, operand_shapes: Vec::new() };
         self.own(lowered, &node.shape)
     }
+}
+
+/// Batch entries that share their right matrix and whose left ones follow each other row by row are one product of more rows,
+/// innermost axis first: a dense layer over [batch, time, width] multiplies batch·time rows at once. The result lies in memory
+/// as before.
+fn merge_batch(mut product: Node) -> Node {
+    while let Some(axis) = product.shape.len().checked_sub(3) {
+        let (size, rows) = (product.shape[axis], product.shape[axis + 1]);
+        let [left, right] = &mut product.operands[..] else { break };
+        let shared = right.strides[axis] == 0;
+        if size != 1 && !(shared && (rows == 1 || left.strides[axis] == left.strides[axis + 1] * rows as i64)) {
+            break;
+        }
+        // Of two axes the inner one's stride goes on, unless it has but one element.
+        left.strides.remove(if rows == 1 { axis + 1 } else { axis });
+        right.strides.remove(axis);
+        product.shape.splice(axis..axis + 2, [size * rows]);
+        let (k, n) = (product.operand_shapes[0][axis + 2], product.operand_shapes[1][axis + 2]);
+        let batch = &product.shape[..axis];
+        product.operand_shapes =
+            vec![Shape::from(&[batch, &[size * rows, k]].concat()[..]), Shape::from(&[batch, &[k, n]].concat()[..])];
+    }
+    product.domain.clone_from(&product.shape);
+    product
 }
 
 /// A fusible node over `shape` without its axes of size 1.

@@ -1,6 +1,8 @@
 //! Rewriting a flat graph into a smaller one with the same results: common subexpressions, dead code, constants, and
 //! algebra that never changes a finite result. One pass in dependency order; each node is rewritten once.
 
+mod parts;
+
 use super::{Graph, Node, NodeIndex};
 use crate::dtype::{DType, Scalar};
 use crate::half;
@@ -106,6 +108,7 @@ impl Rewriter {
             {
                 Some(self.add(Node { op: Op::Reshape, ..node.clone() }))
             }
+            (Op::Concatenate { axis }, Some(_)) => self.concatenation_of_reshapes(node, *axis),
             _ => None,
         }
     }
@@ -212,7 +215,7 @@ impl Rewriter {
             } else if is(0, 0.0) {
                 operand(1)
             } else {
-                None
+                self.sum_of_pads(node)
             }
         } else if *row == SUB {
             // x − 0, 0 − x
