@@ -3,6 +3,7 @@
 //! reverse computes the weights anew from the logarithms of the sums. How work is cut depends on shapes alone, so results do not
 //! depend on the number of threads. What happens inside a tile, between the products, is in `tile`.
 
+mod product;
 mod tile;
 
 use super::dot::{Strip, batch_position};
@@ -19,8 +20,9 @@ use tile::{Mask, Real, Tile};
 /// What this device computes without expanding it.
 pub const FUSED: Fused = Fused { attention: &[DType::F32, DType::F64], attention_width: 1024 };
 
-/// Queries and keys of a tile: 32 KiB of f32 scores.
-const QUERIES: usize = 64;
+/// Queries and keys of a tile: 24 KiB of f32 scores. A multiple of the rows that are multiplied at once, and few, as half of what
+/// a tile at the edge of causal order computes is hidden.
+const QUERIES: usize = 48;
 const KEYS: usize = 128;
 /// Multiply-adds that make a piece of work.
 const PIECE: usize = 1 << 18;
@@ -62,7 +64,13 @@ impl AttentionPlan {
     pub fn scratch_bytes(&self) -> usize {
         let kernel = &self.kernel;
         let scores = QUERIES * KEYS * if kernel.reverse.is_some() { 2 } else { 1 };
-        (scores + QUERIES * kernel.width) * kernel.dtype.size_bytes() + 2 * QUERIES * size_of::<f64>()
+        (scores + QUERIES * kernel.width + self.packed()) * kernel.dtype.size_bytes() + 2 * QUERIES * size_of::<f64>()
+    }
+
+    /// Elements of the largest packed matrix: its sides are the size of a tile and a width.
+    fn packed(&self) -> usize {
+        let widest = self.kernel.width.max(self.kernel.values);
+        if self.loops.product.is_some() { product::packed(KEYS, widest).max(product::packed(widest, KEYS)) } else { 0 }
     }
 }
 
@@ -201,6 +209,8 @@ struct Entry<'a, T> {
     score_cotangents: *mut T,
     /// QUERIES × width: the tile's queries, scaled.
     scaled: *mut T,
+    /// The right matrix of a product.
+    packed: *mut T,
     /// QUERIES each: running maxima and sums.
     greatest: *mut f64,
     sums: *mut f64,
@@ -244,6 +254,7 @@ impl<'a, T: Real> Entry<'a, T> {
             scores,
             score_cotangents,
             scaled: score_cotangents.wrapping_add(QUERIES * KEYS),
+            packed: score_cotangents.wrapping_add(QUERIES * (KEYS + kernel.width)),
             greatest: states,
             sums: states.wrapping_add(QUERIES),
         }
@@ -302,8 +313,9 @@ impl<'a, T: Real> Entry<'a, T> {
             right_rows: right.rows,
             right_columns: right.columns,
         };
-        // SAFETY: passed on to our caller.
-        unsafe { T::multiply(&strip) }
+        // SAFETY: passed on to our caller. The scratch memory has room for the largest right matrix, and no result has columns
+        // apart.
+        unsafe { T::multiply_tile(strip, &self.loops, self.packed) }
     }
 
     /// Copy a tile's queries, scaled.

@@ -1,9 +1,10 @@
 //! What happens to a tile of scores between the matrix products: scores become weights, with the running maximum and sum of each
 //! row; in reverse, weights and the cotangents of scores. Loops are compiled for each instruction set.
 
-use super::super::dot::Multiply;
+use super::super::dot::{Multiply, Strip};
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use super::super::math;
+use super::product;
 use std::marker::PhantomData;
 use std::ops::{Add, Mul, Sub};
 use std::slice::from_raw_parts_mut;
@@ -19,6 +20,14 @@ pub trait Real: Multiply + PartialOrd + Add<Output = Self> + Sub<Output = Self> 
     fn exp<I: Isa>(self) -> Self;
     /// The loops for this machine.
     fn loops(level: Level) -> Loops;
+    /// A product of tiles.
+    ///
+    /// # Safety
+    /// As for [`Multiply::multiply`] and [`product::multiply`]; the loops are those of this type and machine.
+    unsafe fn multiply_tile(strip: Strip<Self>, _loops: &Loops, _packed: *mut Self) {
+        // SAFETY: passed on to our caller.
+        unsafe { Self::multiply(&strip) }
+    }
 }
 
 impl Real for f32 {
@@ -37,6 +46,15 @@ impl Real for f32 {
     }
     fn loops(level: Level) -> Loops {
         with_isa!(level, narrow())
+    }
+    unsafe fn multiply_tile(strip: Strip<f32>, loops: &Loops, packed: *mut f32) {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            match loops.product {
+                Some(product_loop) => product::multiply(product_loop, strip, packed),
+                None => f32::multiply(&strip),
+            }
+        }
     }
 }
 
@@ -234,14 +252,16 @@ impl<T: Real> Loop for Unweigh<T> {
 pub struct Loops {
     pub weigh: LoopFn,
     pub unweigh: LoopFn,
+    /// Products, where tiles have a loop of their own.
+    pub product: Option<LoopFn>,
 }
 
 fn loops_of<T: Real, I: Isa>() -> Loops {
-    Loops { weigh: I::call::<Weigh<T>>, unweigh: I::call::<Unweigh<T>> }
+    Loops { weigh: I::call::<Weigh<T>>, unweigh: I::call::<Unweigh<T>>, product: None }
 }
 
 fn narrow<I: Isa>() -> Loops {
-    loops_of::<f32, I>()
+    Loops { product: product::find::<I>(), ..loops_of::<f32, I>() }
 }
 
 fn wide<I: Isa>() -> Loops {

@@ -46,7 +46,7 @@ impl Rewriter {
     }
 
     /// The pads that are added up by this sum, one after another; nothing where something else is among them.
-    fn pads_of(&self, mut sum: &Node) -> Option<Vec<Padded>> {
+    fn pads_of<'a>(&'a self, mut sum: &'a Node) -> Option<Vec<Padded>> {
         let mut terms = Vec::new();
         while terms.len() < MOST_TERMS {
             visit(1);

@@ -1,0 +1,178 @@
+//! Products of attention's tiles: so small that packing both sides, as for large products, would cost as much as multiplying.
+//! The right matrix is packed in panels of sixteen columns; rows of the left one are read where they lie.
+
+use super::super::dot::{Multiply, Strip};
+use super::super::isa::{Args, Isa, Loop, LoopFn};
+
+/// Columns of a panel, and rows that are multiplied with it at once: twelve sums of eight lanes, of sixteen registers.
+const COLUMNS: usize = 16;
+const ROWS: usize = 6;
+
+/// Elements that packing a right matrix of `k` × `n` takes.
+pub fn packed(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(COLUMNS)
+}
+
+/// A product and the memory for its packed right matrix.
+struct Product {
+    strip: Strip<f32>,
+    packed: *mut f32,
+}
+
+/// The loop for products of f32, where multiply-add is one instruction.
+pub fn find<I: Isa>() -> Option<LoopFn> {
+    I::HAS_FMA.then_some(I::call::<Product> as LoopFn)
+}
+
+/// Multiply a strip by a loop from [`find`].
+///
+/// # Safety
+/// As for [`Multiply::multiply`]; `packed` has room for [`packed`] elements of the right matrix and overlaps nothing, and the
+/// machine has the loop's instruction set.
+pub unsafe fn multiply(product_loop: LoopFn, strip: Strip<f32>, packed: *mut f32) {
+    let product = Product { strip, packed };
+    let a = std::ptr::from_ref(&product).cast();
+    let (nothing, out) = (std::ptr::null(), std::ptr::null_mut());
+    // SAFETY: passed on to our caller.
+    unsafe { product_loop(&Args { n: 0, m: 0, out, a, b: nothing, c: nothing, d: nothing, single: 0, position: 0 }) }
+}
+
+impl Loop for Product {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: `multiply` gives a product, whose addresses its caller vouches for.
+        unsafe {
+            let Product { strip: s, packed } = &*args.a.cast::<Product>();
+            for first in (0..s.n).step_by(COLUMNS) {
+                let panel = packed.add(first * s.k);
+                let width = COLUMNS.min(s.n - first);
+                pack(s, first, width, panel);
+                let (left, out) = (|row: usize| s.left.offset(row as isize * s.left_rows), s.out.add(first));
+                let out = |row: usize| out.offset(row as isize * s.out_rows);
+                let whole = s.m - s.m % ROWS;
+                for row in (0..whole).step_by(ROWS) {
+                    tile::<I, ROWS>(s, left(row), panel, out(row), width);
+                }
+                match s.m % ROWS {
+                    0 => {}
+                    1 => tile::<I, 1>(s, left(whole), panel, out(whole), width),
+                    2 => tile::<I, 2>(s, left(whole), panel, out(whole), width),
+                    3 => tile::<I, 3>(s, left(whole), panel, out(whole), width),
+                    4 => tile::<I, 4>(s, left(whole), panel, out(whole), width),
+                    _ => tile::<I, 5>(s, left(whole), panel, out(whole), width),
+                }
+            }
+        }
+    }
+}
+
+/// Columns `first..first + width` of the right matrix, row by row, with zeros behind them.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn pack(s: &Strip<f32>, first: usize, width: usize, panel: *mut f32) {
+    let from = s.right.wrapping_offset(first as isize * s.right_columns);
+    for k in 0..s.k {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            let (from, to) = (from.offset(k as isize * s.right_rows), panel.add(k * COLUMNS).cast::<[f32; COLUMNS]>());
+            if width < COLUMNS {
+                let element = |i: usize| if i < width { *from.offset(i as isize * s.right_columns) } else { 0.0 };
+                to.write(std::array::from_fn(element));
+            } else if s.right_columns == 1 {
+                to.write(from.cast::<[f32; COLUMNS]>().read());
+            } else {
+                to.write(std::array::from_fn(|i| *from.offset(i as isize * s.right_columns)));
+            }
+        }
+    }
+}
+
+/// `M` rows of the result by one panel.
+///
+/// # Safety
+/// As for [`multiply`], at these rows and columns.
+#[inline(always)]
+unsafe fn tile<I: Isa, const M: usize>(
+    s: &Strip<f32>,
+    left: *const f32,
+    panel: *const f32,
+    out: *mut f32,
+    width: usize,
+) {
+    let mut sums = [[f32::ZERO; COLUMNS]; M];
+    let (mut at, mut right) = (left, panel);
+    for _ in 0..s.k {
+        // SAFETY: passed on to our caller: these are row `k` of the panel and column `k` of the left matrix.
+        let columns = unsafe { right.cast::<[f32; COLUMNS]>().read() };
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let x = unsafe { *at.offset(i as isize * s.left_rows) };
+            for (sum, &y) in sums.iter_mut().zip(&columns) {
+                *sum = I::fma32(x, y, *sum);
+            }
+        }
+        (at, right) = (at.wrapping_offset(s.left_columns), right.wrapping_add(COLUMNS));
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: these elements of the result are ours.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.offset(i as isize * s.out_rows), width) };
+        if s.accumulate {
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        } else {
+            out.copy_from_slice(&sums[..width]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::isa::{Level, with_isa};
+    use super::*;
+
+    /// Every size around the tiles', either side transposed, written over or added to, on every instruction set.
+    #[test]
+    fn products_are_those_of_plain_loops() {
+        let numbers = |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed) % 19) as f32 - 9.0).collect() };
+        let sizes = [(1, 1, 1), (5, 3, 15), (6, 32, 16), (13, 32, 17), (48, 33, 128), (64, 64, 31), (7, 0, 20)];
+        for product_loop in Level::available().into_iter().filter_map(|level| with_isa!(level, find())) {
+            for ((m, k, n), case) in sizes.iter().flat_map(|&size| (0..8).map(move |case| (size, case))) {
+                let (turned_left, turned_right, accumulate) = (case & 1 == 1, case & 2 == 2, case & 4 == 4);
+                let (left, right) = (numbers(m * k, 1), numbers(k * n, 5));
+                let out_rows = n + 3;
+                let before = numbers(m * out_rows, 7);
+                let strides = |turned: bool, rows: usize, columns: usize| {
+                    if turned { (1, rows as isize) } else { (columns as isize, 1) }
+                };
+                let ((left_rows, left_columns), (right_rows, right_columns)) =
+                    (strides(turned_left, m, k), strides(turned_right, k, n));
+                let (mut out, mut room) = (before.clone(), vec![0f32; packed(k, n)]);
+                let strip = Strip {
+                    m,
+                    n,
+                    k,
+                    out: out.as_mut_ptr(),
+                    out_rows: out_rows as isize,
+                    accumulate,
+                    left: left.as_ptr(),
+                    left_rows,
+                    left_columns,
+                    right: right.as_ptr(),
+                    right_rows,
+                    right_columns,
+                };
+                // SAFETY: all operands have these sizes, and the loop was found for this machine.
+                unsafe { multiply(product_loop, strip, room.as_mut_ptr()) };
+                for (at, (&got, &was)) in out.iter().zip(&before).enumerate() {
+                    let (i, j) = (at / out_rows, at % out_rows);
+                    let left = |l: usize| left[(i as isize * left_rows + l as isize * left_columns) as usize];
+                    let right = |l: usize| right[(l as isize * right_rows + j as isize * right_columns) as usize];
+                    let product = |j: usize| if j < n { (0..k).map(|l| left(l) * right(l)).sum() } else { 0.0 };
+                    let want = if j >= n || accumulate { was + product(j) } else { product(j) };
+                    assert_eq!(got, want, "{m}×{k}×{n} case {case} at {i}, {j}");
+                }
+            }
+        }
+    }
+}
