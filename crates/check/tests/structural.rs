@@ -278,6 +278,29 @@ fn dots() {
             |x| x[0].slice(&[0, 1], &[5, 6], &[2, 2])?.dot(&x[1].flip(&[0, 1])?),
         ));
         cases.push(Case::new("dot", "with itself", vec![Input::new([3, 4], dtype)], |x| x[0].dot(&x[0].transpose()?)));
+        let pair = |left: &[usize], right: &[usize]| vec![Input::new(left, dtype), Input::new(right, dtype)];
+        for (left, what) in [
+            (&[2, 3, 4, 5][..], "one matrix for a batch of rows"),
+            (&[4, 1, 5], "one matrix for a batch of single rows"),
+            (&[2, 1, 3, 5], "one matrix for a batch with an axis of one"),
+        ] {
+            cases.push(Case::new("dot", what, pair(left, &[5, 2]), |x| bend(&bend(&x[0])?.dot(&bend(&x[1])?)?)));
+        }
+        let turned = |x: &[Value]| bend(&x[0].transpose()?.dot(&x[1])?);
+        cases.push(Case::new("dot", "one matrix for a batch of columns", pair(&[2, 5, 3], &[5, 2]), turned));
+        let moved = |x: &[Value]| bend(&x[0].permute(&[1, 0, 2])?.dot(&x[1])?);
+        cases.push(Case::new("dot", "one matrix for a batch out of order", pair(&[2, 3, 5], &[5, 2]), moved));
+        let sum = |x: &[Value]| x[0].dot(&x[1])?.sum(&[0]);
+        cases.push(Case::new("dot", "summed over its batch", pair(&[3, 2, 4], &[3, 4, 5]), sum));
+        cases.push(Case::new("dot", "summed over a broadcast batch", pair(&[2, 4], &[3, 4, 5]), sum));
+        cases.push(Case::new("dot", "summed over part of its batch", pair(&[2, 2, 2, 3], &[2, 2, 3, 2]), sum));
+        let sum = |x: &[Value]| bend(&x[0].transpose()?.dot(&bend(&x[1])?)?.sum(&[0, 1])?.transpose()?);
+        cases.push(Case::new("dot", "transposed, summed over two axes", pair(&[2, 3, 4, 2], &[2, 3, 4, 3]), sum));
+        let both = |x: &[Value]| {
+            let product = x[0].dot(&x[1])?;
+            product.add(&product.sum(&[0])?)
+        };
+        cases.push(Case::new("dot", "summed over its batch and read", pair(&[3, 2, 4], &[3, 4, 5]), both));
         cases.push(Case::new(
             "dot",
             "bias and activation",

@@ -122,6 +122,53 @@ fn a_training_step_has_few_kernels() {
     assert!(program.arena_bytes <= 4 * 64 * (256 * 3 + 10 * 4) + 4096, "arena of {} bytes", program.arena_bytes);
 }
 
+/// Sizes (batch, m, k, n) of a program's products.
+fn products(program: &Program) -> Vec<(Vec<usize>, [usize; 3])> {
+    let sizes = |kernel: &Kernel| match kernel {
+        Kernel::Dot(dot) => Some((dot.batch.clone(), [dot.m, dot.k, dot.n])),
+        _ => None,
+    };
+    program.kernels.iter().filter_map(sizes).collect()
+}
+
+#[test]
+fn a_dense_layer_over_batch_and_time_multiplies_all_rows_at_once() {
+    let (x, weight, cotangent) = (input([4, 8, 32]), input([24, 32]), input([4, 8, 24]));
+    let y = x.dot(&weight.transpose().unwrap()).unwrap();
+    let gradients = vjp(&[y.clone()], &[x.clone(), weight.clone()], &[cotangent.clone()]).unwrap();
+    let program = compiled(&[x, weight, cotangent], &[vec![y], gradients].concat(), &[false; 3]);
+    // Forward, data and weight: nothing is stored or added up for each batch entry.
+    assert_eq!(
+        products(&program),
+        [(vec![], [32, 32, 24]), (vec![], [32, 24, 32]), (vec![], [24, 32, 32])],
+        "{:?}",
+        program.kernels
+    );
+    assert_eq!((row_kernels(&program), program.arena_bytes), (0, 0));
+}
+
+#[test]
+fn products_whose_rows_do_not_follow_each_other_keep_their_batch() {
+    let (x, y, weight) = (input([4, 8, 6]), input([4, 6, 5]), input([6, 5]));
+    let of = |x: &Value, weight: &Value| {
+        products(&compiled(&[x.clone(), weight.clone()], &[x.dot(weight).unwrap()], &[false; 2]))
+    };
+    assert_eq!(of(&x, &y), [(vec![4], [8, 6, 5])]);
+    let turned = x.transpose().unwrap().slice(&[0, 0, 0], &[4, 6, 6], &[1, 1, 1]).unwrap();
+    let flat = flatten(&[x, weight.clone()], &[turned.dot(&weight).unwrap()]).unwrap();
+    assert_eq!(products(&compile(&flat.graph, &[false; 2]).unwrap()), [(vec![4], [6, 6, 5])]);
+}
+
+#[test]
+fn the_derivative_of_parts_is_written_part_by_part() {
+    let x = input([8, 12]);
+    let part = |i: usize| x.slice(&[0, 4 * i], &[8, 4 * i + 4], &[1, 1]).unwrap();
+    let (outputs, cotangents) = ([0, 1, 2].map(part), [(); 3].map(|()| input([8, 4])));
+    let gradient = vjp(&outputs, &[x.clone()], &cotangents).unwrap();
+    let program = compiled(&cotangents, &gradient, &[false; 3]);
+    assert_eq!((program.kernels.len(), row_kernels(&program), program.arena_bytes), (3, 3, 0));
+}
+
 #[test]
 fn compiling_takes_work_in_proportion_to_the_graph() {
     // Counted work: kernels and steps of a chain that alternates products with elementwise work.

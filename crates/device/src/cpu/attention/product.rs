@@ -134,7 +134,8 @@ mod tests {
     /// Every size around the tiles', either side transposed, written over or added to, on every instruction set.
     #[test]
     fn products_are_those_of_plain_loops() {
-        let numbers = |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed) % 19) as f32 - 9.0).collect() };
+        let numbers =
+            |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed) % 19) as f32 - 9.0).collect() };
         let sizes = [(1, 1, 1), (5, 3, 15), (6, 32, 16), (13, 32, 17), (48, 33, 128), (64, 64, 31), (7, 0, 20)];
         for product_loop in Level::available().into_iter().filter_map(|level| with_isa!(level, find())) {
             for ((m, k, n), case) in sizes.iter().flat_map(|&size| (0..8).map(move |case| (size, case))) {

@@ -161,7 +161,11 @@ mod tests {
             let (cotangents, gradient) = gradient_of_slices(order, false);
             let graph = simplified(&cotangents, &[gradient]);
             let end = &graph.nodes[graph.outputs[0] as usize];
-            assert_eq!((&end.op, end.inputs.len(), graph.nodes.len()), (&Op::Concatenate { axis: 1 }, 3, 4), "{order:?}");
+            assert_eq!(
+                (&end.op, end.inputs.len(), graph.nodes.len()),
+                (&Op::Concatenate { axis: 1 }, 3, 4),
+                "{order:?}"
+            );
         }
     }
 
