@@ -55,9 +55,11 @@ const NAMES = [
   "substitute",
   "evaluate",
   "read",
+  "readAtOnce",
   "readSync",
   "compileProgram",
   "runProgram",
+  "runStep",
   "programStats",
   "disposeProgram",
   "directionOptions",
@@ -75,6 +77,7 @@ const NAMES = [
   "alphaRescale",
   "saveSafetensors",
   "loadSafetensors",
+  "setAtOnceForTest",
   "panicForTest",
   "loseDeviceForTest",
 ] as const satisfies readonly (keyof typeof Addon)[];
@@ -135,3 +138,8 @@ function wrapped(name: keyof Native): AnyFunction {
 
 /** The addon, with errors as RaphsonErrors. Arguments are not checked here: callers validate numbers first. */
 export const native: Native = Object.fromEntries(NAMES.map((name) => [name, wrapped(name)])) as Native;
+
+/** A tensor's bytes: at once where they are there and few, else a promise of them. */
+export function readBytes(handle: Handle): Uint8Array | Promise<Uint8Array> {
+  return native.readAtOnce(handle) ?? native.read(handle);
+}

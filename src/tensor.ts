@@ -16,7 +16,7 @@ import {
   view,
 } from "./dtype";
 import { disposedError, dtypeError, shapeError } from "./errors";
-import { type Handle, native } from "./native";
+import { type Handle, native, readBytes } from "./native";
 import * as composed from "./tensor/composed";
 import * as indexing from "./tensor/indexing";
 import * as linear from "./tensor/linear";
@@ -159,7 +159,7 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
   /** The elements, row-major, as a typed array of your own (f16 and bf16: their bits). Does not block. */
   async data(): Promise<DataOf[D]> {
     const dtype = this.dtype;
-    return view(dtype, await native.read(this.handle));
+    return view(dtype, await readBytes(this.handle));
   }
 
   /** The elements, row-major, as a typed array of your own. Blocks until they are computed. */

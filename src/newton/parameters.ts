@@ -12,6 +12,8 @@ import { fromKey } from "../random";
 import { type AnyTensor, fromHandle, type Tensor } from "../tensor";
 import { untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
+import { Held } from "./held";
+import type { Launch } from "./launch";
 import type { Precision } from "./precision";
 import { ownCopy } from "./state";
 
@@ -20,8 +22,10 @@ const withoutDot = (path: string) => path.replace(/^\./, "");
 /** The parameters of a tree, in a fixed order. */
 export class ParameterValues {
   readonly #flat: Flat;
-  /** For each place in the order: the module's parameter, or our own tensor. */
-  readonly #places: (Parameter | AnyTensor)[];
+  /** For each place in the order: the module's parameter; undefined where the value is ours alone. */
+  readonly #places: readonly (Parameter | undefined)[];
+  /** The values that have been taken over; those of modules when a step is about to change them. */
+  readonly #held: (Held | undefined)[];
   readonly #states: readonly State[];
   /** Where each state stands, as `paths` has it. */
   readonly statePaths: readonly string[];
@@ -43,9 +47,11 @@ export class ParameterValues {
         if (parameter instanceof Parameter) inModules.set(first + offset, parameter);
       });
     }
-    this.#places = this.#flat.tensors.map(
-      (tensor, index) => inModules.get(index) ?? untracked(() => fromHandle(ownCopy(tensor))),
-    );
+    this.#places = this.#flat.tensors.map((_, index) => inModules.get(index));
+    this.#held = this.#flat.tensors.map((tensor, index) => {
+      if (inModules.has(index)) return undefined;
+      return new Held(untracked(() => fromHandle(ownCopy(tensor), tensor.dtype, tensor.shape)));
+    });
     const states = new Map<State, string>();
     for (const { module, path } of this.#flat.modules) {
       for (const [name, state] of module.namedStates()) {
@@ -63,7 +69,52 @@ export class ParameterValues {
 
   /** The current values. */
   tensors(): AnyTensor[] {
-    return this.#places.map((place) => (place instanceof Parameter ? place.value : place));
+    return this.#places.map((place, index) => place?.value ?? (this.#held[index] as Held).tensor());
+  }
+
+  /** The handles of the current values, to be read only. */
+  handles(): Handle[] {
+    return this.#places.map((place, index) => {
+      const held = this.#heldAt(index);
+      return held === undefined ? (place as Parameter).value.handle : held.handle;
+    });
+  }
+
+  /** How many there are. */
+  get length(): number {
+    return this.#places.length;
+  }
+
+  /** The value that is still in our hands: the parameter has no other one, and nobody disposed of it. */
+  #heldAt(index: number): Held | undefined {
+    const [held, place] = [this.#held[index], this.#places[index]];
+    if (held === undefined || place === undefined) return held;
+    return place.source === held && !held.ended ? held : undefined;
+  }
+
+  /** Takes the values over and adds their handles, which may then stand for other values (see `moved`). */
+  giveTo(launch: Launch): void {
+    for (let index = 0; index < this.#places.length; index++) {
+      launch.add((this.#heldAt(index) ?? this.#takeOver(index)).handle);
+    }
+  }
+
+  #takeOver(index: number): Held {
+    const place = this.#places[index] as Parameter; // what has no parameter is held from the start
+    this.#held[index]?.end();
+    return this.#hold(index, place.value);
+  }
+
+  #hold(index: number, value: AnyTensor): Held {
+    const held = new Held(value);
+    this.#held[index] = held;
+    this.#places[index]?.follow(held);
+    return held;
+  }
+
+  /** The handles that were given stand for new values. */
+  moved(): void {
+    for (const held of this.#held) held?.moved();
   }
 
   /** The tree with the current values; modules stand for themselves. */
@@ -74,29 +125,42 @@ export class ParameterValues {
   /** Puts new values in place and frees the old ones. */
   replace(handles: readonly Handle[]): void {
     this.#places.forEach((place, index) => {
-      const old = place instanceof Parameter ? place.current : place;
-      const value = untracked(() => fromHandle(handles[index] ?? 0, old?.dtype, old?.shape));
-      if (place instanceof Parameter) place.set(value as Tensor);
-      else this.#places[index] = value;
+      const held = this.#heldAt(index);
+      const old = held === undefined ? place?.current : undefined;
+      const value = untracked(() => fromHandle(handles[index] ?? 0, (held ?? old)?.dtype, (held ?? old)?.shape));
+      held?.moved();
+      this.#held[index]?.end();
+      this.#hold(index, value);
       old?.dispose();
     });
   }
 
   /** Puts these values in place for a while; the function that is given back puts the former ones back and frees these. */
   exchange(handles: readonly Handle[]): () => void {
-    const former = this.tensors();
-    const put = (values: readonly AnyTensor[]) =>
-      this.#places.forEach((place, index) => {
-        if (place instanceof Parameter) place.set(values[index] as Tensor);
-        else this.#places[index] = values[index] as AnyTensor;
-      });
-    const lent = untracked(() =>
-      handles.map((handle, index) => fromHandle(handle, former[index]?.dtype, former[index]?.shape)),
-    );
-    put(lent);
+    const putBack = this.#places.map((_, index) => this.#exchangeAt(index, handles[index] ?? 0));
     return () => {
-      put(former);
-      for (const tensor of lent) tensor.dispose();
+      for (const put of putBack) put();
+    };
+  }
+
+  #exchangeAt(index: number, handle: Handle): () => void {
+    const [held, place] = [this.#heldAt(index), this.#places[index]];
+    const former = held ?? (place as Parameter).value;
+    const value = untracked(() => fromHandle(handle, former.dtype, former.shape));
+    if (place === undefined) {
+      const other = new Held(value);
+      this.#held[index] = other;
+      return () => {
+        this.#held[index] = held;
+        other.moved();
+        other.end();
+      };
+    }
+    place.set(value as Tensor);
+    return () => {
+      if (former instanceof Held) place.follow(former);
+      else place.set(former as Tensor);
+      value.dispose();
     };
   }
 
@@ -130,7 +194,7 @@ export class ParameterValues {
       given.set(state, states[index] as Tensor);
     });
     this.#places.forEach((place, index) => {
-      if (place instanceof Parameter) given.set(place, values[index] as Tensor);
+      if (place !== undefined) given.set(place, values[index] as Tensor);
     });
     const mode = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
     const options = { ...mode, precision };
@@ -139,8 +203,12 @@ export class ParameterValues {
     return { result, states: this.#states.map((state, index) => updates.get(state) ?? (states[index] as AnyTensor)) };
   }
 
-  /** Frees the copies; what modules hold stays. */
+  /** Frees the copies; modules have their values themselves again. */
   dispose(): void {
-    for (const place of this.#places) if (!(place instanceof Parameter)) place.dispose();
+    this.#held.forEach((held, index) => {
+      const place = this.#places[index];
+      if (place === undefined) held?.moved();
+      held?.end(place);
+    });
   }
 }

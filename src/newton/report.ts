@@ -1,5 +1,4 @@
 /** The numbers that a step reports, as the compiled program gives them and as users read them. */
-import { type FloatDType, view } from "../dtype";
 import type { Precision } from "./precision";
 import type { Measure } from "./rule";
 
@@ -34,19 +33,22 @@ export interface StepReport {
 /** Where the report says whether the step before was kept. */
 export const ACCEPTED = 7;
 
-/** The first eight numbers of a report are the addon's; those that `telemetry` names follow, then those of f16. */
+/** Numbers of a report: the addon's eight, then those that `telemetry` names, then those of f16. */
+export function reportLength(telemetry: readonly Measure[], precision: Precision): number {
+  return 8 + telemetry.length + (precision === "f16" ? 2 : 0);
+}
+
+const NOTHING_MEASURED: StepReport["measured"] = Object.freeze({});
+
+/** A report from its numbers. */
 export function readReport(
   step: number,
-  bytes: Uint8Array,
-  dtype: FloatDType,
+  numbers: Float64Array | Float32Array,
   telemetry: readonly Measure[],
-  precision: Precision = "f32",
+  precision: Precision,
 ): StepReport {
-  const numbers = view(dtype, bytes);
   const at = (index: number) => numbers[index] ?? Number.NaN;
-  const behind = 8 + telemetry.length;
-  const scaling = precision === "f16" ? { lossScale: at(behind), overflow: at(behind + 1) !== 0 } : {};
-  return {
+  const plain: StepReport = {
     step,
     loss: at(0),
     alpha: at(1),
@@ -56,7 +58,12 @@ export function readReport(
     curvature: at(5),
     nextLoss: at(6),
     accepted: at(ACCEPTED) !== 0,
-    ...scaling,
-    measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
+    measured:
+      telemetry.length === 0
+        ? NOTHING_MEASURED
+        : Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
   };
+  if (precision !== "f16") return plain;
+  const behind = 8 + telemetry.length;
+  return { ...plain, lossScale: at(behind), overflow: at(behind + 1) !== 0 };
 }

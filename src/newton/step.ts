@@ -5,23 +5,26 @@
 import { setImmediate } from "node:timers/promises";
 import type { ProgramSize } from "../compile";
 import { scalarDType } from "../device";
-import { dtypeCode, view } from "../dtype";
+import { dtypeCode } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
-import { type Handle, native } from "../native";
+import { type Handle, native, readBytes } from "../native";
 import { scheduled } from "../optim/schedule";
 import { fromHandle } from "../tensor";
 import { dispose, tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
 import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
+import { Familiar } from "./familiar";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
-import { MicroBatches, meanLoss } from "./microBatches";
+import { Launch } from "./launch";
+import { MicroBatches } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import type { TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
 import { disposePrograms, type Programs, programOf } from "./programs";
-import { readReport, type StepReport } from "./report";
+import type { StepReport } from "./report";
+import { type Rates, Reports } from "./reports";
 import { restoreFrom, type StepParts, snapshotOf } from "./resume";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, ownCopy, type StepState } from "./state";
@@ -46,14 +49,8 @@ const YIELD_STEPS = 16;
 const YIELD_MS = 10;
 /** Kinds of batches that programs are kept for. */
 const MAX_SIGNATURES = 16;
-/** Steps in a row with a loss that is not finite before a recovering rule gives up. */
-const MAX_NON_FINITE = 100;
-
-/** α as applied in a step, and α of the next one. */
-interface Rates {
-  readonly alpha: number;
-  readonly nextAlpha: number;
-}
+const DONE = Promise.resolve();
+const NO_HANDLES: readonly Handle[] = [];
 
 /** A program of a training step. */
 export interface StepProgram extends ProgramSize {
@@ -68,7 +65,6 @@ const bytesOf = (values: Float64Array | Float32Array | Uint32Array): Uint8Array 
 export class TrainingStep<P, B> {
   #newton: NewtonOptimizer;
   readonly #loss: (batch: B, model: P) => unknown;
-  readonly #onReport: ((report: StepReport) => void) | undefined;
   readonly #values: ParameterValues;
   readonly #signatures = new Map<string, Programs>();
   readonly #state: StepState;
@@ -77,6 +73,8 @@ export class TrainingStep<P, B> {
   readonly #average: Average | undefined;
   readonly #startUp: StartUp | undefined;
   readonly #precision: Precision;
+  readonly #reports: Reports;
+  readonly #launch: Launch;
 
   /** What the controller's numbers are kept in. */
   readonly #scalar = scalarDType();
@@ -86,20 +84,18 @@ export class TrainingStep<P, B> {
   #counter = 0;
   /** Steps that count for the start-up. */
   #started = 0;
-  #alpha: number;
-  #nonFinite = 0;
   /** Whether α is held; and whether the rule has to begin anew because it was. */
   #frozen = false;
   #stale = false;
   /** The step at which the rule began. */
   #since = 0;
-  #failure: { error: unknown } | undefined;
   #disposed = false;
+  /** Calls that are not through, and when the newest of them will be. */
+  #open = 0;
   #turn: Promise<unknown> = Promise.resolve();
   #lastYield = performance.now();
-  /** Reports on their way, oldest first. */
-  readonly #pending: Promise<void>[] = [];
-  #delivery: Promise<void> = Promise.resolve();
+  /** The kind of the newest batch. */
+  #familiar: Familiar<Programs> | undefined;
 
   /** @internal Use `trainingStep`. */
   constructor(options: TrainingStepOptions<P, B>) {
@@ -119,8 +115,8 @@ export class TrainingStep<P, B> {
     this.#micro = new MicroBatches(accumulate);
     this.#newton = asNewton(options.optimizer);
     this.#loss = loss;
-    this.#onReport = options.onReport;
-    this.#alpha = this.#newton.spec.initial;
+    this.#reports = new Reports(this.#newton, precision, options.onReport);
+    this.#launch = new Launch(this.#reports.length, this.#scalar);
     this.#values = new ParameterValues(model ?? params);
     this.#average = checkAverage("trainingStep", options.average);
     this.#startUp = startUpOf(this.#newton.spec.rule);
@@ -137,7 +133,7 @@ export class TrainingStep<P, B> {
 
   /** α of the next step, as far as reports have come in. */
   get alpha(): number {
-    return this.#alpha;
+    return this.#reports.alpha;
   }
 
   /** Steps begun (with `accumulate`: those whose last batch has come). */
@@ -197,15 +193,14 @@ export class TrainingStep<P, B> {
       throw argumentError("trainingStep", `a step takes ${perStep} batches (accumulate), not ${batches.length}`);
     }
     let own: StepReport | undefined;
-    await this.#serially(async () => {
+    const onOwn = (report: StepReport) => {
+      own = report;
+    };
+    await this.#serially(() => {
       if (this.#micro.gathered > 0) {
         throw argumentError("trainingStep", "a step is under way already; go on with run, or begin with step");
       }
-      for (const batch of batches) {
-        await this.#advance(batch, (report) => {
-          own = report;
-        });
-      }
+      return perStep === 1 ? this.#advance(batches[0] as B, onOwn) : this.#advanceAll(batches, onOwn);
     });
     await this.drain();
     if (own === undefined) throw new RaphsonError("INTERNAL", "trainingStep", "internal: the step gave no report");
@@ -224,8 +219,8 @@ export class TrainingStep<P, B> {
   /** Resolves when all reports are in. */
   async drain(): Promise<void> {
     await this.#turn;
-    await this.#delivery;
-    this.#throwFailure();
+    await this.#reports.settled;
+    this.#reports.throwFailure();
   }
 
   /**
@@ -301,7 +296,7 @@ export class TrainingStep<P, B> {
     this.#averageProgram ??= untracked(() =>
       tracing(() => averageProgram(average, placeholders(averageKinds(kinds)), placeholders(kinds))),
     );
-    return native.runProgram(this.#averageProgram, [...this.#state.average, ...handlesOf(this.#values.tensors())]);
+    return native.runProgram(this.#averageProgram, [...this.#state.average, ...this.#values.handles()]);
   }
 
   /** Frees state and programs; the parameters stay. Call it when no step is running. */
@@ -310,6 +305,7 @@ export class TrainingStep<P, B> {
     this.#disposed = true;
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
+    this.#familiar = undefined;
     if (this.#averageProgram !== undefined) native.disposeProgram(this.#averageProgram);
     this.#micro.clear();
     const { direction, rule, ownRule, average, key } = this.#state;
@@ -322,59 +318,101 @@ export class TrainingStep<P, B> {
     this.dispose();
   }
 
-  /** One after another, in the order of the calls, even if the caller does not wait. */
-  #serially<R>(action: () => Promise<R>): Promise<R> {
-    const result = this.#turn.then(action);
-    this.#turn = result.catch(() => undefined); // the caller sees the error; later steps meet #failure
+  /** One after another, in the order of the calls, even if the caller does not wait; at once where nothing is under way. */
+  #serially<R>(action: () => Promise<R> | R): Promise<R> {
+    this.#open += 1;
+    if (this.#open > 1) return this.#inTurn(this.#turn.then(action));
+    let result: Promise<R> | R;
+    try {
+      result = action();
+    } catch (error) {
+      result = Promise.reject(error);
+    }
+    if (result instanceof Promise) return this.#inTurn(result);
+    this.#open -= 1;
+    return result === undefined ? (DONE as Promise<R>) : Promise.resolve(result);
+  }
+
+  #inTurn<R>(result: Promise<R>): Promise<R> {
+    const close = () => {
+      this.#open -= 1; // the caller sees an error; later steps meet #failure
+    };
+    this.#turn = result.then(close, close);
     return result;
   }
 
-  #throwFailure(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
   #checkUsable(): void {
-    this.#throwFailure();
+    this.#reports.throwFailure();
     if (this.#disposed) throw new RaphsonError("DISPOSED", "trainingStep", "this step has been disposed of");
   }
 
-  async #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> {
+  async #advanceAll(batches: readonly B[], onOwn: (report: StepReport) => void): Promise<void> {
+    for (const batch of batches) await this.#advance(batch, onOwn);
+  }
+
+  /** Takes a batch. What there is to wait for before another may come is given back, if there is anything. */
+  #advance(batch: B, onOwn?: (report: StepReport) => void): Promise<void> | undefined {
     this.#checkUsable();
-    if (this.#stale && !this.#frozen) {
-      await this.#renewRule();
-      this.#stale = false;
+    if (this.#stale && !this.#frozen) return this.#renewRule().then(() => this.#advance(batch, onOwn));
+    const { programs, tensors } = this.#recognized(batch);
+    if (this.#micro.gathered < this.#micro.perStep - 1) {
+      this.#gather(programs, tensors);
+      return this.#breathe();
     }
+    this.#stale = this.#frozen && this.#startUp !== undefined;
+    if (this.#starting()) return this.#advanceSlowly(programs, tensors, onOwn);
     const index = this.steps;
-    const flat = flatten(batch, "trainingStep");
-    const programs = untracked(() => this.#programsFor(flat));
-    const counter = native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
-    const states = this.#micro.states ?? handlesOf(this.#values.states());
-    const common = [...states, ...handlesOf(flat.tensors), this.#state.key, counter];
+    const read = this.#launchStep(programs, index, tensors, false);
+    this.#values.replaceStates(this.#launch.others);
+    const losses = this.#micro.clear();
+    this.#reports.add(index, read ? this.#launch.numbers : this.#launch.report, { losses, onOwn });
+    return this.#breathe();
+  }
+
+  /** A step of the start-up, whose length is found by probes. */
+  async #advanceSlowly(programs: Programs, tensors: readonly Handle[], onOwn?: (report: StepReport) => void) {
+    const [index, counter] = [this.steps, this.#counterTensor()];
+    // The probes see the states that the step saw.
+    const before = this.#micro.states ?? handlesOf(this.#values.states());
     try {
-      if (this.#micro.gathered < this.#micro.perStep - 1) {
-        this.#gather(programs, common);
-      } else {
-        this.#stale = this.#frozen && this.#startUp !== undefined;
-        const starting = this.#starting();
-        const { report, states } = this.#launch(programs, index, common, starting);
-        const rates = starting ? await this.#begin(programs, index, report, common) : undefined;
-        this.#values.replaceStates(states); // not before: the probe sees the states that the step saw
-        this.#deliver(index, report, rates, this.#micro.clear(), onOwn);
-      }
+      this.#launchStep(programs, index, tensors, true);
+      const { report, others } = this.#launch;
+      const rates = await this.#begin(programs, index, report, [...before, ...tensors, this.#state.key, counter]);
+      this.#values.replaceStates(others);
+      this.#reports.add(index, report, { rates, losses: this.#micro.clear(), onOwn });
     } finally {
       native.dispose([counter]);
     }
     await this.#breathe();
-    this.#throwFailure();
+  }
+
+  #counterTensor(): Handle {
+    return native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
+  }
+
+  /** The programs for this kind of batch, and the batch's tensors. */
+  #recognized(batch: B): { readonly programs: Programs; readonly tensors: readonly Handle[] } {
+    const known = this.#familiar?.handlesOf(batch);
+    if (known !== undefined) return { programs: (this.#familiar as Familiar<Programs>).its, tensors: known };
+    const flat = flatten(batch, "trainingStep");
+    const programs = untracked(() => this.#programsFor(flat));
+    this.#familiar = Familiar.of(batch, programs);
+    return { programs, tensors: handlesOf(flat.tensors) };
   }
 
   /** Queues a batch that is not its step's last. */
-  #gather(programs: Programs, common: readonly Handle[]): void {
+  #gather(programs: Programs, tensors: readonly Handle[]): void {
     const first = this.#micro.gathered === 0;
     const program = programOf(programs, `micro-batch ${first}`, () => compileMicroBatch(programs.subject, first));
     const scale = this.#precision === "f16" ? this.#state.ownRule.slice(-2, -1) : [];
-    const rest = [...handlesOf(this.#values.tensors()), ...scale, ...common];
-    this.#micro.gather(program, rest, programs.subject.states.length);
+    const states = this.#micro.states ?? handlesOf(this.#values.states());
+    const counter = this.#counterTensor();
+    const rest = [...this.#values.handles(), ...scale, ...states, ...tensors, this.#state.key, counter];
+    try {
+      this.#micro.gather(program, rest, programs.subject.states.length);
+    } finally {
+      native.dispose([counter]);
+    }
     this.#counter += 1;
   }
 
@@ -385,40 +423,50 @@ export class TrainingStep<P, B> {
   }
 
   /**
-   * Queues the step's program and takes over its results, but for the report and the modules' new states. A step of the
-   * start-up stays where it begins, and is taken when its length is known.
+   * Runs the step's program; all that it carries along stays behind the handles that it has. The report and the modules' new states
+   * are in `#launch` afterwards; whether the report is read. A step of the start-up stays where it begins, is taken when its
+   * length is known, and is not read here.
    */
-  #launch(programs: Programs, index: number, common: readonly Handle[], starting: boolean) {
+  #launchStep(programs: Programs, index: number, tensors: readonly Handle[], starting: boolean): boolean {
     const measures = index % this.#newton.spec.every === 0 && !this.#frozen;
     const program = programOf(programs, measures ? "measuring" : "resting", () =>
       compileStep(programs.subject, this.#newton, measures),
     );
-    const { direction, rule, ownRule, average } = this.#state;
-    const params = handlesOf(this.#values.tensors());
+    const { direction, rule, ownRule, average, key } = this.#state;
     const scale = this.#scaleOf(starting ? 0 : this.#scheduled(index));
-    const donated = [...params, ...direction, ...rule, ...ownRule, ...average];
-    const before = this.#micro.states === undefined ? [] : handlesOf(this.#values.states());
-    const results = native.runProgram(program, [...donated, ...this.#micro.sums, ...before, ...common, scale]);
+    const { states: gathered, sums } = this.#micro;
+    const stored = handlesOf(this.#values.states());
+    const before = gathered === undefined ? NO_HANDLES : stored;
+    const states = gathered ?? stored;
+    const moved = this.#values.length + direction.length + rule.length + ownRule.length + average.length;
+    const launch = this.#launch;
+    launch.begin(moved + sums.length + before.length + states.length + tensors.length + 3);
+    this.#values.giveTo(launch);
+    launch.addAll(direction);
+    launch.addAll(rule);
+    launch.addAll(ownRule);
+    launch.addAll(average);
+    launch.addAll(sums);
+    launch.addAll(before);
+    launch.addAll(states);
+    launch.addAll(tensors);
+    launch.add(key);
+    launch.add(0);
+    launch.add(scale);
+    const read = launch.run(program, this.#counter, moved, programs.subject.states.length, !starting);
     this.#counter += 1;
-    native.dispose(donated.slice(params.length));
-    const take = taker(results);
-    this.#values.replace(take(params.length));
-    this.#state.direction = take(direction.length);
-    this.#state.rule = take(rule.length);
-    this.#state.ownRule = take(ownRule.length);
-    const [report = 0] = take(1);
-    this.#state.average = take(average.length);
-    return { report, states: take(programs.subject.states.length) };
+    this.#values.moved();
+    return read;
   }
 
   /** The rule's state as before its first step, but with α as it is; it sees the steps that are left as a whole run. */
   async #renewRule(): Promise<void> {
-    await this.#delivery; // α is the newest report's
+    await this.#reports.settled; // α is the newest report's
     this.#beginAt(this.steps);
     const { direction, rule, recalls } = this.#state;
-    const spec = { ...this.#newton.spec, initial: this.#alpha };
-    const limits = { min: Math.min(spec.min, this.#alpha), max: Math.max(spec.max, this.#alpha) };
-    const params = handlesOf(this.#values.tensors());
+    const spec = { ...this.#newton.spec, initial: this.#reports.alpha };
+    const limits = { min: Math.min(spec.min, this.#reports.alpha), max: Math.max(spec.max, this.#reports.alpha) };
+    const params = this.#values.handles();
     const fresh = untracked(() =>
       tidy(() =>
         native
@@ -428,6 +476,7 @@ export class TrainingStep<P, B> {
     );
     native.dispose(rule);
     this.#state.rule = fresh;
+    this.#stale = false;
   }
 
   /** From this step on, the steps left are a rule's whole run. */
@@ -440,17 +489,18 @@ export class TrainingStep<P, B> {
     this.#newton = { ...this.#newton, spec: { ...spec, totalSteps } };
     for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
+    this.#familiar = undefined;
   }
 
   async #snapshot(): Promise<Snapshot> {
     this.#checkUsable();
-    await this.#delivery;
-    this.#throwFailure();
-    const alpha = this.#alpha;
+    await this.#reports.settled;
+    this.#reports.throwFailure();
+    const alpha = this.#reports.alpha;
     const counts = {
       counter: this.#counter,
       started: this.#started,
-      nonFinite: this.#nonFinite,
+      nonFinite: this.#reports.nonFinite,
       since: this.#since,
     };
     return snapshotOf(this.#parts(), { ...counts, alpha, frozen: this.#frozen, stale: this.#stale });
@@ -458,12 +508,12 @@ export class TrainingStep<P, B> {
 
   async #restore(path: string): Promise<Required<CheckpointExtras>> {
     this.#checkUsable();
-    await this.#delivery;
+    await this.#reports.settled;
     const { numbers, ...extras } = await restoreFrom(path, this.#parts());
     this.#counter = numbers.counter;
     this.#started = numbers.started;
-    this.#nonFinite = numbers.nonFinite;
-    this.#alpha = numbers.alpha;
+    this.#reports.nonFinite = numbers.nonFinite;
+    this.#reports.alpha = numbers.alpha;
     this.#frozen = numbers.frozen;
     this.#stale = numbers.stale;
     this.#beginAt(numbers.since);
@@ -503,7 +553,7 @@ export class TrainingStep<P, B> {
   async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
     const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
-    const plain = this.#read(0, await native.read(report));
+    const plain = this.#reports.read(0, this.#reports.numbersOf(await readBytes(report)));
     const refused = first && !plain.accepted;
     if (refused || plain.overflow === true) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
     this.#started += 1;
@@ -512,8 +562,8 @@ export class TrainingStep<P, B> {
     const factor = probed ? await searchFactor(startUp, first, passes) : 1;
     this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
     // The rule's state begins with α and the rate of the last step.
-    const read = this.#state.rule.slice(0, 2).map((handle) => native.read(handle));
-    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => view(this.#scalar, bytes)[0]);
+    const read = this.#state.rule.slice(0, 2).map(readBytes);
+    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => this.#reports.numbersOf(bytes)[0]);
     return { alpha: alpha ?? Number.NaN, nextAlpha: nextAlpha ?? Number.NaN };
   }
 
@@ -521,7 +571,7 @@ export class TrainingStep<P, B> {
   async #passes(programs: Programs, first: boolean, factor: number, common: readonly Handle[]): Promise<boolean> {
     const program = programOf(programs, `probe ${first}`, () => compileProbe(programs.subject, this.#newton, first));
     const handle = this.#scalarOf(factor);
-    const params = handlesOf(this.#values.tensors());
+    const params = this.#values.handles();
     const [answer = 0] = native.runProgram(program, [
       ...params,
       ...this.#state.direction,
@@ -529,14 +579,17 @@ export class TrainingStep<P, B> {
       ...common,
       handle,
     ]);
-    const bytes = await native.read(answer).finally(() => native.dispose([handle, answer]));
-    return bytes[0] === 1;
+    try {
+      return (await readBytes(answer))[0] === 1;
+    } finally {
+      native.dispose([handle, answer]);
+    }
   }
 
   #rescale(programs: Programs, factor: number, scale: Handle): void {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
     const { direction, rule } = this.#state;
-    const params = handlesOf(this.#values.tensors());
+    const params = this.#values.handles();
     const handle = this.#scalarOf(factor);
     const results = native.runProgram(program, [...params, ...rule, ...direction, handle, scale]);
     native.dispose([handle, ...rule]);
@@ -545,66 +598,25 @@ export class TrainingStep<P, B> {
     this.#state.rule = take(rule.length);
   }
 
-  #read(index: number, bytes: Uint8Array): StepReport {
-    return readReport(index, bytes, this.#scalar, this.#newton.telemetry, this.#precision);
-  }
-
-  /** Reads the report when it is there, after those before it. `losses`: those of the batches before the last. */
-  #deliver(
-    index: number,
-    report: Handle,
-    rates: Rates | undefined,
-    losses: readonly Promise<number>[],
-    onOwn?: (report: StepReport) => void,
-  ): void {
-    const bytes = native.read(report).finally(() => native.dispose([report]));
-    bytes.catch(() => undefined); // handled below, in its turn
-    this.#delivery = this.#delivery
-      .then(async () => {
-        const plain = this.#read(index, await bytes);
-        const loss = await meanLoss(losses, plain.loss);
-        const read = { ...plain, ...rates, loss };
-        this.#alpha = read.nextAlpha;
-        this.#checkFinite(read);
-        this.#onReport?.(read);
-        onOwn?.(read);
-      })
-      .catch((error: unknown) => {
-        this.#failure ??= { error };
-      })
-      .finally(() => {
-        this.#pending.shift();
-      });
-    this.#pending.push(this.#delivery);
-  }
-
-  /** A guarded rule leaves the parameters alone where the loss is not finite; others would go on from spoilt ones. */
-  #checkFinite({ step, loss }: StepReport): void {
-    if (Number.isFinite(loss)) {
-      this.#nonFinite = 0;
-      return;
+  /** What there is to wait for: few steps may be in flight, and the event loop has its turns. */
+  #breathe(): Promise<void> | undefined {
+    const waits = this.#reports.outstanding >= MAX_IN_FLIGHT || this.#micro.gathered >= MAX_IN_FLIGHT;
+    if (waits || this.#counter % YIELD_STEPS === 0 || performance.now() - this.#lastYield > YIELD_MS) {
+      return this.#wait();
     }
-    this.#nonFinite += 1;
-    const { rule, guard } = this.#newton.spec;
-    const recovers = this.#startUp !== undefined || (guard && rule !== "constant");
-    if (recovers && this.#nonFinite < MAX_NON_FINITE) return;
-    const advice = recovers
-      ? `and so were the ${MAX_NON_FINITE - 1} before it; look for NaN in the data or in the initial parameters`
-      : 'so training stopped; use a smaller learning rate, or newton(…) with the rule "next", which recovers';
-    const error = new RaphsonError("NON_FINITE", "trainingStep", `the loss at step ${step} is ${loss}, ${advice}`);
-    this.#failure ??= { error };
+    this.#reports.throwFailure();
+    return undefined;
   }
 
-  /** Keeps few steps in flight, and gives the event loop its turns. */
-  async #breathe(): Promise<void> {
+  async #wait(): Promise<void> {
     // Waiting for the oldest report, not polling for it: the cores are the computation's.
-    while (this.#pending.length >= MAX_IN_FLIGHT) await this.#pending[0];
+    while (this.#reports.outstanding >= MAX_IN_FLIGHT) await this.#reports.oldest;
     await this.#micro.breathe(MAX_IN_FLIGHT);
-    const now = performance.now();
-    if (this.#counter % YIELD_STEPS === 0 || now - this.#lastYield > YIELD_MS) {
+    if (this.#counter % YIELD_STEPS === 0 || performance.now() - this.#lastYield > YIELD_MS) {
       await setImmediate();
       this.#lastYield = performance.now();
     }
+    this.#reports.throwFailure();
   }
 
   /** The programs for this kind of batch; the ones used longest ago make room. */

@@ -162,8 +162,8 @@ export function compileMicroBatch(subject: Subject, first: boolean): number {
 /**
  * The whole step. Inputs: params, direction state, rule state, own rule state, average (all given away), then the sums of
  * gradients of the micro-batches before this one and the states before them (neither without micro-batches), states,
- * batch, key, counter, scale. Outputs: the first four anew, the report, the average anew, and the states: those after this
- * batch, or where the step before is taken back, those from before.
+ * batch, key, counter, scale. Outputs: what was given away anew, the report, and the states: those after this batch, or where
+ * the step before is taken back, those from before.
  */
 export function compileStep(subject: Subject, newton: NewtonOptimizer, measures: boolean): number {
   return tracing(() => {
@@ -183,14 +183,15 @@ export function compileStep(subject: Subject, newton: NewtonOptimizer, measures:
     const given = { subject, newton, inputs, direction, rule, ownRule, ownState, scale, loss, own, gradients };
     const plain = measures ? measuringOutputs(given) : restingOutputs(given);
     const results = lossScale === undefined ? plain : unlessOverflowed(given, plain, lossScale);
-    const accepted = acceptedIn(results.at(-1) as Tensor<FloatDType>);
+    const report = results.at(-1) as Tensor<FloatDType>;
+    const accepted = acceptedIn(report);
     const averaged =
       subject.average === undefined ? [] : averageAfter(subject.average, average, inputs.params, accepted);
     // The forward pass moves states only where the step before is not taken back.
     const old = before.length > 0 ? before : inputs.states;
     const moved = states.map((state, index) => where(accepted, state, old[index] as AnyTensor));
     // Every output is a value of its own, also where a state passes through unchanged.
-    const outputs = owned(handlesOf([...results, ...averaged, ...moved]).map(native.alias));
+    const outputs = owned(handlesOf([...results.slice(0, -1), ...averaged, report, ...moved]).map(native.alias));
 
     const donated = [...inputs.params, ...direction, ...rule, ...ownRule, ...average];
     const kept = [...sums, ...before, ...inputs.states, ...inputs.batch, inputs.key, inputs.counter, scale];

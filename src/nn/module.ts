@@ -18,11 +18,18 @@ import { summarize } from "./summary";
 /** Parameters by name, as `parameters()` gives them and gradients come back: a plain tree of tensors. */
 export type Parameters = { readonly [name: string]: Tensor };
 
+/** Where a parameter's value is while a training step moves it. */
+export interface ValueSource {
+  /** The value as a tensor, made when somebody asks; undefined after that was disposed of. */
+  lend(): Tensor | undefined;
+}
+
 /** A value that training changes: a shape and an initialiser, and in time a tensor. */
 export class Parameter implements ParameterLike {
   readonly shape: Shape;
   readonly initializer: Initializer;
   #value: Tensor | undefined;
+  #source: ValueSource | undefined;
 
   constructor(shape: Shape, initializer: Initializer = "kaimingUniform") {
     this.shape = checkShape("parameter", shape);
@@ -33,13 +40,26 @@ export class Parameter implements ParameterLike {
   get value(): Tensor {
     const given = currentValue(this);
     if (given !== undefined) return inPrecision(given);
-    if (this.#value === undefined || this.#value.isDisposed) this.#value = this.#make(0, 0);
-    return inPrecision(this.#value);
+    const stored = this.current;
+    if (stored === undefined) this.initialize(0, 0);
+    return inPrecision(stored ?? (this.#value as Tensor));
   }
 
   /** The stored value, or undefined while there is none. */
   get current(): Tensor | undefined {
-    return this.#value?.isDisposed === true ? undefined : this.#value;
+    if (this.#value === undefined || this.#value.isDisposed) this.#value = this.#source?.lend();
+    return this.#value;
+  }
+
+  /** @internal Who has the value, if it is not stored here. */
+  get source(): ValueSource | undefined {
+    return this.#source;
+  }
+
+  /** @internal Lets somebody else have the value, until another one is stored. */
+  follow(source: ValueSource): void {
+    this.#value = undefined;
+    this.#source = source;
   }
 
   /** Stores another value of the same shape. The old one is not disposed of: others may hold it. */
@@ -51,16 +71,17 @@ export class Parameter implements ParameterLike {
       const both = `${showShape(value.shape)} for a parameter of ${showShape(this.shape)}`;
       throw shapeError("parameter", `${both}; the shapes must be equal`, value.shape, this.shape);
     }
-    this.#value = value;
+    this.#store(value);
   }
 
   /** Draws a fresh value; `index` tells parameters of one model apart. */
   initialize(seed: number, index: number): void {
-    this.#value = this.#make(seed, index);
+    this.#store(untracked(() => initialValue(this.initializer, this.shape, seed, index)));
   }
 
-  #make(seed: number, index: number): Tensor {
-    return untracked(() => initialValue(this.initializer, this.shape, seed, index));
+  #store(value: Tensor): void {
+    this.#value = value;
+    this.#source = undefined;
   }
 }
 

@@ -58,8 +58,13 @@ export class Recorder {
   readonly #series = new Map<string, Series>();
 
   add(report: StepReport): void {
+    const measured = Object.entries(report.measured);
+    if (measured.length === 0 && this.#series.size === FIELDS.length) {
+      for (const field of FIELDS) this.#series.get(field)?.push(Number(report[field]));
+      return;
+    }
     const numbers = new Map(FIELDS.map((field): [string, number] => [field, Number(report[field])]));
-    for (const [name, value] of Object.entries(report.measured)) numbers.set(MEASURED + name, value);
+    for (const [name, value] of measured) numbers.set(MEASURED + name, value);
     const steps = this.#of("loss").length;
     for (const name of numbers.keys()) {
       // A number that was not measured from the first step on: the run went on with other options.

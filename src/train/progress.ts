@@ -24,7 +24,8 @@ export interface Progress {
 /** `true`: a bar on a terminal and lines otherwise. */
 export type ProgressOption = boolean | "bar" | "lines";
 
-const SILENT: Progress = { update: () => undefined, say: () => undefined, stop: () => undefined };
+/** Shows nothing. */
+export const SILENT: Progress = { update: () => undefined, say: () => undefined, stop: () => undefined };
 
 /** Steps a second since the start. */
 function rateSince(start: number, steps: number): number {

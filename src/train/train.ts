@@ -34,7 +34,7 @@ import { Evaluator } from "./evaluate";
 import { type Evaluation, Recorder, Run, short } from "./history";
 import { checkLog, type LogOptions, RunLog } from "./log";
 import type { Metric } from "./metrics";
-import { type Progress, type ProgressOption, progressFor } from "./progress";
+import { type Progress, type ProgressOption, progressFor, SILENT } from "./progress";
 
 /** What callbacks may do to the run. */
 export interface Control {
@@ -343,8 +343,10 @@ class Training<M, B extends Batch> {
   #onReport(report: StepReport): void {
     this.#recorder.add(report);
     this.#log?.step(report, this.#seconds());
-    const loss = this.#recorder.recentLoss(20);
-    this.#progress.update({ step: report.step + 1, loss, alpha: report.alpha });
+    if (this.#progress !== SILENT) {
+      const loss = this.#recorder.recentLoss(20);
+      this.#progress.update({ step: report.step + 1, loss, alpha: report.alpha });
+    }
     for (const { onStep } of this.#callbacks) onStep?.(report, this.#control);
   }
 

@@ -79,6 +79,10 @@ pub trait Device: Send + Sync {
     fn upload(&self, bytes: &[u8]) -> Result<Memory>;
     /// Copy a memory's bytes back; waits for the work that produces them. `into` has exactly `memory.bytes` bytes.
     fn download(&self, memory: &Memory, into: &mut [u8]) -> Result<()>;
+    /// Whether `download` only copies, since a run's results are complete when it returns.
+    fn reads_at_once(&self) -> bool {
+        false
+    }
     /// Prepare a program for running.
     fn load(&self, program: Arc<Program>) -> Result<Box<dyn Loaded>>;
     /// Give pooled memory back to the system.
@@ -95,4 +99,9 @@ pub trait Loaded: Send {
     /// Run with the inputs by position; the outputs come back by position. An input that an output takes over
     /// (`Place::InPlace`) is overwritten when this was its last clone, and copied first otherwise.
     fn run(&mut self, inputs: Vec<Memory>) -> Result<Vec<Memory>>;
+    /// Whether a run is complete when `run` returns and takes so little time, some ten microseconds, that handing it to another
+    /// thread would cost more.
+    fn is_brief(&self) -> bool {
+        false
+    }
 }

@@ -80,6 +80,15 @@ fn nothing(op: &str) -> Error {
     Error::internal(op, "nothing was read")
 }
 
+/// The element bytes where nobody has to wait for them and they are few.
+#[napi(ts_return_type = "Uint8Array | null")]
+pub fn read_at_once(h: f64) -> napi::Result<Option<Bytes>> {
+    call("read", |state| {
+        let value = state.handles.get("read", h)?.clone();
+        Ok(state.session.bytes_at_once(&value)?.map(Bytes))
+    })
+}
+
 /// The same, waiting for it.
 #[napi(ts_return_type = "Uint8Array")]
 pub fn read_sync(h: f64) -> napi::Result<Bytes> {
@@ -99,7 +108,8 @@ pub fn compile_program(inputs: Vec<f64>, outputs: Vec<f64>, donate: Vec<bool>) -
     })
 }
 
-fn program_id(number: f64) -> Result<ProgramId> {
+/// The program of this number.
+pub fn program_id(number: f64) -> Result<ProgramId> {
     // A number too large is no program's, and so is the largest.
     Ok(ProgramId(u32::try_from(count("run", "the program", number)?).unwrap_or(u32::MAX)))
 }
@@ -146,6 +156,15 @@ pub fn program_stats(program: f64) -> napi::Result<ProgramStats> {
 #[napi]
 pub fn dispose_program(program: f64) -> napi::Result<()> {
     call("disposeProgram", |state| state.session.dispose_program(program_id(program)?))
+}
+
+/// For tests: whether brief runs are made at once where they can be; otherwise all are queued.
+#[napi]
+pub fn set_at_once_for_test(at_once: bool) -> napi::Result<()> {
+    call("run", |state| {
+        state.session.set_at_once_for_test(at_once);
+        Ok(())
+    })
 }
 
 /// For tests: a panic inside the addon, which must arrive as an error.

@@ -76,6 +76,14 @@ impl Handles {
         handles.iter().map(|&handle| self.get(op, handle).cloned()).collect()
     }
 
+    /// Let a handle stand for another value.
+    pub fn replace(&mut self, handle: f64, value: Value) -> Result<()> {
+        let (row, generation) = row_of(handle).ok_or_else(|| disposed("run"))?;
+        let slot = self.rows.get_mut(row).filter(|row| row.generation == generation);
+        *slot.and_then(|row| row.value.as_mut()).ok_or_else(|| disposed("run"))? = value;
+        Ok(())
+    }
+
     /// Take a handle back. Its number is never given out again.
     pub fn remove(&mut self, handle: f64) -> Result<Value> {
         let op = "dispose";

@@ -14,4 +14,5 @@ mod newton;
 mod ops;
 mod promise;
 mod state;
+mod step;
 mod transforms;

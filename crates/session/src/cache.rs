@@ -5,6 +5,7 @@ use raphson_device::{Description, Device, Loaded, Memory};
 use raphson_graph::error::Result;
 use raphson_graph::flat::{Graph, simplify};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most programs that are kept for reuse.
@@ -19,6 +20,8 @@ pub struct Entry {
     /// Nodes of the simplified graph.
     nodes: usize,
     loaded: Mutex<Option<Box<dyn Loaded>>>,
+    /// What the device says of its preparation; false until there is one.
+    brief: AtomicBool,
 }
 
 impl Entry {
@@ -32,13 +35,23 @@ impl Entry {
         self.nodes
     }
 
-    /// Prepare the program if that has not happened, and run it. Only the queue's thread calls this.
+    /// Whether the program is prepared, and its run takes so little time that it need not be queued.
+    pub fn is_brief(&self) -> bool {
+        self.brief.load(Ordering::Relaxed)
+    }
+
+    /// Prepare the program if that has not happened, and run it. Only one thread at a time calls this: the queue's, or while
+    /// that has nothing to do, the session's own.
     pub fn run(&self, device: &dyn Device, inputs: Vec<Memory>) -> Result<Vec<Memory>> {
         let mut slot = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         // Out of the slot while it runs: a panic then leaves the slot empty, not half-run.
         let mut loaded = match slot.take() {
             Some(loaded) => loaded,
-            None => device.load(self.program.clone())?,
+            None => {
+                let loaded = device.load(self.program.clone())?;
+                self.brief.store(loaded.is_brief(), Ordering::Relaxed);
+                loaded
+            }
         };
         let outputs = loaded.run(inputs);
         *slot = Some(loaded);
@@ -92,7 +105,12 @@ impl Cache {
         let arena_bytes = program.arena_bytes;
         self.make_room(arena_bytes);
         self.arena_bytes += arena_bytes;
-        let entry = Arc::new(Entry { program, nodes: simple.nodes.len(), loaded: Mutex::new(None) });
+        let entry = Arc::new(Entry {
+            program,
+            nodes: simple.nodes.len(),
+            loaded: Mutex::new(None),
+            brief: AtomicBool::new(false),
+        });
         self.programs.insert(key, Kept { entry: entry.clone(), last_use: self.clock });
         Ok(entry)
     }

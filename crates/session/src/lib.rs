@@ -1,5 +1,6 @@
 //! A session: stored results, cached programs, and the run queue. It decides what is computed and when, and knows
-//! neither formulas nor Node. One session belongs to one thread; its work runs on another.
+//! neither formulas nor Node. One session belongs to one thread; its work runs on another, but for runs so brief that handing them
+//! over would cost more: those are made at once while nothing is queued before them.
 
 mod cache;
 mod program;
@@ -10,9 +11,9 @@ pub use program::{ProgramId, ProgramStats};
 pub use queue::{Reader, Task, panic_text};
 pub use raphson_device::{Description, Device, Memory, Outcome, Probe, normalized};
 
-use cache::Cache;
+use cache::{Cache, Entry};
 use program::Programs;
-use queue::{Job, Queue, Source, download};
+use queue::{Job, Queue, Source, download, perform};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::flat::flatten;
@@ -21,6 +22,9 @@ use raphson_graph::value::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use stored::Stored;
+
+/// The most bytes that are read at once, since copying them must not take longer than asking for them.
+const MAX_READ_AT_ONCE: usize = 1 << 16;
 
 /// Counters that tests and users read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub struct Stats {
     pub program_hits: usize,
     /// Those that had to compile.
     pub program_misses: usize,
-    /// Runs queued.
+    /// Runs, queued or made at once.
     pub runs: usize,
 }
 
@@ -67,6 +71,8 @@ pub struct Session {
     /// Traces open at the moment; while there are any, no history is forgotten.
     traces: usize,
     runs: usize,
+    /// Whether brief runs are made at once.
+    at_once: bool,
 }
 
 impl Session {
@@ -93,6 +99,7 @@ impl Session {
             programs: Programs::default(),
             traces: 0,
             runs: 0,
+            at_once: true,
         })
     }
 
@@ -145,7 +152,7 @@ impl Session {
     /// A value whose elements are already in the device's memory.
     pub fn adopt(&self, memory: Memory, shape: Shape, dtype: DType) -> Result<Value> {
         check_size("upload", memory.bytes, &shape, dtype)?;
-        Ok(Value::data(shape, dtype, Stored::ready(memory)))
+        Ok(Value::data(shape, dtype, Stored::filled(memory)))
     }
 
     /// A user's function is being traced: keep the history of all that is realised meanwhile.
@@ -159,8 +166,14 @@ impl Session {
         Ok(())
     }
 
-    /// Queue what is needed to compute these values, and realise them. Returns at once; a failure of the work itself
-    /// is reported when a result is read.
+    /// For tests: whether brief runs are made at once where they can be. Otherwise all are queued.
+    #[doc(hidden)]
+    pub fn set_at_once_for_test(&mut self, at_once: bool) {
+        self.at_once = at_once;
+    }
+
+    /// Queue what is needed to compute these values, and realise them. Returns before it is done, unless it is brief; a failure of the
+    /// work itself is reported when a result is read.
     pub fn evaluate(&mut self, values: &[Value]) -> Result<()> {
         let mut seen = HashSet::new();
         let mut lazy: Vec<Value> = Vec::new();
@@ -179,7 +192,7 @@ impl Session {
             for (value, cell) in lazy.iter().zip(&outputs) {
                 value.realise(cell.clone());
             }
-            self.push_run(Job::Run { entry, inputs, outputs });
+            self.push_run(entry, inputs, outputs);
             self.forget(&flat.captured);
         }
         self.forget(values);
@@ -204,12 +217,16 @@ impl Session {
     /// of afterwards.
     pub fn run(&mut self, id: ProgramId, inputs: &[Value]) -> Result<Vec<Value>> {
         self.programs.get(id)?.check_inputs(inputs)?;
-        self.evaluate(inputs)?;
+        if inputs.iter().any(|input| input.payload().is_none()) {
+            self.evaluate(inputs)?;
+        } else {
+            self.forget(inputs);
+        }
         let program = self.programs.get(id)?;
         let entry = program.entry();
         let sources = program.sources(inputs)?;
         let (outputs, cells) = program.results();
-        self.push_run(Job::Run { entry, inputs: sources, outputs: cells });
+        self.push_run(entry, sources, cells);
         Ok(outputs)
     }
 
@@ -230,6 +247,32 @@ impl Session {
         download(&*self.device, &memory)
     }
 
+    /// Copy a value's element bytes into `into`, row-major, if they are there and few; false where somebody has to wait for them, or
+    /// for the error in their place. `into` must have the value's size.
+    pub fn read_at_once(&mut self, value: &Value, into: &mut [u8]) -> Result<bool> {
+        self.evaluate(std::slice::from_ref(value))?;
+        let Some(memory) = self.ready(value)? else { return Ok(false) };
+        if into.len() != memory.bytes {
+            let message = format!("{} bytes are to be read into {}", memory.bytes, into.len());
+            return Err(Error::internal("read", message));
+        }
+        self.device.download(&memory, into)?;
+        Ok(true)
+    }
+
+    /// The same as a list of its own.
+    pub fn bytes_at_once(&mut self, value: &Value) -> Result<Option<Vec<u8>>> {
+        self.evaluate(std::slice::from_ref(value))?;
+        self.ready(value)?.map(|memory| download(&*self.device, &memory)).transpose()
+    }
+
+    /// The memory of a realised value, if it can be read at once.
+    fn ready(&self, value: &Value) -> Result<Option<Memory>> {
+        let at_once = self.at_once && self.device.reads_at_once();
+        let memory = if at_once { cell("read", value)?.ready() } else { None };
+        Ok(memory.filter(|memory| memory.bytes <= MAX_READ_AT_ONCE))
+    }
+
     /// The same for several values without waiting: `then` is called on the queue's thread.
     pub fn read_then(&mut self, values: &[Value], then: Reader) -> Result<()> {
         self.evaluate(values)?;
@@ -238,14 +281,26 @@ impl Session {
         Ok(())
     }
 
+    /// Whether all that was queued is done.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_idle()
+    }
+
     /// Call `task` on the queue's thread when all that is queued now has run.
     pub fn then(&self, task: Task) {
         self.queue.push(Job::Task(task));
     }
 
-    fn push_run(&mut self, job: Job) {
+    /// Make a run at once if it is brief and nothing comes before it, else queue it.
+    fn push_run(&mut self, entry: Arc<Entry>, inputs: Vec<Source>, outputs: Vec<Arc<Stored>>) {
         self.runs += 1;
-        self.queue.push(job);
+        let brief = self.at_once && entry.is_brief() && self.queue.is_idle();
+        let job = Job::Run { entry, inputs, outputs };
+        if brief {
+            perform(&*self.device, job);
+        } else {
+            self.queue.push(job);
+        }
     }
 
     /// Outside any trace nobody will ask for derivatives through realised values: their operands may go.

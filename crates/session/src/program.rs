@@ -90,16 +90,12 @@ impl Compiled {
             sources.push(Source { cell: cell.clone(), donated: false });
         }
         let address = |source: &Source| Arc::as_ptr(&source.cell);
-        let mut donated = HashSet::new();
-        for source in sources.iter().filter(|source| source.donated) {
-            if !donated.insert(address(source)) {
-                return Err(Error::argument(
-                    "run",
-                    "one tensor is donated twice; give a copy of it for one of the two",
-                ));
-            }
+        let mut donated: Vec<_> = sources.iter().filter(|source| source.donated).map(address).collect();
+        donated.sort_unstable();
+        if donated.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::argument("run", "one tensor is donated twice; give a copy of it for one of the two"));
         }
-        if sources[inputs.len()..].iter().any(|captured| donated.contains(&address(captured))) {
+        if sources[inputs.len()..].iter().any(|captured| donated.binary_search(&address(captured)).is_ok()) {
             let message = "a donated tensor is also captured by the function; pass it in, or do not donate it";
             return Err(Error::argument("run", message));
         }

@@ -1,5 +1,6 @@
 //! The run queue: one named thread that executes jobs in the order in which they were queued. Callers never wait for
-//! it, except to read. What a job computes is the device's matter.
+//! it, except to read. While it has nothing to do, the caller may perform a job itself. What a job computes is the
+//! device's matter.
 
 use crate::cache::Entry;
 use crate::stored::Stored;
@@ -8,7 +9,7 @@ use raphson_graph::error::{Code, Error, Result};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -51,6 +52,8 @@ pub struct Queue {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     closing: Arc<AtomicBool>,
+    /// Jobs that were pushed and are not done.
+    open: Arc<AtomicUsize>,
 }
 
 impl Queue {
@@ -58,19 +61,27 @@ impl Queue {
     pub fn new(device: Arc<dyn Device>) -> Result<Queue> {
         let (sender, receiver) = channel();
         let closing = Arc::new(AtomicBool::new(false));
-        let seen = closing.clone();
+        let open = Arc::new(AtomicUsize::new(0));
+        let (seen, done) = (closing.clone(), open.clone());
         let thread = std::thread::Builder::new()
             .name("raphson-queue".to_owned())
-            .spawn(move || work(&*device, &receiver, &seen))
+            .spawn(move || work(&*device, &receiver, &seen, &done))
             .map_err(|error| Error::new(Code::Device, "session", format!("cannot start the run queue: {error}")))?;
-        Ok(Queue { jobs: Some(sender), thread: Some(thread), closing })
+        Ok(Queue { jobs: Some(sender), thread: Some(thread), closing, open })
+    }
+
+    /// Whether every job is done, its effects visible here. It stays so until the caller pushes one.
+    pub fn is_idle(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
     }
 
     /// Append a job.
     pub fn push(&self, job: Job) {
+        self.open.fetch_add(1, Ordering::Relaxed);
         if let Some(jobs) = &self.jobs
             && let Err(SendError(job)) = jobs.send(job)
         {
+            self.open.fetch_sub(1, Ordering::Relaxed);
             job.refuse(Error::internal("session", "the run queue has ended"));
         }
     }
@@ -87,7 +98,7 @@ impl Drop for Queue {
     }
 }
 
-fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool) {
+fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool, open: &AtomicUsize) {
     for job in jobs {
         let guarded = catch_unwind(AssertUnwindSafe(|| {
             if closing.load(Ordering::Acquire) {
@@ -98,10 +109,12 @@ fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool) {
         }));
         // Runs and readings answer for their own panics; what is left is one of a caller's callback.
         drop(guarded);
+        open.fetch_sub(1, Ordering::Release);
     }
 }
 
-fn perform(device: &dyn Device, job: Job) {
+/// Do a job's work.
+pub fn perform(device: &dyn Device, job: Job) {
     match job {
         Job::Run { entry, inputs, outputs } => match guarded(|| run(device, &entry, inputs, outputs.len())) {
             Ok(memories) => outputs.iter().zip(memories).for_each(|(output, memory)| output.settle(Ok(memory))),

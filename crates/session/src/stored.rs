@@ -32,7 +32,7 @@ impl Stored {
     }
 
     /// A cell that is filled from the start.
-    pub fn ready(memory: Memory) -> Arc<Stored> {
+    pub fn filled(memory: Memory) -> Arc<Stored> {
         Stored::with(State::Ready(memory))
     }
 
@@ -77,6 +77,14 @@ impl Stored {
             state = self.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         outcome(&state)
+    }
+
+    /// The memory if it is there; nothing while it is not, and where there will be none.
+    pub fn ready(&self) -> Option<Memory> {
+        match &*self.lock() {
+            State::Ready(memory) => Some(memory.clone()),
+            State::Pending | State::Failed(_) | State::Taken => None,
+        }
     }
 
     /// Let go of the memory, which a compiled step takes over.

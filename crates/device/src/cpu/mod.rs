@@ -5,6 +5,7 @@
 mod accuracy;
 mod argsort;
 mod attention;
+mod brief;
 mod conv;
 mod dot;
 mod erf;
@@ -44,6 +45,8 @@ const MOST_THREADS: usize = 1024;
 /// The CPU as a device.
 pub struct Cpu {
     crew: Arc<Crew>,
+    /// The caller by itself, for programs that are brief: what a kernel computes does not depend on the number of threads.
+    alone: Arc<Crew>,
     pool: Arc<Pool>,
     level: Level,
 }
@@ -66,10 +69,12 @@ impl Cpu {
             Some(threads) => checked_threads(threads, "threads")?,
             None => threads_by_environment()?,
         };
-        let crew = Crew::new(threads).map_err(|error| {
-            Error::new(Code::Device, "cpu", format!("cannot start {threads} threads ({error}); ask for fewer"))
-        })?;
-        Ok(Cpu { crew: Arc::new(crew), pool: Pool::new(), level })
+        let crew = |threads: usize| {
+            Crew::new(threads).map(Arc::new).map_err(|error| {
+                Error::new(Code::Device, "cpu", format!("cannot start {threads} threads ({error}); ask for fewer"))
+            })
+        };
+        Ok(Cpu { crew: crew(threads)?, alone: crew(1)?, pool: Pool::new(), level })
     }
 }
 
@@ -144,17 +149,34 @@ impl Device for Cpu {
             Prepared::Row(plan) => Some(plan),
             _ => None,
         });
-        let scratches = Scratches::new(plans, self.crew.n_threads(), &self.pool)?;
+        let brief = brief::is_brief(&program);
+        let crew = if brief { self.alone.clone() } else { self.crew.clone() };
+        let scratches = Scratches::new(plans, crew.n_threads(), &self.pool)?;
         let scratch = kernels.iter().map(|kernel| match kernel {
             Prepared::Conv(plan) => plan.scratch_bytes(),
             Prepared::Attention(plan) => (plan.scratch_bytes(), 0),
             Prepared::Row(_) | Prepared::Dot(_) | Prepared::Plain => (0, 0),
         });
-        let workspace = Workspace::new(scratch, self.crew.n_threads(), &self.pool)?;
+        let workspace = Workspace::new(scratch, crew.n_threads(), &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
-        let (crew, pool) = (self.crew.clone(), self.pool.clone());
+        let pool = self.pool.clone();
         let profile = Profile::wanted(&program);
-        Ok(Box::new(CpuProgram { program, kernels, crew, pool, scratches, workspace, arena: None, bases, profile }))
+        Ok(Box::new(CpuProgram {
+            program,
+            kernels,
+            brief,
+            crew,
+            pool,
+            scratches,
+            workspace,
+            arena: None,
+            bases,
+            profile,
+        }))
+    }
+
+    fn reads_at_once(&self) -> bool {
+        true
     }
 
     fn trim(&self) {
@@ -227,6 +249,7 @@ fn check_program(program: &Program) -> Result<()> {
 struct CpuProgram {
     program: Arc<Program>,
     kernels: Vec<Prepared>,
+    brief: bool,
     crew: Arc<Crew>,
     pool: Arc<Pool>,
     scratches: Scratches,
@@ -346,6 +369,10 @@ impl Loaded for CpuProgram {
         outcome.unwrap_or_else(|payload| Err(Error::internal("run", panic_text(&*payload))))?;
         self.profile.iter_mut().for_each(Profile::run);
         Ok(outputs)
+    }
+
+    fn is_brief(&self) -> bool {
+        self.brief
     }
 }
 
