@@ -12,6 +12,11 @@ use std::collections::{HashMap, HashSet};
 /// Tensors of up to this many elements are seen whole.
 const WHOLE: usize = 16_384;
 
+/// Rows that are seen at least, so that a narrow matrix is not judged by two or three of them.
+const ROWS: usize = 8;
+/// Axes are thinned out by this or more (or by k, if that is less): shorter ones are left to the next axis.
+const THIN: usize = 4;
+
 /// Where a tensor is seen: every k-th place of one axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Places {
@@ -21,13 +26,14 @@ struct Places {
 }
 
 /// The places of a tensor of this shape, `None` where it is seen whole. The axis is the first that is long enough to be
-/// thinned out evenly, so that what is seen are long rows of memory.
+/// thinned out, so that what is seen are long rows of memory: every k-th, or closer together where that would be fewer than [`ROWS`].
 fn places(spec: &Spec, shape: &Shape) -> Option<Places> {
-    let step = spec.sample as usize;
-    if step < 2 || shape.elements() <= WHOLE {
+    let most = spec.sample as usize;
+    if most < 2 || shape.elements() <= WHOLE {
         return None;
     }
-    let axis = shape.iter().position(|&size| size >= 4 * step)?;
+    let axis = shape.iter().position(|&size| size >= ROWS * most.min(THIN))?;
+    let step = most.min(shape[axis] / ROWS);
     Some(Places { axis, first: step / 2, step })
 }
 
