@@ -48,7 +48,7 @@ export interface NewtonOptions {
    */
   readonly totalSteps?: number;
   /**
-   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only, but at least 8 rows; 64
+   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see one number of k only, but at least 2,048; 64
    * if not given, 1 for all. Small tensors are always seen whole.
    */
   readonly sample?: number;
