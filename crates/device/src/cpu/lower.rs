@@ -7,6 +7,7 @@
 //! - *long rows*: one row at a time, every pass a loop over pieces of it; a pass recomputes the values it needs.
 //! - *lanes*: a run of kept indices, every pass a loop over the reduced axes.
 
+mod branch;
 mod fuse;
 mod store;
 
@@ -178,6 +179,7 @@ impl<'a> Lowering<'a> {
         self.fuse();
         self.set_targets();
         self.store_straight_away();
+        self.leave_branches();
         let mut plan = RowPlan {
             space: self.space,
             accesses: self.accesses,

@@ -137,6 +137,8 @@ pub struct Op {
     pub target: u32,
     /// For a result that is one of the two that a choice takes: put it there only if this value's first element is so.
     pub only_if: Option<(Value, bool)>,
+    /// For what only one operand of a choice depends on: nothing is done unless this value's first element is so.
+    pub needed_if: Option<(Value, bool)>,
 }
 
 impl Op {
@@ -144,7 +146,7 @@ impl Op {
     pub fn new(action: Action, level: Level, out: Value, operands: &[Value]) -> Op {
         let mut args = [NONE; 4];
         args[..operands.len()].copy_from_slice(operands);
-        Op { action, level, out, args, target: NONE, only_if: None }
+        Op { action, level, out, args, target: NONE, only_if: None, needed_if: None }
     }
 }
 

@@ -198,11 +198,19 @@ impl Tiles<'_> {
         if value == NONE { std::ptr::null_mut() } else { self.scratch.pointers[value as usize] }
     }
 
+    /// Whether a condition is as wanted.
+    ///
+    /// # Safety
+    /// The condition is a value of the whole launch, which the prologue has made.
+    unsafe fn holds(&self, (condition, wanted): (u32, bool)) -> bool {
+        // SAFETY: as our caller says, one element is there.
+        unsafe { (*self.pointer(condition) != 0) == wanted }
+    }
+
     /// Where an operation puts its result: straight into memory if it can.
     fn place(&mut self, op: &Op) -> *mut u8 {
         // SAFETY: conditions are values of the whole launch, which the prologue has made.
-        let holds = |(condition, wanted): (u32, bool)| unsafe { *self.pointer(condition) != 0 } == wanted;
-        let wanted = op.target != NONE && op.only_if.is_none_or(holds);
+        let wanted = op.target != NONE && op.only_if.is_none_or(|condition| unsafe { self.holds(condition) });
         let target = if wanted { self.direct(&self.plan.accesses[op.target as usize]) } else { None };
         let place = target.unwrap_or_else(|| self.slot(op.out));
         self.scratch.pointers[op.out as usize] = place;
@@ -214,6 +222,10 @@ impl Tiles<'_> {
     /// # Safety
     /// As for [`run`].
     unsafe fn step(&mut self, op: &Op) {
+        // SAFETY: as in `place`. What is passed over is read by nobody.
+        if op.needed_if.is_some_and(|condition| unsafe { !self.holds(condition) }) {
+            return;
+        }
         let n = self.elements(op.level);
         let mut args = Args {
             n,

@@ -1,5 +1,6 @@
-//! The places of tensors that traces and inner products look at. Small tensors are seen whole; of large ones every k-th
-//! row, which is enough to compare slopes (both sides of the comparison see the same places) and costs a k-th.
+//! The places of tensors that traces and inner products look at. Small tensors are seen whole; of large ones one number of k,
+//! which is enough to compare slopes (both sides of the comparison see the same places) and costs a k-th. Of a matrix that is
+//! about every √k-th row, and of it every √k-th line of memory: whole rows would be the weights of a few neurons only.
 
 use super::Spec;
 use super::measure::inner;
@@ -12,23 +13,67 @@ use std::collections::{HashMap, HashSet};
 /// Tensors of up to this many elements are seen whole.
 const WHOLE: usize = 16_384;
 
-/// Where a tensor is seen: every k-th place of one axis.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Places {
+/// Numbers of a larger tensor that are seen at least.
+const LEAST: usize = 2048;
+/// Rows that are seen at least, so that a matrix is not judged by two or three of them.
+const ROWS: usize = 8;
+/// Axes are thinned out by this or more (or by k, if that is less): shorter ones are left to the next axis.
+const THIN: usize = 4;
+/// Numbers that lie together in memory and are seen together.
+const LINE: usize = 16;
+/// Lines of a row that are seen at least.
+const LINES: usize = 2;
+
+/// Every `step`-th block of so many places of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Every {
     axis: usize,
+    block: usize,
     first: usize,
     step: usize,
 }
 
-/// The places of a tensor of this shape, `None` where it is seen whole. The axis is the first that is long enough to be
-/// thinned out evenly, so that what is seen are long rows of memory.
+impl Every {
+    fn new(axis: usize, block: usize, step: usize) -> Every {
+        Every { axis, block, first: step / 2, step }
+    }
+
+    /// Blocks that are seen of an axis of this size.
+    fn seen(&self, size: usize) -> usize {
+        (size / self.block - self.first).div_ceil(self.step)
+    }
+}
+
+/// Where a tensor is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    rows: Every,
+    /// Within the rows, on an axis behind theirs.
+    columns: Option<Every>,
+}
+
+/// The places of a tensor of this shape, `None` where it is seen whole.
 fn places(spec: &Spec, shape: &Shape) -> Option<Places> {
-    let step = spec.sample as usize;
-    if step < 2 || shape.elements() <= WHOLE {
+    let most = (spec.sample as usize).min(shape.elements() / LEAST);
+    if most < 2 || shape.elements() <= WHOLE {
         return None;
     }
-    let axis = shape.iter().position(|&size| size >= 4 * step)?;
-    Some(Places { axis, first: step / 2, step })
+    let axis = shape.iter().position(|&size| size >= ROWS * most.min(THIN))?;
+    let columns = columns(most, &shape[axis + 1..], axis + 1);
+    let left = most / columns.map_or(1, |columns| columns.step);
+    Some(Places { rows: Every::new(axis, 1, left.min(shape[axis] / ROWS).max(1)), columns })
+}
+
+/// About the root of k-th part of the first of these axes that has enough lines, whose numbers lie as close as a line.
+fn columns(most: usize, sizes: &[usize], first: usize) -> Option<Every> {
+    let lines = |i: usize| {
+        let block = (LINE / sizes[i + 1..].iter().product::<usize>().max(1)).max(1);
+        (block, sizes[i] / block)
+    };
+    let found = (0..sizes.len()).find(|&i| lines(i).1 >= LINES * THIN)?;
+    let (block, blocks) = lines(found);
+    let step = most.isqrt().min(blocks / LINES);
+    (step > 1).then(|| Every::new(first + found, block, step))
 }
 
 /// Looks at tensors at their places. Elementwise ops are computed there only: their operands are looked at instead, down
@@ -78,8 +123,10 @@ impl<'a> Sampler<'a> {
             Op::Elementwise(row) => elementwise::apply(row, &seen()?.iter().collect::<Vec<_>>()),
             Op::Cast => seen()?[0].cast(value.dtype()),
             Op::Constant(number) => Ok(Value::constant(number.to_f64(), value.dtype(), &places.shape(value.shape()))),
-            Op::Expand if operands[0].shape()[places.axis] == 1 => operands[0].expand(&places.shape(value.shape())),
-            Op::Expand => seen()?[0].expand(&places.shape(value.shape())),
+            Op::Expand if operands[0].shape().elements() == 1 => {
+                let shape = places.shape(value.shape());
+                operands[0].reshape(&vec![1; shape.rank()][..].into())?.expand(&shape)
+            }
             _ => places.slice(value),
         }
     }
@@ -94,27 +141,44 @@ pub(super) fn zeros(spec: &Spec, params: &[Value]) -> Vec<Value> {
     params.iter().map(zero).collect()
 }
 
-/// Whether the gradients are finite at places that are not seen as well. A matrix product needs no look at all of it: a
-/// factor that is not finite spoils its rows or columns, and the gradients of the layers before.
+/// Whether the gradients are finite at places that are not seen as well. A matrix product needs no look at all of it: a number of
+/// the left factor that is not finite spoils a whole row, one of the right factor a whole column, so one row and one column show it.
 pub(super) fn finite_unseen(spec: &Spec, gradients: &[Value]) -> Result<Option<Value>> {
     let mut all: Option<Value> = None;
-    for gradient in gradients.iter().filter(|g| places(spec, g.shape()).is_some() && !is_product(g)) {
-        let finite = gradient.sum_all()?.is_finite()?;
-        all = Some(match all {
-            Some(all) => all.and(&finite)?,
-            None => finite,
-        });
+    for gradient in gradients.iter().filter(|g| places(spec, g.shape()).is_some()) {
+        let looked_at = match product(gradient) {
+            Some(product) => row_and_column(&product)?,
+            None => vec![gradient.clone()],
+        };
+        for part in looked_at {
+            let finite = part.sum_all()?.is_finite()?;
+            all = Some(match all {
+                Some(all) => all.and(&finite)?,
+                None => finite,
+            });
+        }
     }
     Ok(all)
 }
 
-/// A matrix product, perhaps seen in another arrangement.
-fn is_product(value: &Value) -> bool {
+/// The matrix product that a value is, perhaps in another arrangement.
+fn product(value: &Value) -> Option<Value> {
     let mut value = value.clone();
     while value.op().is_view() && value.payload().is_none() {
         value = value.inputs()[0].clone();
     }
-    matches!(value.op(), Op::Dot)
+    matches!(value.op(), Op::Dot).then_some(value)
+}
+
+/// The first row and the first column of each matrix.
+fn row_and_column(product: &Value) -> Result<Vec<Value>> {
+    let rank = product.shape().rank();
+    let first = |axis: usize| {
+        let mut sizes = product.shape().to_vec();
+        sizes[axis] = sizes[axis].min(1);
+        product.slice(&vec![0; rank], &sizes, &vec![1; rank])
+    };
+    (rank.saturating_sub(2)..rank).map(first).collect()
 }
 
 /// ⟨a, b⟩ from what is seen of tensors like `params`: the part of a sampled one counts for all of it.
@@ -128,15 +192,130 @@ pub(super) fn inner_sampled(spec: &Spec, params: &[Value], a: &[Value], b: &[Val
 }
 
 impl Places {
+    /// The shape of what is seen: columns seen in blocks are an axis of blocks and one of the numbers in them.
     fn shape(&self, whole: &Shape) -> Shape {
         let mut sizes = whole.to_vec();
-        sizes[self.axis] = (sizes[self.axis] - self.first).div_ceil(self.step);
+        sizes[self.rows.axis] = self.rows.seen(whole[self.rows.axis]);
+        if let Some(columns) = self.columns {
+            sizes[columns.axis] = columns.seen(whole[columns.axis]);
+            if columns.block > 1 {
+                sizes.insert(columns.axis + 1, columns.block);
+            }
+        }
         sizes[..].into()
     }
 
     fn slice(&self, value: &Value) -> Result<Value> {
-        let (mut start, mut step) = (vec![0; value.shape().rank()], vec![1; value.shape().rank()]);
-        (start[self.axis], step[self.axis]) = (self.first, self.step);
-        value.slice(&start, value.shape(), &step)
+        let rows = every(value, &self.rows)?;
+        let Some(columns) = self.columns else { return Ok(rows) };
+        if columns.block == 1 {
+            return every(&rows, &columns);
+        }
+        let mut sizes = rows.shape().to_vec();
+        let blocks = sizes[columns.axis] / columns.block;
+        sizes[columns.axis] = blocks * columns.block;
+        let even = rows.slice(&vec![0; sizes.len()], &sizes, &vec![1; sizes.len()])?;
+        sizes[columns.axis] = blocks;
+        sizes.insert(columns.axis + 1, columns.block);
+        every(&even.reshape(&sizes[..].into())?, &columns)
+    }
+}
+
+/// Every so many places of an axis.
+fn every(value: &Value, &Every { axis, first, step, .. }: &Every) -> Result<Value> {
+    let (mut starts, mut steps) = (vec![0; value.shape().rank()], vec![1; value.shape().rank()]);
+    (starts[axis], steps[axis]) = (first, step);
+    value.slice(&starts, value.shape(), &steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alpha::Rule;
+    use raphson_graph::dtype::DType;
+    use raphson_graph::flat::{flatten, simplify};
+    use raphson_graph::reference::evaluate;
+
+    fn spec(sample: u32) -> Spec {
+        Spec { sample, ..Spec::defaults(Rule::Next) }
+    }
+
+    /// Positions that are seen of a tensor, in order.
+    fn seen(sample: u32, sizes: &[usize]) -> Vec<f64> {
+        let shape: Shape = sizes.into();
+        let all = Value::iota(&shape, DType::F64, 0).unwrap();
+        let strides = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product::<usize>());
+        let positions = strides.enumerate().fold(all.like(0.0), |sum, (axis, stride)| {
+            let along = Value::iota(&shape, DType::F64, axis).unwrap();
+            sum.add(&along.scale(stride as f64).unwrap()).unwrap()
+        });
+        // An input, so that the slices are taken of something that exists.
+        let input = Value::input(shape, DType::F64);
+        let spec = spec(sample);
+        let some = Sampler::new(&spec, []).one(&input).unwrap();
+        let zero = zeros(&spec, std::slice::from_ref(&input));
+        assert_eq!(some.shape(), zero[0].shape(), "{sizes:?}");
+        let run = |inputs: &[Value], output: Value, numbers: &[Vec<f64>]| {
+            evaluate(&simplify(&flatten(inputs, &[output]).unwrap().graph), numbers).unwrap().concat()
+        };
+        let numbers = run(&[], positions, &[]);
+        run(&[input], some, &[numbers])
+    }
+
+    #[test]
+    fn of_a_matrix_every_eighth_row_and_line_is_seen() {
+        let mut want = Vec::new();
+        for row in (4..512).step_by(8) {
+            for line in (4..49).step_by(8) {
+                want.extend((0..16).map(|i| (row * 784 + line * 16 + i) as f64));
+            }
+        }
+        assert_eq!(seen(64, &[512, 784]), want);
+    }
+
+    #[test]
+    fn what_is_seen_is_about_a_kth() {
+        // Of smaller ones 2,048 numbers.
+        let cases: [(&[usize], f64); 7] = [
+            (&[512, 512], 64.0),
+            (&[384, 128], 24.0),
+            (&[128, 512], 32.0),
+            (&[10, 5005], 24.0),
+            (&[64, 32, 3, 3], 9.0),
+            (&[512, 512, 3, 3], 64.0),
+            (&[20_000], 9.0),
+        ];
+        for (sizes, part) in cases {
+            let found = seen(64, sizes);
+            let all = sizes.iter().product::<usize>() as f64;
+            let ratio = all / found.len() as f64;
+            assert!((0.7..1.4).contains(&(ratio / part)), "{sizes:?}: 1 of {ratio}");
+            assert!(found.windows(2).all(|pair| pair[0] < pair[1]) && found[found.len() - 1] < all, "{sizes:?}");
+        }
+        assert_eq!(seen(64, &[128, 128]).len(), 128 * 128);
+        assert_eq!(seen(1, &[512, 512]).len(), 512 * 512);
+    }
+
+    #[test]
+    fn elementwise_values_are_computed_at_the_places_only() {
+        let sizes: Shape = [300, 144].into();
+        let (a, scalar) = (Value::input(sizes.clone(), DType::F64), Value::input(Shape::scalar(), DType::F64));
+        let value = a.mul(&scalar).unwrap().add(&a.square().unwrap()).unwrap().shift(1.0).unwrap();
+        let spec = spec(64);
+        let computed = Sampler::new(&spec, []).one(&value).unwrap();
+        let places = places(&spec, &sizes).unwrap();
+        let sliced = places.slice(&value).unwrap();
+        let graph = simplify(&flatten(&[a, scalar], &[computed.clone(), sliced]).unwrap().graph);
+        let numbers = [(0..43_200).map(|i| f64::from(i).sin()).collect(), vec![0.3]];
+        let results = evaluate(&graph, &numbers).unwrap();
+        assert_eq!(results[0], results[1]);
+        // No operand of what is computed is a whole tensor, but for those that are sliced.
+        let mut open = vec![computed];
+        while let Some(value) = open.pop() {
+            if matches!(value.op(), Op::Elementwise(_)) {
+                assert!(value.shape().elements() < 43_200);
+                open.extend(value.inputs().iter().cloned());
+            }
+        }
     }
 }

@@ -37,8 +37,7 @@ impl Direction for Adam {
         state: &[Value],
     ) -> Result<Option<Recalled>> {
         let omega = omega_left(self.name(), options, params, state)?;
-        let back = |(param, omega): (&Value, &Value)| param.add(&omega.mul(&applied.cast(omega.dtype())?)?);
-        let start = params.iter().zip(&omega).map(back).collect::<Result<_>>()?;
+        let start = starts(params, applied, &omega, |start| Ok(start))?;
         Ok(Some(Recalled { start, omega }))
     }
 }
@@ -49,6 +48,22 @@ pub(super) fn omega_left(name: &str, options: &Options, params: &[Value], state:
     let epsilon = options.get("epsilon")?;
     let left = moments_left(options, t, m, v)?;
     m.iter().zip(v).map(|(m, v)| adaptive(&left, m, v, epsilon)).collect()
+}
+
+/// θ + applied·ω, and what decay makes of it; or where nothing was applied θ itself. That is a choice for the whole step, so that a device
+/// may leave alone what is not chosen: a step that is not taken back costs nothing here.
+pub(super) fn starts(
+    params: &[Value],
+    applied: &Value,
+    omega: &[Value],
+    grown: impl Fn(Value) -> Result<Value>,
+) -> Result<Vec<Value>> {
+    let moved = applied.not_equal(&applied.like(0.0))?;
+    let start = |(param, omega): (&Value, &Value)| {
+        let back = grown(param.add(&omega.mul(&applied.cast(omega.dtype())?)?)?)?;
+        moved.select(&back, param)
+    };
+    params.iter().zip(omega).map(start).collect()
 }
 
 /// Adam's ω and state.

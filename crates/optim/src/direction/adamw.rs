@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay. The decay is part of ω, so that θ′ = θ − αω
 //! is the whole step. State as Adam's.
 
-use super::adam::{adam, omega_left};
+use super::adam::{adam, omega_left, starts};
 use super::decay::{add_decay, decoupled};
 use super::moments::{BETA1, BETA2, epsilon};
 use super::{Applied, Direction, OptionSpec, Options, Recalled, slots};
@@ -41,10 +41,7 @@ impl Direction for AdamW {
         let adam = omega_left(self.name(), options, params, state)?;
         let left = applied.scale(-options.get("weightDecay")?)?.shift(1.0)?;
         let grow = left.maximum(&left.like(0.5))?.reciprocal()?;
-        let back = |(param, u): (&Value, &Value)| {
-            param.add(&u.mul(&applied.cast(u.dtype())?)?)?.mul(&grow.cast(param.dtype())?)
-        };
-        let start = params.iter().zip(&adam).map(back).collect::<Result<Vec<_>>>()?;
+        let start = starts(params, applied, &adam, |start| start.mul(&grow.cast(start.dtype())?))?;
         let omega = add_decay(options, &start, &adam)?;
         Ok(Some(Recalled { start, omega }))
     }

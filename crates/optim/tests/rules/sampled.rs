@@ -3,6 +3,7 @@
 
 use crate::program::close;
 use crate::training::Training;
+use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::value::Value;
 use raphson_optim::alpha::{Rule, Spec};
@@ -64,4 +65,40 @@ fn a_gradient_that_is_not_finite_where_it_is_not_seen_is_refused() {
     let report = run.step(0.0, 1.0);
     assert!(!report.accepted && report.loss.is_finite(), "{report:?}");
     assert_eq!(run.theta, start);
+}
+
+/// Whether a place of a matrix of `rows` is this one.
+fn cell(rows: &Value, at: [f64; 2]) -> Result<Value> {
+    let along = |axis: usize| {
+        let places = Value::iota(rows.shape(), rows.dtype(), axis)?;
+        places.equal(&places.like(at[axis]))
+    };
+    along(0)?.and(&along(1)?)
+}
+
+#[test]
+fn a_matrix_product_that_is_not_finite_where_it_is_not_seen_is_refused() {
+    let ones = |rows: usize, columns: usize| Value::constant(1.0, DType::F64, &[rows, columns].into());
+    // One column of the gradient dataᵀ · δ is not finite, because of one δ: the derivative of √0, times 0.
+    let column = |x: &Value, extra: &Value| {
+        let y = ones(4, 2400).dot(&x.reshape(&[2400, 8].into())?)?;
+        let root = cell(&y, [0.0, 1.0])?.select(&y.scale(0.0)?, &y.like(1.0))?.square()?.sqrt()?;
+        loss(x, extra)?.add(&root.sum_all()?.mul(extra)?)
+    };
+    // One row of it is not, because of one datum whose result the loss does not look at.
+    let row = |x: &Value, extra: &Value| {
+        let data = ones(4, 4800);
+        let data = cell(&data, [3.0, 4.0])?.select(&data.like(f64::NAN), &data)?;
+        let y = data.dot(&x.reshape(&[4800, 4].into())?)?;
+        let counts = Value::iota(y.shape(), DType::F64, 0)?.less(&y.like(3.0))?;
+        loss(x, extra)?.add(&counts.select(&y, &y.like(0.0))?.square()?.sum_all()?)
+    };
+    let start = theta(false);
+    let runs = [Training::new(&spec(8), "adam", &start, column), Training::new(&spec(64), "adam", &start, row)];
+    for run in runs {
+        let mut run = run.unwrap();
+        let report = run.step(0.0, 1.0);
+        assert!(!report.accepted && report.loss.is_finite(), "{report:?}");
+        assert_eq!(run.theta, start);
+    }
 }
