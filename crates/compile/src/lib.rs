@@ -8,6 +8,7 @@ mod conv;
 pub mod direct;
 mod emit;
 mod group;
+mod interleave;
 mod lower;
 mod orient;
 mod plan;
