@@ -167,6 +167,73 @@ fn slice_pad_concatenate() {
     check(cases);
 }
 
+/// Pads that take turns, follow each other, leave zeros, or meet; also where something else reads a part or a pad.
+#[test]
+fn sums_of_pads() {
+    /// Low and high sizes of each part, and the interior ones of all.
+    type Parts = (&'static [[[usize; 2]; 2]], [usize; 2]);
+    const PARTS: &[Parts] = &[
+        (&[[[0, 0], [0, 1]], [[0, 1], [0, 0]]], [0, 1]),
+        (&[[[0, 0], [1, 0]], [[1, 0], [0, 0]]], [1, 0]),
+        (&[[[0, 0], [0, 2]], [[0, 2], [0, 0]]], [0, 2]),
+        (&[[[0, 0], [0, 2]], [[0, 2], [0, 0]], [[0, 1], [0, 1]]], [0, 2]),
+        (&[[[0, 0], [0, 3]], [[0, 3], [0, 0]]], [0, 0]),
+        (&[[[0, 0], [0, 4]], [[0, 4], [0, 0]]], [0, 0]),
+        (&[[[0, 0], [0, 2]], [[0, 2], [0, 0]]], [0, 0]),
+        (&[[[0, 0], [0, 2]], [[0, 2], [0, 0]]], [0, 1]),
+        (&[[[0, 0], [1, 1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]], [[1, 1], [0, 0]]], [1, 1]),
+    ];
+    let sum = |x: &Value, parts: &[[[usize; 2]; 2]], interior: &[usize]| {
+        let mut values = vec![x.clone()];
+        while values.len() < parts.len() {
+            values.push(bend(&values[values.len() - 1].add(x)?)?);
+        }
+        let pads = values.iter().zip(parts).map(|(value, [low, high])| value.pad(low, high, interior));
+        let pads = pads.collect::<Result<Vec<_>>>()?;
+        let total = pads[1..].iter().try_fold(pads[0].clone(), |total, pad| total.add(pad));
+        Ok((total?, pads, values))
+    };
+    let mut cases = Vec::new();
+    for dtype in NUMERIC {
+        for &(parts, interior) in PARTS {
+            let what = |more: &str| format!("{parts:?} {interior:?}{more}");
+            for shape in [[2, 3], [1, 3], [0, 3]] {
+                let input = Input::new(shape, dtype);
+                cases.extend(unary("pad", what(""), input.clone(), move |x| Ok(sum(x, parts, &interior)?.0)));
+                cases.push(Case::new("pad", what(", a pad read twice"), vec![input.clone()], move |x| {
+                    let (total, pads, _) = sum(&bend(&x[0])?, parts, &interior)?;
+                    bend(&total)?.mul(&pads[1])
+                }));
+                cases.push(Case::new("pad", what(", a part read twice"), vec![input], move |x| {
+                    let (total, _, values) = sum(&bend(&x[0])?, parts, &interior)?;
+                    total.sum(&[0, 1])?.expand_reduced(&[0, 1], values[1].shape())?.mul(&values[1])
+                }));
+            }
+        }
+    }
+    check(cases);
+}
+
+/// The gradient of a maximum over windows: kernels write its parts where they belong.
+#[test]
+fn pooling() {
+    let pool = |x: &Value| {
+        let mut pooled = x.clone();
+        for axis in [2, 1] {
+            let sizes = pooled.shape().to_vec();
+            let half = |first: usize| {
+                let (mut start, mut step) = (vec![0; 3], vec![1; 3]);
+                (start[axis], step[axis]) = (first, 2);
+                pooled.slice(&start, &sizes, &step)
+            };
+            pooled = half(0)?.maximum(&half(1)?)?;
+        }
+        Ok(pooled)
+    };
+    let dtypes = [DType::F32, DType::F64, DType::F16, DType::BF16];
+    check(dtypes.into_iter().flat_map(|dtype| unary("maximum", "windows".to_string(), Input::new([3, 4, 6], dtype), pool)));
+}
+
 #[test]
 fn reductions() {
     const AXES: &[(&[usize], &[usize])] = &[

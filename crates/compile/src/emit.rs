@@ -3,7 +3,8 @@
 
 use crate::conv;
 use crate::group::{Group, Groups};
-use crate::lower::{Access, Kind, Lowered, Node, contiguous};
+use crate::interleave::Part;
+use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
 use crate::program::{
     ArgsortKernel, AttentionKernel, AttentionReverse, BufferId, DotKernel, GatherKernel, Instr, Kernel, Level,
     MatrixView, Order, RowKernel, ScatterAddKernel, Step, View,
@@ -13,8 +14,9 @@ use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
 use raphson_graph::op::attention::{Attention, Sizes};
 use raphson_graph::op::conv::Window;
+use raphson_graph::shape::Shape;
 use raphson_graph::work::visiting;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A buffer before it has a place.
 #[derive(Clone, Debug)]
@@ -33,7 +35,9 @@ pub struct Emitted {
 
 /// Write all kernels.
 pub fn emit(lowered: &Lowered, groups: &Groups) -> Emitted {
-    let mut emitter = Emitter { lowered, groups, buffers: Vec::new(), buffer_of: HashMap::new(), kernels: Vec::new() };
+    let straight = straight(lowered, groups);
+    let (buffers, kernels) = (Vec::new(), Vec::new());
+    let mut emitter = Emitter { lowered, groups, straight, buffers, buffer_of: HashMap::new(), kernels };
     let inputs = lowered.inputs.iter().map(|&input| emitter.buffer(input)).collect();
     let outputs: Vec<BufferId> = lowered.outputs.iter().map(|&output| emitter.buffer(output)).collect();
     let stored = emitter.stored_nodes();
@@ -50,6 +54,7 @@ pub fn emit(lowered: &Lowered, groups: &Groups) -> Emitted {
 struct Emitter<'a> {
     lowered: &'a Lowered,
     groups: &'a Groups,
+    straight: HashMap<NodeIndex, Straight>,
     buffers: Vec<Unplaced>,
     buffer_of: HashMap<NodeIndex, BufferId>,
     kernels: Vec<Kernel>,
@@ -112,9 +117,14 @@ impl Emitter<'_> {
             }
         }
         for (index, value) in stores {
-            let buffer = self.buffer(index);
+            let own = || Straight { into: index, offset: 0, strides: contiguous(&self.node(index).shape) };
+            let Straight { into, offset, strides } = self.straight.get(&index).cloned().unwrap_or_else(own);
+            let buffer = self.buffer(into);
             let level = self.groups.level[index as usize];
-            let view = self.store_view(group, &kept_axes, level, contiguous(&self.node(index).shape));
+            let view = match level {
+                Level::Full => split_view(group, &kept_axes, offset, &strides),
+                Level::Kept => View { offset, kept: strides, reduced: vec![0; group.axes.len()] },
+            };
             let (dtype, pass) = (self.node(index).dtype.register(), body.steps[value.0 as usize].result_pass());
             body.steps.push(Step { instr: Instr::Store { buffer, view, value }, dtype, level, pass });
         }
@@ -126,14 +136,6 @@ impl Emitter<'_> {
         let last_reduced = group.axes.contains(&(group.shape.len().wrapping_sub(1)));
         let order = if group.axes.is_empty() || last_reduced { Order::Row } else { Order::Column };
         self.kernels.push(Kernel::Row(RowKernel { kept, reduced: sizes(&group.axes), order, steps: body.steps }));
-    }
-
-    /// Where a stored value goes: it is contiguous over its own shape.
-    fn store_view(&self, group: &Group, kept_axes: &[usize], level: Level, strides: Vec<i64>) -> View {
-        match level {
-            Level::Full => split_view(group, kept_axes, 0, &strides),
-            Level::Kept => View { offset: 0, kept: strides, reduced: vec![0; group.axes.len()] },
-        }
     }
 
     /// The register of an operand that comes from outside the group.
@@ -175,14 +177,16 @@ impl Emitter<'_> {
             Kind::ScatterAdd { axis } => self.scatter_add(&node, *axis, out),
             Kind::Argsort { descending } => self.argsort(&node, *descending, out),
             Kind::Attention { options, reverse } => self.attention(&node, *options, *reverse, out),
-            Kind::Pad { low, interior } => {
-                let strides = contiguous(&node.shape);
-                let zero = Scalar::of(0.0, node.dtype);
-                self.kernels.push(Kernel::Fill { buffer: out, value: zero });
-                let offset = low.iter().zip(&strides).map(|(&low, &stride)| low as i64 * stride).sum();
-                let steps = interior.iter().zip(&strides).map(|(&between, &stride)| (between as i64 + 1) * stride);
-                let view = View { offset, kept: steps.collect(), reduced: Vec::new() };
-                self.place(&node, 0, out, view);
+            Kind::Pad { parts } => {
+                if !is_covered(&node) {
+                    self.kernels.push(Kernel::Fill { buffer: out, value: Scalar::of(0.0, node.dtype) });
+                }
+                for (operand, part) in parts.iter().enumerate() {
+                    if !self.straight.contains_key(&node.operands[operand].base) {
+                        let (offset, kept) = placed(&node, part);
+                        self.place(&node, operand, out, View { offset, kept, reduced: Vec::new() });
+                    }
+                }
             }
             Kind::Concatenate { axis } => {
                 let strides = contiguous(&node.shape);
@@ -325,6 +329,60 @@ impl Emitter<'_> {
         };
         self.kernels.push(Kernel::Attention(Box::new(kernel)));
     }
+}
+
+/// Where a value is stored that is written straight into the pad that reads it.
+#[derive(Clone)]
+struct Straight {
+    into: NodeIndex,
+    offset: i64,
+    strides: Vec<i64>,
+}
+
+/// Parts of pads that cover all of it, which their kernels can write there: what is otherwise read in their own group alone.
+fn straight(lowered: &Lowered, groups: &Groups) -> HashMap<NodeIndex, Straight> {
+    let pads = |node: &Node| matches!(node.kind, Kind::Pad { .. }) && is_covered(node);
+    if !lowered.nodes.iter().any(pads) {
+        return HashMap::new();
+    }
+    let mut readers: HashMap<NodeIndex, Vec<NodeIndex>> = HashMap::new();
+    for (index, node) in visiting(lowered.nodes.iter().enumerate()) {
+        node.operands.iter().for_each(|access| readers.entry(access.base).or_default().push(index as NodeIndex));
+    }
+    let outputs: HashSet<NodeIndex> = lowered.outputs.iter().copied().collect();
+    let mut found = HashMap::new();
+    for (index, node) in visiting(lowered.nodes.iter().enumerate()).filter(|(_, node)| pads(node)) {
+        let Kind::Pad { parts } = &node.kind else { continue };
+        for ((access, shape), part) in node.operands.iter().zip(&node.operand_shapes).zip(parts) {
+            let base = &lowered.nodes[access.base as usize];
+            let stay: Vec<usize> = (0..shape.rank()).filter(|&axis| shape[axis] != 1).collect();
+            let squeezed: Vec<usize> = stay.iter().map(|&axis| shape[axis]).collect();
+            let whole = base.shape == squeezed
+                && access.offset == 0
+                && same_strides(shape, &access.strides, &contiguous(shape));
+            let elsewhere = |&&reader: &&NodeIndex| groups.of[reader as usize] != groups.of[access.base as usize];
+            let alone = readers.get(&access.base).is_some_and(|of| of.iter().filter(elsewhere).count() == 1);
+            if base.is_fusible() && whole && alone && !outputs.contains(&access.base) {
+                let (offset, steps) = placed(node, part);
+                let strides = stay.iter().map(|&axis| steps[axis]).collect();
+                found.insert(access.base, Straight { into: index as NodeIndex, offset, strides });
+            }
+        }
+    }
+    found
+}
+
+/// Whether a pad's parts, which do not meet, leave no zeros between or around them.
+fn is_covered(pad: &Node) -> bool {
+    pad.operand_shapes.iter().map(Shape::elements).sum::<usize>() == pad.elements()
+}
+
+/// Offset and strides of a part of a pad in its buffer.
+fn placed(pad: &Node, part: &Part) -> (i64, Vec<i64>) {
+    let strides = contiguous(&pad.shape);
+    let offset = part.low.iter().zip(&strides).map(|(&low, &stride)| low as i64 * stride).sum();
+    let steps = part.interior.iter().zip(&strides).map(|(&between, &stride)| (between as i64 + 1) * stride);
+    (offset, steps.collect())
 }
 
 /// Strides over the index space, divided into those of the kept and of the reduced axes.

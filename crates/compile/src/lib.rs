@@ -11,6 +11,7 @@ pub mod direct;
 mod emit;
 mod fold;
 mod group;
+mod interleave;
 mod lower;
 mod orient;
 mod plan;

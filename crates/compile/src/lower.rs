@@ -2,6 +2,7 @@
 //! where no strided access can express a movement (a reshape of a transposed tensor), a copy is inserted. Axes of size 1 vanish
 //! from fused nodes, so that shapes that differ only by them fuse.
 
+use crate::interleave::{self, Part, Sums};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::{Graph, Node as FlatNode, NodeIndex};
 use raphson_graph::op::Op;
@@ -53,9 +54,9 @@ pub enum Kind {
         options: Attention,
         reverse: bool,
     },
+    /// Its operands, one for each part, and zeros around them.
     Pad {
-        low: Vec<usize>,
-        interior: Vec<usize>,
+        parts: Vec<Part>,
     },
     Concatenate {
         axis: usize,
@@ -111,7 +112,8 @@ pub fn same_strides(shape: &[usize], left: &[i64], right: &[i64]) -> bool {
 
 /// Lower a simplified graph.
 pub fn lower(graph: &Graph) -> Lowered {
-    let mut lowering = Lowering { graph, nodes: Vec::new(), access: Vec::new(), copies: HashMap::new() };
+    let sums = interleave::sums(graph);
+    let mut lowering = Lowering { graph, sums, nodes: Vec::new(), access: Vec::new(), copies: HashMap::new() };
     for node in visiting(&graph.nodes) {
         let access = lowering.node(node);
         lowering.access.push(access);
@@ -137,6 +139,7 @@ pub fn lower(graph: &Graph) -> Lowered {
 
 struct Lowering<'a> {
     graph: &'a Graph,
+    sums: Sums,
     nodes: Vec<Node>,
     /// How each flat node is read.
     access: Vec<Access>,
@@ -187,7 +190,31 @@ impl Lowering<'_> {
         Access { base, offset: 0, strides: contiguous(shape) }
     }
 
+    /// A sum of pads that do not meet, as one node.
+    fn parts(&mut self, node: &FlatNode, pads: &[NodeIndex]) -> Access {
+        let (mut operands, mut operand_shapes, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for &pad in pads {
+            let input = self.graph.nodes[pad as usize].inputs[0];
+            if let Some((part, shape)) = interleave::part(self.graph, pad) {
+                operands.push(self.access[input as usize].clone());
+                operand_shapes.push(Shape::from(&shape[..]));
+                parts.push(part);
+            }
+        }
+        let (shape, dtype) = (node.shape.to_vec(), node.dtype);
+        let domain = shape.clone();
+        self.own(Node { kind: Kind::Pad { parts }, shape, domain, dtype, operands, operand_shapes }, &node.shape)
+    }
+
     fn node(&mut self, node: &FlatNode) -> Access {
+        let index = self.access.len() as NodeIndex;
+        if self.sums.absorbed.contains(&index) {
+            // Nobody but a sum reads it, and that reads the operands of its pads.
+            return self.access[node.inputs[0] as usize].clone();
+        }
+        if let Some(pads) = self.sums.pads.get(&index).cloned() {
+            return self.parts(node, &pads);
+        }
         let operands: Vec<Access> = node.inputs.iter().map(|&i| self.access[i as usize].clone()).collect();
         let shapes: Vec<Shape> = node.inputs.iter().map(|&i| self.graph.nodes[i as usize].shape.clone()).collect();
         let opaque = |kind: Kind, operands: Vec<Access>| Node {
@@ -243,8 +270,8 @@ impl Lowering<'_> {
                 self.own(opaque(Kind::Attention { options: *options, reverse }, operands), &node.shape)
             }
             Op::Pad { low, interior, .. } => {
-                let kind = Kind::Pad { low: low.clone(), interior: interior.clone() };
-                self.own(opaque(kind, operands), &node.shape)
+                let parts = vec![Part { low: low.clone(), interior: interior.clone() }];
+                self.own(opaque(Kind::Pad { parts }, operands), &node.shape)
             }
             Op::Concatenate { axis } => self.own(opaque(Kind::Concatenate { axis: *axis }, operands), &node.shape),
         }

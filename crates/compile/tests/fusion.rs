@@ -32,6 +32,18 @@ fn log_softmax(x: &Value) -> Result<Value> {
     shifted.sub(&sum.expand_reduced(&[last], x.shape())?)
 }
 
+/// The gradient of the maximum of neighbours: written by the kernel that computes it, both parts where they belong.
+#[test]
+fn parts_that_take_turns_are_written_straight_to_their_places() {
+    let x = input([4, 6]);
+    let half = |first: usize| x.slice(&[0, first], &[4, 6], &[1, 2]).unwrap();
+    let y = half(0).maximum(&half(1)).unwrap();
+    let dy = input([4, 3]);
+    let gradient = vjp(&[y], std::slice::from_ref(&x), std::slice::from_ref(&dy)).unwrap();
+    let program = compiled(&[x, dy], &gradient, &[false, false]);
+    assert_eq!((program.kernels.len(), row_kernels(&program), program.arena_bytes), (1, 1, 0));
+}
+
 #[test]
 fn softmax_is_one_kernel() {
     let x = input([128, 10]);

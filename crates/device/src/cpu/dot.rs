@@ -1,7 +1,10 @@
 //! Matrix products: floats by the `gemm` crate, cut into pieces that depend on the shape alone; integers by plain
-//! loops.
+//! loops. Large ones of f32 go to `product.rs` where it suits.
 
+use super::isa::Level;
+use super::memory::Workspace;
 use super::pool::Crew;
+use super::product;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, DotKernel, MatrixView};
 use raphson_graph::dtype::DType;
@@ -27,6 +30,14 @@ pub struct DotPlan {
     cut: Cut,
     n_chunks: usize,
     parallel: bool,
+    tiles: Option<product::Plan>,
+}
+
+impl DotPlan {
+    /// Bytes that each thread, and that all together need.
+    pub fn scratch_bytes(&self) -> (usize, usize) {
+        self.tiles.as_ref().map_or((0, 0), product::Plan::scratch_bytes)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +48,7 @@ enum Cut {
 }
 
 /// Check a product and decide how it is cut.
-pub fn lower(kernel: &DotKernel, buffers: &[Buffer]) -> Result<DotPlan> {
+pub fn lower(kernel: &DotKernel, buffers: &[Buffer], level: Level) -> Result<DotPlan> {
     let n_batch: usize = kernel.batch.iter().product();
     check(kernel, buffers, n_batch)?;
     let (m, n) = (kernel.m, kernel.n);
@@ -57,7 +68,8 @@ pub fn lower(kernel: &DotKernel, buffers: &[Buffer]) -> Result<DotPlan> {
     };
     let empty = m == 0 || n == 0;
     let parallel = work.saturating_mul(n_batch) >= PIECE / 2;
-    Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks: if empty { 0 } else { n_chunks }, parallel })
+    let tiles = product::Plan::new(kernel, level);
+    Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks: if empty { 0 } else { n_chunks }, parallel, tiles })
 }
 
 /// Rows or columns of one of up to `pieces` strips, at least two: an even number (but for rounding), so that two threads get
@@ -105,7 +117,11 @@ fn check(kernel: &DotKernel, buffers: &[Buffer], n_batch: usize) -> Result<()> {
 ///
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand.
-pub unsafe fn run(plan: &DotPlan, bases: &Bases, crew: &Crew) {
+pub unsafe fn run(plan: &DotPlan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+    if let Some(tiles) = &plan.tiles {
+        // SAFETY: passed on to our caller; the plan was made for this machine.
+        return unsafe { product::run(tiles, bases, workspace, crew) };
+    }
     let work = |_: usize, chunk: usize| {
         // SAFETY: passed on to our caller; chunks write disjoint parts of the output.
         unsafe {

@@ -16,8 +16,10 @@ mod lower;
 mod map;
 mod math;
 mod memory;
+mod panels;
 mod plan;
 mod pool;
+mod product;
 mod profile;
 mod reduce;
 mod row;
@@ -153,9 +155,10 @@ impl Device for Cpu {
         let crew = if brief { self.alone.clone() } else { self.crew.clone() };
         let scratches = Scratches::new(plans, crew.n_threads(), &self.pool)?;
         let scratch = kernels.iter().map(|kernel| match kernel {
+            Prepared::Dot(plan) => plan.scratch_bytes(),
             Prepared::Conv(plan) => plan.scratch_bytes(),
             Prepared::Attention(plan) => (plan.scratch_bytes(), 0),
-            Prepared::Row(_) | Prepared::Dot(_) | Prepared::Plain => (0, 0),
+            Prepared::Row(_) | Prepared::Plain => (0, 0),
         });
         let workspace = Workspace::new(scratch, crew.n_threads(), &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
@@ -187,7 +190,7 @@ impl Device for Cpu {
 /// A kernel with everything decided that does not depend on the data.
 enum Prepared {
     Row(plan::RowPlan),
-    Dot(dot::DotPlan),
+    Dot(Box<dot::DotPlan>),
     Conv(Box<conv::ConvPlan>),
     Attention(Box<attention::AttentionPlan>),
     /// Run as the program has it.
@@ -198,7 +201,7 @@ fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared>
     let buffers = &program.buffers;
     match kernel {
         Kernel::Row(kernel) => Ok(Prepared::Row(lower::lower(kernel, buffers, level)?)),
-        Kernel::Dot(kernel) => Ok(Prepared::Dot(dot::lower(kernel, buffers)?)),
+        Kernel::Dot(kernel) => Ok(Prepared::Dot(Box::new(dot::lower(kernel, buffers, level)?))),
         Kernel::Conv(kernel) => Ok(Prepared::Conv(Box::new(conv::lower(kernel, buffers, level)?))),
         Kernel::Attention(kernel) => Ok(Prepared::Attention(Box::new(attention::lower(kernel, buffers, level)?))),
         Kernel::Gather(kernel) => gather::check_gather(kernel, buffers).map(|()| Prepared::Plain),
@@ -336,7 +339,7 @@ impl CpuProgram {
             unsafe {
                 match (prepared, kernel) {
                     (Prepared::Row(plan), _) => row::run(plan, bases, &mut self.scratches, crew),
-                    (Prepared::Dot(plan), _) => dot::run(plan, bases, crew),
+                    (Prepared::Dot(plan), _) => dot::run(plan, bases, &self.workspace, crew),
                     (Prepared::Conv(plan), _) => conv::run(plan, bases, &self.workspace, crew),
                     (Prepared::Attention(plan), _) => attention::run(plan, bases, &self.workspace, crew),
                     (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, crew)?,

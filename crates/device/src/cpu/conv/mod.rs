@@ -1,10 +1,12 @@
 //! Convolutions as matrix products over blocks of unfolded data that stay in the second-level cache, each unfolded by
 //! the thread that multiplies it. Many outputs (a forward pass, the gradient of the data) are cut into blocks of outputs; many
-//! taps (the gradient of a kernel) into partial sums over blocks of taps. Few channels go to `direct`. How work is cut depends on shapes
-//! alone, so results do not depend on the number of threads.
+//! taps (the gradient of a kernel) into partial sums over blocks of taps. Few channels go to `direct`. Where tiles suit (f32, and no steps
+//! between outputs), nothing is unfolded: `padded` and `padded_taps`. How work is cut depends on shapes alone, so results do not depend on the number of threads.
 
 mod direct;
 mod outputs;
+mod padded;
+mod padded_taps;
 mod taps;
 mod unfold;
 
@@ -99,6 +101,8 @@ enum Way {
     Direct(direct::Plan),
     Outputs(outputs::Plan),
     Taps(taps::Plan),
+    Padded(padded::Plan),
+    PaddedTaps(padded_taps::Plan),
 }
 
 impl ConvPlan {
@@ -108,6 +112,8 @@ impl ConvPlan {
             Way::Direct(plan) => plan.scratch(),
             Way::Outputs(plan) => plan.scratch(),
             Way::Taps(plan) => plan.scratch(),
+            Way::Padded(plan) => plan.scratch(&self.job),
+            Way::PaddedTaps(plan) => plan.scratch(&self.job),
         };
         (own * self.dtype.size_bytes(), shared * self.dtype.size_bytes())
     }
@@ -130,9 +136,11 @@ pub fn lower(kernel: &ConvKernel, buffers: &[Buffer], level: Level) -> Result<Co
     let way = if s.channels_out <= FEW_CHANNELS {
         Way::Direct(direct::Plan::new(s, kernel.dtype, level))
     } else if outputs >= taps {
-        Way::Outputs(outputs::Plan::new(&job))
+        let padded = padded::Plan::new(&job, kernel.dtype, level);
+        padded.map_or_else(|| Way::Outputs(outputs::Plan::new(&job)), Way::Padded)
     } else {
-        Way::Taps(taps::Plan::new(&job))
+        let padded = padded_taps::Plan::new(&job, kernel.dtype, level);
+        padded.map_or_else(|| Way::Taps(taps::Plan::new(&job)), Way::PaddedTaps)
     };
     Ok(ConvPlan { dtype: kernel.dtype, job, way, parallel: work >= PIECE / 2 })
 }
@@ -229,6 +237,9 @@ unsafe fn run_as<T: Multiply>(plan: &ConvPlan, bases: &Bases, workspace: &Worksp
             Way::Direct(plan) => direct::run::<T>(plan, &job),
             Way::Outputs(plan) => outputs::run::<T>(plan, &job),
             Way::Taps(plan) => taps::run::<T>(plan, &job),
+            // Both are f32's.
+            Way::Padded(plan) => padded::run(plan, &job),
+            Way::PaddedTaps(plan) => padded_taps::run(plan, &job),
         }
     }
 }

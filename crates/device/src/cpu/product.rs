@@ -1,0 +1,293 @@
+//! Large products of f32 matrices: both operands are packed once, by all threads together, and then multiplied tile by tile. One operand
+//! gives the rows of tiles, of which single numbers are read (where they lie, if the terms of its sums are neighbours), the other the
+//! columns, of which vectors are read. Either may be either: the result is then written the other way round. Smaller products are `dot.rs`'s.
+
+use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use super::memory::Workspace;
+use super::panels::{LOW, TALL, WIDTH, accumulate, height, leading_to, pack, part, suits};
+use super::pool::Crew;
+use super::row::Bases;
+use raphson_compile::program::DotKernel;
+use std::ops::Range;
+
+/// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 KiB of it.
+const DEPTH: usize = 256;
+/// Multiply-adds that are worth a plan of their own.
+const LEAST: usize = 1 << 18;
+/// Multiply-adds that make a piece of work, and the most pieces.
+const PIECE: usize = 1 << 19;
+const MOST_PIECES: usize = 16;
+/// The most elements that are packed; above, the `gemm` crate packs block by block.
+const MOST_PACKED: usize = 1 << 22;
+/// Clock cycles to pack or store an element that is no neighbour of the one before, and one that is.
+const SCATTERED: f64 = 1.5;
+const NEIGHBOUR: f64 = 0.2;
+
+/// A matrix operand as a tile sees it: elements between its rows (or columns), and between the terms of a sum.
+#[derive(Clone, Copy)]
+struct Side {
+    buffer: usize,
+    offset: isize,
+    count: usize,
+    step: isize,
+    term: isize,
+}
+
+/// How a product is cut.
+pub struct Plan {
+    rows: Side,
+    columns: Side,
+    terms: usize,
+    /// Rows of a tile.
+    height: usize,
+    /// Whether rows are read where they lie.
+    direct: bool,
+    out: usize,
+    /// Elements between the result's neighbours along rows and along columns.
+    out_steps: (usize, usize),
+    row_parts: usize,
+    column_parts: usize,
+    run: LoopFn,
+}
+
+impl Plan {
+    /// A plan, if the product is one for tiles.
+    pub fn new(kernel: &DotKernel, level: Level) -> Option<Plan> {
+        let (m, n, k) = (kernel.m, kernel.n, kernel.k);
+        let work = m.saturating_mul(n).saturating_mul(k);
+        let single = kernel.batch.iter().all(|&size| size == 1);
+        if !suits(kernel.dtype, level) || !single || work < LEAST || k == 0 {
+            return None;
+        }
+        let (l, r) = (&kernel.left, &kernel.right);
+        let side = |view: &raphson_compile::program::MatrixView, count: usize, step: i64, term: i64| Side {
+            buffer: view.buffer.0 as usize,
+            offset: view.offset as isize,
+            count,
+            step: step as isize,
+            term: term as isize,
+        };
+        let (left, right) = (side(l, m, l.rows, l.columns), side(r, n, r.columns, r.rows));
+        let straight = cost(left, right, k);
+        let turned = cost(right, left, k) + SCATTERED * (m * n) as f64;
+        let (rows, columns, out_steps) = if turned < straight { (right, left, (1, n)) } else { (left, right, (n, 1)) };
+        let height = height(rows.count);
+        let (row_panels, column_panels) = (rows.count.div_ceil(height), columns.count.div_ceil(WIDTH));
+        let padded = row_panels * height * column_panels * WIDTH;
+        let packed = k.saturating_mul(column_panels * WIDTH + row_panels * height);
+        if padded * 10 > m * n * 13 || packed > MOST_PACKED {
+            return None;
+        }
+        let pieces = (work / PIECE).clamp(2, MOST_PIECES) & !1;
+        let row_parts = pieces.min(row_panels);
+        let column_parts = pieces.div_ceil(row_parts).min(column_panels);
+        Some(Plan {
+            rows,
+            columns,
+            terms: k,
+            height,
+            direct: rows.term == 1,
+            out: kernel.out.0 as usize,
+            out_steps,
+            row_parts,
+            column_parts,
+            run: with_isa!(level, find(height)),
+        })
+    }
+
+    fn row_panels(&self) -> usize {
+        self.rows.count.div_ceil(self.height)
+    }
+
+    fn column_panels(&self) -> usize {
+        self.columns.count.div_ceil(WIDTH)
+    }
+
+    /// Elements of packed columns, behind which packed rows lie.
+    fn packed_columns(&self) -> usize {
+        self.column_panels() * WIDTH * self.terms
+    }
+
+    /// Bytes that each thread, and that all together need.
+    pub fn scratch_bytes(&self) -> (usize, usize) {
+        let rows = if self.direct { 0 } else { self.row_panels() * self.height * self.terms };
+        let own = if self.terms > DEPTH { self.row_panels().div_ceil(self.row_parts) * self.height * WIDTH } else { 0 };
+        (own * size_of::<f32>(), (self.packed_columns() + rows) * size_of::<f32>())
+    }
+}
+
+/// Clock cycles of one way round: tiles, idle parts included, and packing.
+fn cost(rows: Side, columns: Side, terms: usize) -> f64 {
+    let tiles = rows.count.next_multiple_of(height(rows.count)) * columns.count.next_multiple_of(WIDTH);
+    let each = |count: usize, cycles: f64| (count * terms) as f64 * cycles;
+    let packed_rows = if rows.term == 1 { 0.0 } else { each(rows.count, SCATTERED) };
+    let packed_columns = each(columns.count, if columns.step == 1 { NEIGHBOUR } else { SCATTERED });
+    (tiles * terms) as f64 / WIDTH as f64 + packed_rows + packed_columns
+}
+
+fn find<I: Isa>(height: usize) -> LoopFn {
+    if height == LOW { I::call::<Tiles<LOW>> } else { I::call::<Tiles<TALL>> }
+}
+
+/// Run a product.
+///
+/// # Safety
+/// As for `row::run`; the output overlaps neither operand, and the machine has the plan's instruction set.
+pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+    let (row_panels, column_panels) = (plan.row_panels(), plan.column_panels());
+    let packed = || workspace.shared::<f32>();
+    let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
+    let panels = column_panels + if plan.direct { 0 } else { row_panels };
+    let fill = |_: usize, panel: usize| {
+        // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
+        unsafe {
+            if panel < column_panels {
+                let out = packed().add(panel * WIDTH * plan.terms);
+                pack_panel::<WIDTH>(&plan.columns, base(&plan.columns), panel, plan.terms, out);
+            } else {
+                let panel = panel - column_panels;
+                let out = packed().add(plan.packed_columns() + panel * plan.height * plan.terms);
+                if plan.height == LOW {
+                    pack_panel::<LOW>(&plan.rows, base(&plan.rows), panel, plan.terms, out);
+                } else {
+                    pack_panel::<TALL>(&plan.rows, base(&plan.rows), panel, plan.terms, out);
+                }
+            }
+        }
+    };
+    crew.run(panels, &fill);
+    let body = |thread: usize, chunk: usize| {
+        let call = Call {
+            plan,
+            row_panels: part(row_panels, plan.row_parts, chunk / plan.column_parts),
+            column_panels: part(column_panels, plan.column_parts, chunk % plan.column_parts),
+            rows: if plan.direct {
+                base(&plan.rows)
+            } else {
+                packed().wrapping_add(plan.packed_columns()).cast_const()
+            },
+            columns: packed().cast_const(),
+            out: bases.0[plan.out].cast::<f32>(),
+            own: workspace.own::<f32>(thread),
+        };
+        // SAFETY: the loop was chosen for this machine; chunks write disjoint parts of the output.
+        unsafe { (plan.run)(&leading_to(&call)) };
+    };
+    crew.run(plan.row_parts * plan.column_parts, &body);
+}
+
+/// # Safety
+/// As for [`pack`]; `from` is the operand's first element.
+unsafe fn pack_panel<const W: usize>(side: &Side, from: *const f32, panel: usize, terms: usize, out: *mut f32) {
+    let width = W.min(side.count - panel * W);
+    let from = from.wrapping_offset((panel * W) as isize * side.step);
+    // SAFETY: passed on to our caller.
+    unsafe { pack::<W>(from, (side.term, side.step), terms, width, out) };
+}
+
+/// What a loop works on.
+struct Call<'a> {
+    plan: &'a Plan,
+    row_panels: Range<usize>,
+    column_panels: Range<usize>,
+    rows: *const f32,
+    columns: *const f32,
+    out: *mut f32,
+    own: *mut f32,
+}
+
+/// The tiles of some panels of rows with some of columns.
+struct Tiles<const R: usize>;
+
+impl<const R: usize> Loop for Tiles<R> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put the call behind `a`.
+        let call = unsafe { &*args.a.cast::<Call>() };
+        let (plan, terms) = (call.plan, call.plan.terms);
+        let blocks = terms.div_ceil(DEPTH);
+        let kept = call.own.cast::<[[f32; WIDTH]; R]>();
+        for column in call.column_panels.clone() {
+            for block in 0..blocks {
+                let depth = part(terms, blocks, block);
+                for panel in call.row_panels.clone() {
+                    let held = kept.wrapping_add(panel - call.row_panels.start);
+                    // SAFETY: this thread's memory holds a tile for each panel of the chunk where there are several blocks.
+                    let mut sums = if block == 0 { [[0.0; WIDTH]; R] } else { unsafe { held.read_unaligned() } };
+                    let columns = call.columns.wrapping_add((column * terms + depth.start) * WIDTH);
+                    // SAFETY: panels were packed, or rows lie as the checked view says.
+                    unsafe { tile::<I, R>(call, panel, depth.clone(), columns, &mut sums) };
+                    // SAFETY: as above; tiles are disjoint parts of the output.
+                    unsafe {
+                        if block + 1 == blocks {
+                            store::<R>(plan, call.out, panel, column, &sums);
+                        } else {
+                            held.write_unaligned(sums);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some terms of one tile.
+///
+/// # Safety
+/// The call's rows, and the columns from the first of these terms on, may be read.
+#[inline(always)]
+unsafe fn tile<I: Isa, const R: usize>(
+    call: &Call,
+    panel: usize,
+    depth: Range<usize>,
+    columns: *const f32,
+    sums: &mut [[f32; WIDTH]; R],
+) {
+    let plan = call.plan;
+    // SAFETY: passed on to our caller. The last row stands for those that are missing.
+    unsafe {
+        if plan.direct {
+            let last = plan.rows.count - 1;
+            let row =
+                |r: usize| call.rows.offset((panel * R + r).min(last) as isize * plan.rows.step + depth.start as isize);
+            accumulate::<I, R>(
+                depth.len(),
+                std::array::from_fn(row),
+                columns,
+                |t| (t as isize, (t * WIDTH) as isize),
+                sums,
+            );
+        } else {
+            let rows = call.rows.add((panel * plan.terms + depth.start) * R);
+            let at = |t: usize| ((t * R) as isize, (t * WIDTH) as isize);
+            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, sums);
+        }
+    }
+}
+
+/// # Safety
+/// The output is the plan's.
+#[inline(always)]
+unsafe fn store<const R: usize>(plan: &Plan, out: *mut f32, panel: usize, column: usize, sums: &[[f32; WIDTH]; R]) {
+    let (row_step, column_step) = plan.out_steps;
+    let height = R.min(plan.rows.count - panel * R);
+    let width = WIDTH.min(plan.columns.count - column * WIDTH);
+    let out = out.wrapping_add(panel * R * row_step + column * WIDTH * column_step);
+    // SAFETY: passed on to our caller.
+    unsafe {
+        if column_step == 1 && width == WIDTH {
+            for (r, row) in sums.iter().enumerate().take(height) {
+                out.add(r * row_step).cast::<[f32; WIDTH]>().write_unaligned(*row);
+            }
+        } else if row_step == 1 && height == R {
+            for l in 0..width {
+                let column: [f32; R] = std::array::from_fn(|r| sums[r][l]);
+                out.add(l * column_step).cast::<[f32; R]>().write_unaligned(column);
+            }
+        } else {
+            for (r, row) in sums.iter().enumerate().take(height) {
+                row.iter().take(width).enumerate().for_each(|(l, &sum)| *out.add(r * row_step + l * column_step) = sum);
+            }
+        }
+    }
+}
