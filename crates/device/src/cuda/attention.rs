@@ -88,7 +88,7 @@ fn merged(attention: &AttentionKernel) -> (Vec<usize>, Vec<Operand<'_>>) {
         };
         if operands.iter().all(continues) {
             *sizes.last_mut().unwrap_or(&mut 1) *= size;
-            operands.iter_mut().for_each(|operand| drop(operand.batch.pop()));
+            operands.iter_mut().for_each(|operand| operand.batch.truncate(operand.batch.len() - 1));
         } else {
             sizes.push(size);
         }
