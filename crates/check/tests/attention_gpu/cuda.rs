@@ -63,6 +63,18 @@ fn what_is_too_wide_is_expanded() {
     }
 }
 
+/// One device runs heads of one width and then wider ones by the same kernel, which takes more memory of a block then.
+#[test]
+fn wider_heads_follow_narrow_ones() {
+    let (cuda, driver) = open(Settings { capability: (9, 0), ..Settings::default() }, false);
+    for width in [8, 128, 40] {
+        let (graph, inputs) = training(&Example { sizes: [20, 20, width, width], ..PLAIN }, "widths");
+        let errors = errors(&cuda, &graph, &inputs);
+        assert!(errors.iter().all(|&error| error < 4e-6), "{width}: {errors:?}");
+    }
+    assert!(driver.entries().contains("attention_split_keys"));
+}
+
 /// What is not a number in a query shows in its row and in no other; rows that see nothing are zero.
 #[test]
 fn nan_shows_where_it_belongs() {
