@@ -18,7 +18,8 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parent.parent / "crates/device/src/cuda/kernels"
 # File, and the oldest compute capability that its kernels run on.
-SOURCES = [("dot.cu", 70), ("dot_tensor.cu", 80), ("conv.cu", 70), ("conv_tensor.cu", 80)]
+SOURCES = [("dot.cu", 70), ("dot_tensor.cu", 80), ("conv.cu", 70), ("conv_tensor.cu", 80), ("attention.cu", 70)]
+SOURCES += [("attention_tensor.cu", 80)]
 # The oldest PTX that has what the kernels use (asynchronous copies, TF32): CUDA 11.0, so every later driver loads it.
 VERSION = "7.0"
 # Capabilities that ptxas must accept.

@@ -2,7 +2,9 @@
 //! network stands in `step.rs`.
 
 use raphson_graph::dtype::DType::{F32, I32};
+use raphson_graph::dtype::Scalar;
 use raphson_graph::error::Result;
+use raphson_graph::op::attention::Attention;
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
 
@@ -115,12 +117,8 @@ impl Gpt {
             columns.reshape(&[batch, context, heads, each].into())?.permute(&[0, 2, 1, 3])
         };
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = q.scale((each as f64).powf(-0.5))?.dot(&k.permute(&[0, 1, 3, 2])?)?;
-        let (row, column) = (Value::iota(scores.shape(), I32, 2)?, Value::iota(scores.shape(), I32, 3)?);
-        let scores = row.less(&column)?.select(&scores.like(-1e30), &scores)?;
-        let exponentials = scores.exp()?;
-        let weights = exponentials.div(&exponentials.sum(&[3])?.expand_reduced(&[3], scores.shape())?)?;
-        weights.dot(&v)?.permute(&[0, 2, 1, 3])?.reshape(&[batch * context, width].into())
+        let options = Attention { causal: true, scale: Scalar::Float((each as f64).powf(-0.5)) };
+        q.attention(&k, &v, None, options)?.permute(&[0, 2, 1, 3])?.reshape(&[batch * context, width].into())
     }
 }
 

@@ -2,7 +2,7 @@
 //! made of is `models.rs`'s matter.
 
 use crate::models::Model;
-use raphson_compile::compile;
+use raphson_compile::compile_for;
 use raphson_device::{Device, Loaded, Memory};
 use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType;
@@ -87,11 +87,11 @@ impl Running {
         let traced = adam_step(spec, &model.loss, &model.params, &model.batch)?;
         let outputs: Vec<Value> = traced.outputs.iter().map(Value::alias).collect();
         let graph = simplify(&flatten(&traced.inputs, &outputs)?.graph);
-        let step = device.load(Arc::new(compile(&graph, &traced.donated())?))?;
+        let step = device.load(Arc::new(compile_for(&graph, &traced.donated(), &device.fused())?))?;
         let param = |param: &Value| device.upload(&floats(param.shape().elements(), 0.04));
         let mut carried = model.params.iter().map(param).collect::<Result<Vec<_>>>()?;
         let start = simplify(&flatten(&[], &traced.start)?.graph);
-        carried.extend(device.load(Arc::new(compile(&start, &[])?))?.run(Vec::new())?);
+        carried.extend(device.load(Arc::new(compile_for(&start, &[], &device.fused())?))?.run(Vec::new())?);
         let (targets, data) = model.batch.split_last().expect("a model has targets");
         let mut batch = data.iter().map(|data| device.upload(&made_up(data))).collect::<Result<Vec<_>>>()?;
         batch.push(device.upload(&one_hot(targets.shape()))?);

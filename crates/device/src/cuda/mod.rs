@@ -2,6 +2,7 @@
 //! the text and needs no GPU; `kernels` holds what is compiled at development time; the rest runs programs, through a
 //! `Driver` that tests can play as well. All work goes on one stream and nothing waits for it but reading.
 
+mod attention;
 mod blas;
 mod conv;
 mod dot;
@@ -22,7 +23,7 @@ use memory::Pool;
 use module::Modules;
 pub use nvidia::{is_driver_present, list, shortcoming};
 use raphson_compile::direct::without_convolutions;
-use raphson_compile::program::Program;
+use raphson_compile::program::{Fused, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
 use run::{CudaProgram, Tensor};
@@ -115,6 +116,10 @@ impl Device for Cuda {
         let gib = gpu.memory_bytes as f64 / (1_u64 << 30) as f64;
         let name = format!("{} (compute {major}.{minor}, {gib:.0} GiB)", gpu.name);
         Description { kind: "cuda", name, dtypes: &DType::ALL, threads: 1 }
+    }
+
+    fn fused(&self) -> Fused {
+        attention::FUSED
     }
 
     fn usage(&self) -> Usage {

@@ -17,7 +17,8 @@ pub struct Kernel {
 /// The cache.
 pub struct Modules {
     driver: Arc<dyn Driver>,
-    by_entry: Mutex<HashMap<String, Arc<Kernel>>>,
+    /// By name and dynamic shared memory, for how much of that a function may have is told to the driver when it is loaded.
+    by_entry: Mutex<HashMap<(String, u32), Arc<Kernel>>>,
 }
 
 impl Modules {
@@ -26,14 +27,15 @@ impl Modules {
         Modules { driver, by_entry: Mutex::default() }
     }
 
-    fn by_entry(&self) -> MutexGuard<'_, HashMap<String, Arc<Kernel>>> {
+    fn by_entry(&self) -> MutexGuard<'_, HashMap<(String, u32), Arc<Kernel>>> {
         // The table is consistent between statements.
         self.by_entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The kernel `entry` of this text. Equal names mean equal texts: printed kernels are named by a hash of theirs.
     pub fn kernel(&self, entry: &str, text: &str, shared_bytes: u32) -> Result<Arc<Kernel>> {
-        if let Some(kernel) = self.by_entry().get(entry) {
+        let key = (entry.to_string(), shared_bytes);
+        if let Some(kernel) = self.by_entry().get(&key) {
             return Ok(kernel.clone());
         }
         self.forget_unused()?;
@@ -44,7 +46,7 @@ impl Modules {
             unsafe { self.driver.unload(module) }
         })?;
         let kernel = Arc::new(Kernel { module, function });
-        self.by_entry().insert(entry.to_string(), kernel.clone());
+        self.by_entry().insert(key, kernel.clone());
         Ok(kernel)
     }
 

@@ -1,5 +1,6 @@
 //! A program as launches: which kernels with which grids, their arguments named by buffer. Addresses come with each run.
 
+use super::attention;
 use super::conv;
 use super::dot::{self, Means};
 use super::driver::{Call, Function, Gemm, Matrix, Work};
@@ -139,6 +140,7 @@ impl Plan {
             match kernel {
                 Kernel::Dot(kernel) => plan.entries.extend(dot::plan(kernel, buffers, means)?),
                 Kernel::Conv(kernel) => plan.entries.extend(conv::plan(kernel, means)),
+                Kernel::Attention(kernel) => plan.entries.extend(attention::plan(kernel, means)?),
                 _ => plan.entries.extend(print(kernel, buffers)?.into_iter().map(Launch::printed).map(Entry::Launch)),
             }
             match kernel {

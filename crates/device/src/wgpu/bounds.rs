@@ -2,7 +2,8 @@
 
 use super::place::is_narrow;
 use raphson_compile::program::{
-    BufferId, ConvAxis, ConvKernel, ConvView, DotKernel, Instr, Kernel, Level, MatrixView, Place, Program, RowKernel,
+    AttentionKernel, BufferId, ConvAxis, ConvKernel, ConvView, DotKernel, Instr, Kernel, Level, MatrixView, Place,
+    Program, RowKernel,
 };
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Error, Result};
@@ -41,7 +42,7 @@ pub fn check_bounds(program: &Program) -> Result<()> {
                 holds(program, s.data, s.dtype, s.rows * s.length)?;
                 holds(program, s.out, DType::I32, s.rows * s.length)?;
             }
-            Kernel::Attention(_) => return Err(bug("an attention that was not expanded")),
+            Kernel::Attention(attention) => check_attention(program, attention)?,
             Kernel::Fill { buffer, .. } => definition(program, *buffer).map(drop)?,
         }
     }
@@ -128,6 +129,19 @@ fn check_dot(program: &Program, dot: &DotKernel) -> Result<()> {
     matrix(&dot.left, dot.m, dot.k)?;
     matrix(&dot.right, dot.k, dot.n)?;
     holds(program, dot.out, dot.dtype, dot.batch.iter().product::<usize>() * dot.m * dot.n)
+}
+
+fn check_attention(program: &Program, attention: &AttentionKernel) -> Result<()> {
+    for (view, rows, columns) in attention.operands() {
+        if view.batch.len() != attention.batch.len() {
+            return Err(bug("an operand of another batch than its attention"));
+        }
+        let dtype = if attention.mask.as_ref() == Some(view) { DType::Bool } else { attention.dtype };
+        let batch = attention.batch.iter().copied().zip(view.batch.iter().copied());
+        let axes = batch.chain([(rows, view.rows), (columns, view.columns)]);
+        inside(program, view.buffer, dtype, view.offset, axes)?;
+    }
+    holds(program, attention.out, attention.dtype, attention.batch.iter().product::<usize>() * attention.packed())
 }
 
 fn check_conv(program: &Program, conv: &ConvKernel) -> Result<()> {

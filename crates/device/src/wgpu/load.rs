@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::argsort::{merge_text, runs_text};
+use super::attention::{What, attention_text};
 use super::bounds::check_bounds;
 use super::conv::{conv_text, is_tiled};
 use super::dot::dot_text;
@@ -151,7 +152,11 @@ fn print(shared: &Shared, lowered: &Lowered, layout: &Layout) -> Result<Vec<Prin
             Work::Kernel(Kernel::Gather(gather)) => gather_text(gather, &slots, abilities),
             Work::Kernel(Kernel::ScatterAdd(scatter)) => scatter_text(scatter, &slots, abilities),
             Work::Kernel(Kernel::Argsort(sort)) => runs_text(sort, &slots, abilities),
-            Work::Kernel(Kernel::Attention(_)) => Err(Error::internal("wgpu", "an attention that was not expanded")),
+            Work::Kernel(Kernel::Attention(attention)) => {
+                let what = if attention.reverse.is_some() { What::Queries } else { What::Forward };
+                attention_text(attention, what, &slots, abilities)
+            }
+            Work::OfKeys(attention) => attention_text(attention, What::Keys, &slots, abilities),
             Work::Kernel(Kernel::Fill { .. }) => Err(Error::internal("wgpu", "a fill that was not lowered")),
             Work::Merge { sort, from, run } => merge_text(sort, *from, *run, &slots, abilities),
         };

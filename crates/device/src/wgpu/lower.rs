@@ -5,8 +5,8 @@
 use super::argsort::run_length;
 use super::cut::{contiguous, cut};
 use raphson_compile::program::{
-    ArgsortKernel, Buffer, BufferId, ConvKernel, ConvView, DotKernel, Instr, Kernel, Level, MatrixView, Order, Place,
-    Program, ReduceOp, RowKernel, Step, View,
+    ArgsortKernel, AttentionKernel, Buffer, BufferId, ConvKernel, ConvView, DotKernel, Instr, Kernel, Level,
+    MatrixView, Order, Place, Program, ReduceOp, RowKernel, Step, View,
 };
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::kernel::{Prim, Reg};
@@ -26,6 +26,8 @@ pub enum Work {
     Kernel(Kernel),
     /// Runs of this length, whose positions are in `from`, merged in pairs.
     Merge { sort: ArgsortKernel, from: BufferId, run: usize },
+    /// The part of an attention's reverse that is about keys and values; the kernel itself is about queries.
+    OfKeys(Box<AttentionKernel>),
 }
 
 impl Work {
@@ -34,6 +36,7 @@ impl Work {
         match self {
             Work::Kernel(kernel) => kernel.buffers(),
             Work::Merge { sort, from, .. } => (vec![sort.data, *from], vec![sort.out]),
+            Work::OfKeys(attention) => Kernel::Attention(attention.clone()).buffers(),
         }
     }
 }
@@ -77,7 +80,8 @@ pub fn lowered(program: &Program) -> Lowered {
                 pieces.into_iter().for_each(|piece| result.push(Kernel::Row(piece)));
             }
             Kernel::Argsort(sort) => sorted(&mut result, sort),
-            Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Attention(_) => result.push(kernel.clone()),
+            Kernel::Attention(attention) => attended(&mut result, attention),
+            Kernel::Gather(_) | Kernel::ScatterAdd(_) => result.push(kernel.clone()),
         }
     }
     result
@@ -92,12 +96,21 @@ fn writes(kernel: &Kernel) -> bool {
             let (rows, columns, _) = conv.as_product();
             conv.groups * rows * columns > 0
         }
-        // Expanded before.
-        Kernel::Attention(_) => true,
+        Kernel::Attention(attention) => !attention.batch.contains(&0) && attention.packed() > 0,
         Kernel::Gather(gather) => gather.outer * gather.count * gather.inner > 0,
         Kernel::ScatterAdd(scatter) => scatter.outer * scatter.axis * scatter.inner > 0,
         Kernel::Argsort(sort) => sort.rows * sort.length > 0,
         Kernel::Fill { .. } => true,
+    }
+}
+
+/// An attention, or the two kernels of its reverse, where they have rows.
+fn attended(result: &mut Lowered, attention: &AttentionKernel) {
+    if attention.queries > 0 {
+        result.push(Kernel::Attention(Box::new(attention.clone())));
+    }
+    if attention.reverse.is_some() && attention.keys > 0 {
+        result.works.push(Work::OfKeys(Box::new(attention.clone())));
     }
 }
 

@@ -1,9 +1,10 @@
 //! The wgpu device: Vulkan, Metal or DirectX 12, whatever is there. A program is printed as WGSL, one text for each
-//! kernel (`row`, `dot`, `conv`, `gather`, `argsort` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
+//! kernel (`row`, `dot`, `conv`, `attention`, `gather`, `argsort` over `scalar`, `math` and `combine`), prepared once (`load`), and run by one submission
 //! (`run`). Nothing is linked: where no driver is found, opening the device is an error and nothing else happens.
 
 mod adapters;
 mod argsort;
+mod attention;
 mod bounds;
 mod combine;
 mod conv;
@@ -26,7 +27,7 @@ use crate::{Description, Device, Loaded, Memory, Usage};
 use adapters::{block_on, sorted_adapters, title};
 use faults::{Faults, guarded};
 use memory::{Pool, Pooled, READ_BACK, STORAGE};
-use raphson_compile::program::Program;
+use raphson_compile::program::{Fused, Program};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use std::collections::{HashMap, VecDeque};
@@ -167,6 +168,7 @@ impl Shared {
             subgroups,
             workgroup: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x) as usize,
             workgroups: limits.max_compute_workgroups_per_dimension as usize,
+            shared_bytes: limits.max_compute_workgroup_storage_size as usize,
         };
         Ok(Shared {
             pool: Arc::new(Pool::new(device.clone(), faults.clone(), most_bytes)),
@@ -272,6 +274,10 @@ fn watched(device: &wgpu::Device) -> Arc<Faults> {
 impl Device for Wgpu {
     fn describe(&self) -> Description {
         Description { kind: "wgpu", name: format!("wgpu: {}", title(&self.shared.info)), dtypes: DTYPES, threads: 1 }
+    }
+
+    fn fused(&self) -> Fused {
+        attention::FUSED
     }
 
     fn usage(&self) -> Usage {

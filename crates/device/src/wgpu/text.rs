@@ -13,6 +13,8 @@ pub struct Abilities {
     pub workgroup: usize,
     /// Workgroups along one dimension.
     pub workgroups: usize,
+    /// Bytes of a workgroup's memory.
+    pub shared_bytes: usize,
 }
 
 /// A kernel as text, and how often it is to run.
