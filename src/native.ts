@@ -67,6 +67,7 @@ const NAMES = [
   "alphaDefaults",
   "alphaCheck",
   "alphaInit",
+  "alphaHeads",
   "alphaBegin",
   "alphaMeasure",
   "alphaFinish",

@@ -3,6 +3,12 @@ import { type FloatDType, view } from "../dtype";
 import type { Precision } from "./precision";
 import type { Measure } from "./rule";
 
+/** What a step reports of each group of parameters that has an α of its own. */
+export type GroupReport = Pick<StepReport, "alpha" | "nextAlpha" | "slope" | "nextSlope" | "curvature">;
+
+/** α as applied in a step, and α of the next one. */
+export type Rates = Pick<StepReport, "alpha" | "nextAlpha">;
+
 /** What happened in one training step. NaN where the rule does not measure the number. */
 export interface StepReport {
   /** The step's number, from 0. */
@@ -27,6 +33,8 @@ export interface StepReport {
   readonly lossScale?: number;
   /** With `precision: "f16"`: whether gradients overflowed. Nothing has changed then but the factor. */
   readonly overflow?: boolean;
+  /** With `groups: "separate"`: each group's numbers, in the optimizer's order. Those above are the last one's. */
+  readonly groups?: readonly GroupReport[];
   /** What `telemetry` asked for. */
   readonly measured: Readonly<Partial<Record<Measure, number>>>;
 }
@@ -34,17 +42,26 @@ export interface StepReport {
 /** Where the report says whether the step before was kept. */
 export const ACCEPTED = 7;
 
-/** The first eight numbers of a report are the addon's; those that `telemetry` names follow, then those of f16. */
-export function readReport(
-  step: number,
-  bytes: Uint8Array,
-  dtype: FloatDType,
-  telemetry: readonly Measure[],
-  precision: Precision = "f32",
-): StepReport {
+/** The addon's numbers of a report: eight, and five for each of several groups. */
+const [OWN, OF_GROUP] = [8, 5];
+
+/** How a report's numbers are to be read. */
+export interface ReportForm {
+  readonly dtype: FloatDType;
+  readonly telemetry: readonly Measure[];
+  readonly precision: Precision;
+  /** How many α there are. */
+  readonly alphas: number;
+}
+
+/** The first numbers of a report are the addon's; those that `telemetry` names follow, then those of f16. */
+export function readReport(step: number, bytes: Uint8Array, form: ReportForm): StepReport {
+  const { dtype, telemetry, precision, alphas } = form;
   const numbers = view(dtype, bytes);
   const at = (index: number) => numbers[index] ?? Number.NaN;
-  const behind = 8 + telemetry.length;
+  const groups = alphas > 1 ? Array.from({ length: alphas }, (_, group) => OWN + OF_GROUP * group) : [];
+  const named = OWN + OF_GROUP * groups.length;
+  const behind = named + telemetry.length;
   const scaling = precision === "f16" ? { lossScale: at(behind), overflow: at(behind + 1) !== 0 } : {};
   return {
     step,
@@ -57,6 +74,25 @@ export function readReport(
     nextLoss: at(6),
     accepted: at(ACCEPTED) !== 0,
     ...scaling,
-    measured: Object.fromEntries(telemetry.map((name, index) => [name, at(8 + index)])),
+    ...(groups.length > 0 && { groups: groups.map((first) => groupAt(at, first)) }),
+    measured: Object.fromEntries(telemetry.map((name, index) => [name, at(named + index)])),
   };
+}
+
+const groupAt = (at: (index: number) => number, first: number): GroupReport => ({
+  alpha: at(first),
+  nextAlpha: at(first + 1),
+  slope: at(first + 2),
+  nextSlope: at(first + 3),
+  curvature: at(first + 4),
+});
+
+/** The α that a report says comes next, one for each group. */
+export const nextAlphas = ({ nextAlpha, groups }: StepReport): readonly number[] =>
+  groups?.map((group) => group.nextAlpha) ?? [nextAlpha];
+
+/** A report with other rates, one for each group. */
+export function withRates(report: StepReport, rates: readonly Rates[]): StepReport {
+  const groups = report.groups?.map((group, index) => ({ ...group, ...rates[index] }));
+  return { ...report, ...rates.at(-1), ...(groups !== undefined && { groups }) };
 }

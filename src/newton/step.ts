@@ -15,13 +15,14 @@ import { type Flat, flatten } from "../tree";
 import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
 import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
+import { alphaCount, headsOf, withGroups } from "./groups";
 import { MicroBatches, meanLoss } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import type { TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
-import { disposePrograms, type Programs, programOf } from "./programs";
-import { readReport, type StepReport } from "./report";
+import { KindsOfBatches, type Programs, programOf } from "./programs";
+import { nextAlphas, type Rates, readReport, type StepReport, withRates } from "./report";
 import { restoreFrom, type StepParts, snapshotOf } from "./resume";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, ownCopy, type StepState } from "./state";
@@ -44,16 +45,8 @@ const MAX_IN_FLIGHT = 4;
 /** The event loop gets a turn at least this often. */
 const YIELD_STEPS = 16;
 const YIELD_MS = 10;
-/** Kinds of batches that programs are kept for. */
-const MAX_SIGNATURES = 16;
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
-
-/** α as applied in a step, and α of the next one. */
-interface Rates {
-  readonly alpha: number;
-  readonly nextAlpha: number;
-}
 
 /** A program of a training step. */
 export interface StepProgram extends ProgramSize {
@@ -70,7 +63,7 @@ export class TrainingStep<P, B> {
   readonly #loss: (batch: B, model: P) => unknown;
   readonly #onReport: ((report: StepReport) => void) | undefined;
   readonly #values: ParameterValues;
-  readonly #signatures = new Map<string, Programs>();
+  readonly #signatures = new KindsOfBatches();
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
@@ -86,7 +79,8 @@ export class TrainingStep<P, B> {
   #counter = 0;
   /** Steps that count for the start-up. */
   #started = 0;
-  #alpha: number;
+  /** α of each group; of one that is all parameters, where they share it. */
+  #alphas: readonly number[];
   #nonFinite = 0;
   /** Whether α is held; and whether the rule has to begin anew because it was. */
   #frozen = false;
@@ -117,11 +111,11 @@ export class TrainingStep<P, B> {
     this.#precision = precision;
     this.#clip = clip;
     this.#micro = new MicroBatches(accumulate);
-    this.#newton = asNewton(options.optimizer);
     this.#loss = loss;
     this.#onReport = options.onReport;
-    this.#alpha = this.#newton.spec.initial;
     this.#values = new ParameterValues(model ?? params);
+    this.#newton = withGroups(asNewton(options.optimizer), this.#values.tensors(), this.#values.paths);
+    this.#alphas = Array.from({ length: alphaCount(this.#newton) }, () => this.#newton.spec.initial);
     this.#average = checkAverage("trainingStep", options.average);
     this.#startUp = startUpOf(this.#newton.spec.rule);
     const key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
@@ -135,9 +129,14 @@ export class TrainingStep<P, B> {
     return this.#values.tree() as P;
   }
 
-  /** α of the next step, as far as reports have come in. */
+  /** α of the next step, as far as reports have come in; with `groups: "separate"` that of the last group. */
   get alpha(): number {
-    return this.#alpha;
+    return this.#alphas.at(-1) ?? Number.NaN;
+  }
+
+  /** The same for each group, in the optimizer's order; one number where all parameters share it. */
+  get alphas(): readonly number[] {
+    return this.#alphas;
   }
 
   /** Steps begun (with `accumulate`: those whose last batch has come). */
@@ -185,9 +184,9 @@ export class TrainingStep<P, B> {
    * ```
    */
   programs(): StepProgram[] {
-    return [...this.#signatures.values()].flatMap(({ compiled }) =>
-      [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })),
-    );
+    return this.#signatures
+      .all()
+      .flatMap(({ compiled }) => [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })));
   }
 
   /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */
@@ -308,7 +307,6 @@ export class TrainingStep<P, B> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
     if (this.#averageProgram !== undefined) native.disposeProgram(this.#averageProgram);
     this.#micro.clear();
@@ -416,8 +414,8 @@ export class TrainingStep<P, B> {
     await this.#delivery; // α is the newest report's
     this.#beginAt(this.steps);
     const { direction, rule, recalls } = this.#state;
-    const spec = { ...this.#newton.spec, initial: this.#alpha };
-    const limits = { min: Math.min(spec.min, this.#alpha), max: Math.max(spec.max, this.#alpha) };
+    const spec = { ...this.#newton.spec, initial: this.alpha };
+    const limits = { min: Math.min(spec.min, this.alpha), max: Math.max(spec.max, this.alpha) };
     const params = handlesOf(this.#values.tensors());
     const fresh = untracked(() =>
       tidy(() =>
@@ -426,6 +424,10 @@ export class TrainingStep<P, B> {
           .map((handle) => ownCopy(fromHandle(handle))),
       ),
     );
+    headsOf(this.#newton, params.length, rule).forEach((head, group) => {
+      const old = fresh.splice(head, 1, this.#scalarOf(this.#alphas[group] ?? Number.NaN));
+      native.dispose(old);
+    });
     native.dispose(rule);
     this.#state.rule = fresh;
   }
@@ -438,7 +440,6 @@ export class TrainingStep<P, B> {
     if (spec.totalSteps === undefined || moved === 0) return;
     const totalSteps = Math.max(spec.totalSteps - moved, 1);
     this.#newton = { ...this.#newton, spec: { ...spec, totalSteps } };
-    for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
   }
 
@@ -446,14 +447,14 @@ export class TrainingStep<P, B> {
     this.#checkUsable();
     await this.#delivery;
     this.#throwFailure();
-    const alpha = this.#alpha;
+    const alphas = this.#alphas;
     const counts = {
       counter: this.#counter,
       started: this.#started,
       nonFinite: this.#nonFinite,
       since: this.#since,
     };
-    return snapshotOf(this.#parts(), { ...counts, alpha, frozen: this.#frozen, stale: this.#stale });
+    return snapshotOf(this.#parts(), { ...counts, alphas, frozen: this.#frozen, stale: this.#stale });
   }
 
   async #restore(path: string): Promise<Required<CheckpointExtras>> {
@@ -463,7 +464,7 @@ export class TrainingStep<P, B> {
     this.#counter = numbers.counter;
     this.#started = numbers.started;
     this.#nonFinite = numbers.nonFinite;
-    this.#alpha = numbers.alpha;
+    this.#alphas = numbers.alphas;
     this.#frozen = numbers.frozen;
     this.#stale = numbers.stale;
     this.#beginAt(numbers.since);
@@ -497,24 +498,29 @@ export class TrainingStep<P, B> {
 
   /**
    * The start-up of a rule that looks ahead: probe how α must be changed for the loss to fall as it should, and take the
-   * step with that α. Returns α as applied and α of the next step. A first step that was refused taught nothing: the next
+   * step with that α. Returns α as applied and α of the next step, of each group. A first step that was refused taught nothing: the next
    * one is the first again.
    */
-  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
+  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates[]> {
     const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
     const plain = this.#read(0, await native.read(report));
     const refused = first && !plain.accepted;
-    if (refused || plain.overflow === true) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
+    if (refused || plain.overflow === true) return nextAlphas(plain).map((alpha) => ({ alpha, nextAlpha: alpha }));
     this.#started += 1;
     const probed = this.#started <= startUp.probedSteps;
     const passes = (factor: number) => this.#passes(programs, first, factor, common);
     const factor = probed ? await searchFactor(startUp, first, passes) : 1;
     this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
-    // The rule's state begins with α and the rate of the last step.
-    const read = this.#state.rule.slice(0, 2).map((handle) => native.read(handle));
-    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => view(this.#scalar, bytes)[0]);
-    return { alpha: alpha ?? Number.NaN, nextAlpha: nextAlpha ?? Number.NaN };
+    // Each group's state begins with α and the rate of the last step.
+    const { rule, kinds } = this.#state;
+    const read = async (handle = 0) => view(this.#scalar, await native.read(handle))[0] ?? Number.NaN;
+    return Promise.all(
+      headsOf(this.#newton, kinds.length, rule).map(async (head) => {
+        const [nextAlpha, alpha] = await Promise.all([read(rule[head]), read(rule[head + 1])]);
+        return { alpha, nextAlpha };
+      }),
+    );
   }
 
   /** Whether the step with α times the factor passes the start-up's test. */
@@ -546,14 +552,16 @@ export class TrainingStep<P, B> {
   }
 
   #read(index: number, bytes: Uint8Array): StepReport {
-    return readReport(index, bytes, this.#scalar, this.#newton.telemetry, this.#precision);
+    const { telemetry } = this.#newton;
+    const form = { dtype: this.#scalar, telemetry, precision: this.#precision, alphas: alphaCount(this.#newton) };
+    return readReport(index, bytes, form);
   }
 
   /** Reads the report when it is there, after those before it. `losses`: those of the batches before the last. */
   #deliver(
     index: number,
     report: Handle,
-    rates: Rates | undefined,
+    rates: readonly Rates[] | undefined,
     losses: readonly Promise<number>[],
     onOwn?: (report: StepReport) => void,
   ): void {
@@ -563,8 +571,8 @@ export class TrainingStep<P, B> {
       .then(async () => {
         const plain = this.#read(index, await bytes);
         const loss = await meanLoss(losses, plain.loss);
-        const read = { ...plain, ...rates, loss };
-        this.#alpha = read.nextAlpha;
+        const read = { ...withRates(plain, rates ?? []), loss };
+        this.#alphas = nextAlphas(read);
         this.#checkFinite(read);
         this.#onReport?.(read);
         onOwn?.(read);
@@ -607,19 +615,14 @@ export class TrainingStep<P, B> {
     }
   }
 
-  /** The programs for this kind of batch; the ones used longest ago make room. */
   #programsFor(batch: Flat): Programs {
-    const signature = signatureOf(batch);
-    const known = this.#signatures.get(signature);
-    if (known !== undefined) {
-      if (this.#signatures.size > 1) {
-        this.#signatures.delete(signature); // last in the map: used most recently
-        this.#signatures.set(signature, known);
-      }
-      return known;
-    }
+    return this.#signatures.of(signatureOf(batch), () => this.#subject(batch));
+  }
+
+  /** What the programs for this kind of batch are made of. */
+  #subject(batch: Flat): Subject {
     const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
-    const subject: Subject = {
+    return {
       params: kinds,
       paths: this.#values.paths,
       average: this.#average,
@@ -633,16 +636,6 @@ export class TrainingStep<P, B> {
       lossOf: (params, states, traced, key) =>
         this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
     };
-    const programs: Programs = { subject, compiled: new Map() };
-    this.#signatures.set(signature, programs);
-    if (this.#signatures.size > MAX_SIGNATURES) {
-      const [oldest] = this.#signatures;
-      if (oldest !== undefined) {
-        this.#signatures.delete(oldest[0]);
-        disposePrograms(oldest[1]);
-      }
-    }
-    return programs;
   }
 }
 

@@ -258,9 +258,7 @@ impl Spec {
         if !self.groups.is_empty() && !self.rule.splits() {
             let known = Rule::ALL.into_iter().filter(|rule| rule.splits()).map(Rule::name).collect::<Vec<_>>();
             let (name, known) = (self.rule.name(), known.join(", "));
-            return refuse(format!(
-                "{name} knows losses, which groups have in common; groups have an α each with one of {known}"
-            ));
+            return refuse(format!("{name} has one α for all parameters; groups have an α each with one of {known}"));
         }
         Ok(())
     }
