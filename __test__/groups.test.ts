@@ -143,8 +143,8 @@ describe("groups with an α each", () => {
       "next follows plain loops from $alpha with $factors and $total steps known",
       async ({ alpha, total, factors }) => {
         const known = total === undefined ? {} : { totalSteps: total };
-        const found = await pathOf(optimizer(), { initial: alpha, ...known }, 60, factors);
-        const run = { alpha, steps: 60, ...(total !== undefined && { total }) };
+        const found = await pathOf(optimizer(), { initial: alpha, gamma: 0.1, ...known }, 60, factors);
+        const run = { alpha, steps: 60, gamma: 0.1, ...(total !== undefined && { total }) };
         const wanted = nextPath(PARTS, oracleWith(factors), directionOf(direction), BEGIN, run);
         expectSame(found, wanted, 7);
         const [first = 0, second = 0] = found.at(-1)?.alphas ?? [];

@@ -60,7 +60,7 @@ export function nextPath(
   oracle: Oracle,
   direction: Direction,
   begin: readonly number[],
-  { alpha, total, steps }: { alpha: number; total?: number; steps: number },
+  { alpha, total, steps, gamma = 0.07 }: { alpha: number; total?: number; steps: number; gamma?: number },
 ): Stand[] {
   const own = groups.map((): Own => ({ alpha, sumN: 0, sumD: 0, d: 0, reach: 0 }));
   let [mean, deviation, peak, best] = [0, 0, 0, Number.NaN];
@@ -82,7 +82,7 @@ export function nextPath(
     const signed = 0.9 * now.sumD + now.d;
     const sumD = signed > 0 ? signed : 0.9 * now.sumD + Math.abs(now.d);
     const [top, bottom] = [sumN + 0.15 * sumD, sumD - sumN];
-    const bare = bottom > 0 ? 1 + (0.07 * top) / bottom : top > 0 ? 1.25 : 0.5;
+    const bare = bottom > 0 ? 1 + (gamma * top) / bottom : top > 0 ? 1.25 : 0.5;
     const floor = sumN < -0.5 * sumD ? 0.5 : Math.max(0.5, 1 - 0.5 / (t + 1));
     const fresh = within(now.alpha * clip(bare, floor, 1.25));
     const travel = Math.abs(Math.log(fresh / now.alpha));
