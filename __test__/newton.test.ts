@@ -2,12 +2,9 @@
 import {
   ALPHA_RULES,
   defineAlphaRule,
-  defineOptimizer,
   dispose,
-  type NewtonOptions,
   newton,
   nn,
-  type Optimizer,
   optim,
   RaphsonError,
   random,
@@ -18,7 +15,6 @@ import {
   trainingStep,
 } from "raphson";
 import { describe, expect, it } from "vitest";
-import { withTotalSteps } from "../src/newton/newton";
 
 type Scalars = { readonly w: Tensor<"f64"> };
 
@@ -203,32 +199,6 @@ describe("options", () => {
       expect(spec.min).toBeLessThan(spec.max);
     }
     expect(newton(optim.adam()).spec).toMatchObject({ rule: "next", gamma: 0.07, min: 1e-8, max: 100 });
-  });
-
-  it("next is bolder with adaptive directions where it knows the end, unless gamma says otherwise", () => {
-    const totalSteps = 100;
-    const gammaOf = (optimizer: Optimizer, options: NewtonOptions = {}) =>
-      newton(optimizer, { totalSteps, ...options }).spec.gamma;
-    const custom = (adaptive?: boolean) =>
-      defineOptimizer({
-        init: () => [],
-        direction: ({ gradients, state }) => ({ omega: gradients, state }),
-        ...(adaptive !== undefined && { adaptive }),
-      }) as Optimizer;
-    for (const optimizer of [optim.adam(), optim.adamW({ groups: [{ match: /./ }] }), optim.rmsprop()]) {
-      expect(gammaOf(optimizer)).toBe(0.2);
-      expect(gammaOf(optimizer, { gamma: 0.05 })).toBe(0.05);
-      expect(withTotalSteps(newton(optimizer), totalSteps).spec).toMatchObject({ gamma: 0.2, totalSteps });
-      expect(withTotalSteps(newton(optimizer, { gamma: 0.05 }), totalSteps).spec.gamma).toBe(0.05);
-    }
-    for (const optimizer of [
-      optim.sgd(),
-      optim.lion(),
-      optim.combine([{ match: "a", optimizer: optim.sgd() }, { optimizer: optim.adam() }]),
-    ])
-      expect(gammaOf(optimizer as Optimizer)).toBe(0.07);
-    expect(gammaOf(custom())).toBe(0.07);
-    expect(gammaOf(custom(true))).toBe(0.2);
   });
 });
 

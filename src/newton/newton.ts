@@ -10,12 +10,6 @@ import type { AlphaRule, Measure } from "./rule";
 import { startUpOf } from "./startUp";
 
 /**
- * γ of `next` for adaptive directions where the number of steps is known. α grows faster and further then, and the noise that this
- * leaves is taken out by its fall in the end. Measured: for SGD, momentum and Lion it would be too bold.
- */
-const BOLD = 0.2;
-
-/**
  * The rules by name. `next` is the default and costs no pass: it looks at the slopes of the last directions on the next
  * batch. `nextPlain`, its first version, looks at the very last direction only, and keeps less. The others measure on the step's own batch. `alt2GradientFreeAsPublished` is kept for the record only: its
  * slope is that at θ instead of θ′, and on a quadratic at γ = 1 it runs away.
@@ -40,10 +34,7 @@ export type AlphaRuleName = (typeof ALPHA_RULES)[number];
 export interface NewtonOptions {
   /** A built-in rule's name, or a rule from `defineAlphaRule`; "next" if not given. */
   readonly rule?: AlphaRuleName | AlphaRule;
-  /**
-   * Slow adaptation, in (0, 1]: the part of Newton's step that is taken. If not given, the rule's own; with `next` 0.2 for
-   * adaptive directions (Adam, AdamW, RMSProp) where the number of steps is known, else 0.07.
-   */
+  /** Slow adaptation, in (0, 1]: the part of Newton's step that is taken. */
   readonly gamma?: number;
   /** α never falls below this. */
   readonly min?: number;
@@ -81,8 +72,6 @@ export interface NewtonOptimizer<S = unknown> {
   readonly kind: "newton";
   readonly optimizer: Optimizer<S>;
   readonly rule: AlphaRuleName | AlphaRule;
-  /** What was asked for. */
-  readonly options: NewtonOptions;
   readonly spec: Readonly<AlphaSpec>;
   readonly schedule: Schedule | undefined;
   readonly groups: "shared" | "separate";
@@ -125,7 +114,7 @@ function checkNumbers(spec: AlphaSpec): void {
 }
 
 /** The rule's settings, defaults filled in and checked. */
-function specOf(optimizer: Optimizer, options: NewtonOptions): AlphaSpec {
+function specOf(options: NewtonOptions): AlphaSpec {
   const { rule = "next" } = options;
   if (typeof rule === "string" && !ALPHA_RULES.includes(rule)) {
     throw argumentError("newton", `there is no rule ${JSON.stringify(rule)}; the rules are ${ALPHA_RULES.join(", ")}`);
@@ -133,10 +122,9 @@ function specOf(optimizer: Optimizer, options: NewtonOptions): AlphaSpec {
   const name = typeof rule === "string" ? rule : "custom";
   const base = native.alphaDefaults(name);
   const initial = options.initial ?? base.initial;
-  const bold = name === "next" && options.totalSteps !== undefined && optimizer.adaptive === true;
   const spec: AlphaSpec = {
     rule: name,
-    gamma: options.gamma ?? (bold ? BOLD : base.gamma),
+    gamma: options.gamma ?? base.gamma,
     // A start outside the default limits moves them; limits that were given stay as they are.
     min: options.min ?? Math.min(base.min, initial > 0 ? initial : base.min),
     max: options.max ?? Math.max(base.max, Number.isFinite(initial) ? initial : base.max),
@@ -202,9 +190,9 @@ export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}):
     throw argumentError("newton", "schedule must be a function of the step, such as schedule.cosine({ steps: 1000 })");
   }
   const { rule = "next", schedule, groups = "shared", telemetry = [] } = options;
-  const spec = specOf(optimizer as Optimizer, options);
+  const spec = specOf(options);
   checkGroups(optimizer as Optimizer, spec, options);
-  return { kind: "newton", optimizer, rule, options, spec, schedule, groups, telemetry };
+  return { kind: "newton", optimizer, rule, spec, schedule, groups, telemetry };
 }
 
 /**
@@ -212,10 +200,10 @@ export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}):
  * of the user's own.
  */
 export function withTotalSteps<S>(optimizer: NewtonOptimizer<S>, totalSteps: number | undefined): NewtonOptimizer<S> {
-  const { options, spec, schedule } = optimizer;
+  const { spec, schedule } = optimizer;
   const wanted = spec.rule === "next" && spec.totalSteps === undefined && schedule === undefined;
   if (!wanted || totalSteps === undefined || totalSteps < 1) return optimizer;
-  return newton(optimizer.optimizer, { ...options, totalSteps });
+  return { ...optimizer, spec: { ...spec, totalSteps } };
 }
 
 /** A plain optimizer as the step sees it: the rule "constant", and the schedule as its factor. */
@@ -228,5 +216,5 @@ export function asNewton<S>(optimizer: Optimizer<S> | NewtonOptimizer<S>): Newto
   const schedule = scheduledRate ? learningRate : undefined;
   const limits = { initial, min: initial / 2, max: initial * 2 };
   const spec: AlphaSpec = { ...native.alphaDefaults("constant"), ...limits, every: 1, needs: [] };
-  return { kind: "newton", optimizer, rule: "constant", options: {}, spec, schedule, groups: "shared", telemetry: [] };
+  return { kind: "newton", optimizer, rule: "constant", spec, schedule, groups: "shared", telemetry: [] };
 }

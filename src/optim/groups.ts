@@ -119,7 +119,6 @@ export function together(
       });
       return { omega, state: after };
     },
-    adaptive: parts.every(({ optimizer }) => optimizer.adaptive === true),
     groups: (params, paths = []) => membersOf(op, parts, params, paths).filter((at) => at.length > 0),
     recall({ params, applied, state, paths = [], rates }: RecallInput<readonly unknown[]>) {
       const members = membersOf(op, parts, params, paths);

@@ -52,8 +52,6 @@ export interface Optimizer<S = unknown> {
    * steps back need not keep them then: two copies of the parameters less.
    */
   recall?(input: RecallInput<S>): Recalled | undefined;
-  /** Whether each number of ω is divided by a running root mean square of its gradients, as Adam's is. The rule `next` is bolder then. */
-  readonly adaptive?: boolean;
   /** Of an optimizer with groups: the positions of each group's parameters; a group without any is left out. */
   groups?(params: readonly AnyTensor[], paths?: readonly string[]): readonly (readonly number[])[];
 }
@@ -67,9 +65,6 @@ export function checkedLearningRate(op: string, learningRate: number | Schedule)
 
 const handles = (tensors: readonly AnyTensor[]): Handle[] => tensors.map((tensor) => tensor.handle);
 
-/** Built-in ones that are adaptive, as far as `next` was measured with them. */
-const ADAPTIVE = ["adam", "adamw", "rmsprop"];
-
 /** An optimizer whose mathematics is in the addon. The addon knows defaults, names and ranges of the options. */
 export function nativeOptimizer(
   name: string,
@@ -81,7 +76,6 @@ export function nativeOptimizer(
     name,
     options,
     learningRate,
-    adaptive: ADAPTIVE.includes(name),
     init: (params) => native.directionInit(name, options, handles(params)).map((handle) => fromHandle(handle)),
     direction({ params, gradients, state }) {
       const results = native
@@ -109,8 +103,6 @@ export interface OptimizerDefinition<S> {
   init(params: readonly AnyTensor[], paths?: readonly string[]): S;
   /** ω and the state after a step. Traced once and compiled into the step: use tensor methods only. */
   direction(input: DirectionInput<S>): Direction<S>;
-  /** Whether each number of ω is divided by a running root mean square of its gradients; false if not given. */
-  readonly adaptive?: boolean;
   /** The last step from what it left, if that is possible; without it, rules that take steps back store it. */
   recall?(input: RecallInput<S>): Recalled | undefined;
 }
@@ -139,7 +131,6 @@ export function defineOptimizer<S>(definition: OptimizerDefinition<S>): Optimize
     name,
     options,
     learningRate: checkedLearningRate("defineOptimizer", learningRate),
-    adaptive: definition.adaptive === true,
     init: (params, paths) => definition.init(params, paths),
     direction(input) {
       const result = definition.direction(input);
