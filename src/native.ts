@@ -69,6 +69,7 @@ const NAMES = [
   "alphaDefaults",
   "alphaCheck",
   "alphaInit",
+  "alphaHeads",
   "alphaBegin",
   "alphaMeasure",
   "alphaFinish",

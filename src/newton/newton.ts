@@ -58,6 +58,11 @@ export interface NewtonOptions {
   readonly guard?: boolean;
   /** Multiplies α at each step, outside α's own state. */
   readonly schedule?: Schedule;
+  /**
+   * Whether all parameters share one α ("shared", if not given) or every group of the optimizer has its own ("separate"): the
+   * groups of its option `groups`, or the parts of `optim.combine`. For the rules next, nextPlain and retsinas.
+   */
+  readonly groups?: "shared" | "separate";
   /** Numbers to measure and record at every step, whether the rule needs them or not. Costs extra passes. */
   readonly telemetry?: readonly Measure[];
 }
@@ -69,6 +74,7 @@ export interface NewtonOptimizer<S = unknown> {
   readonly rule: AlphaRuleName | AlphaRule;
   readonly spec: Readonly<AlphaSpec>;
   readonly schedule: Schedule | undefined;
+  readonly groups: "shared" | "separate";
   readonly telemetry: readonly Measure[];
 }
 
@@ -83,6 +89,7 @@ const KNOWN = [
   "every",
   "guard",
   "schedule",
+  "groups",
   "telemetry",
 ];
 
@@ -125,6 +132,7 @@ function specOf(options: NewtonOptions): AlphaSpec {
     every: options.every ?? base.every,
     sample: options.sample ?? base.sample,
     guard: options.guard ?? base.guard,
+    groups: [], // known when the parameters are
     needs: typeof rule === "string" ? [] : [...rule.needs],
     ...(options.totalSteps !== undefined && { totalSteps: options.totalSteps }),
   };
@@ -139,9 +147,29 @@ function specOf(options: NewtonOptions): AlphaSpec {
   return spec;
 }
 
+/** Refuses groups with an α each where there are none, or where they cannot have it. */
+function checkGroups(optimizer: Optimizer, spec: AlphaSpec, { groups, telemetry = [] }: NewtonOptions): void {
+  if (groups === undefined || groups === "shared") return;
+  if (groups !== "separate") {
+    throw argumentError("newton", `groups is "shared" or "separate", not ${JSON.stringify(groups)}`);
+  }
+  if (optimizer.groups === undefined) {
+    const advice = "give it the option groups (optim.adamW({ groups: [{ match }] })), or use optim.combine";
+    throw argumentError(
+      "newton",
+      `groups: "separate" needs an optimizer with groups, and ${optimizer.name} has none; ${advice}`,
+    );
+  }
+  if (telemetry.length > 0) {
+    throw argumentError("newton", 'telemetry is measured along one line; leave it out with groups: "separate"');
+  }
+  native.alphaCheck({ ...spec, groups: [[0]] }); // refuses rules that have one α only
+}
+
 /**
  * Wraps an optimizer so that its learning rate is found while it trains. RaphsonErrors (code ARGUMENT): an unknown rule
- * or option, `gamma` outside (0, 1], `min` ≥ `max`, numbers that are not finite or not positive.
+ * or option, `gamma` outside (0, 1], `min` ≥ `max`, numbers that are not finite or not positive, `groups: "separate"` with
+ * an optimizer without groups, a rule that cannot have them, or `telemetry`.
  *
  * ```ts
  * import { newton, optim } from "raphson";
@@ -161,8 +189,10 @@ export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}):
   if (options.schedule !== undefined && typeof options.schedule !== "function") {
     throw argumentError("newton", "schedule must be a function of the step, such as schedule.cosine({ steps: 1000 })");
   }
-  const { rule = "next", schedule, telemetry = [] } = options;
-  return { kind: "newton", optimizer, rule, spec: specOf(options), schedule, telemetry };
+  const { rule = "next", schedule, groups = "shared", telemetry = [] } = options;
+  const spec = specOf(options);
+  checkGroups(optimizer as Optimizer, spec, options);
+  return { kind: "newton", optimizer, rule, spec, schedule, groups, telemetry };
 }
 
 /**
@@ -186,5 +216,5 @@ export function asNewton<S>(optimizer: Optimizer<S> | NewtonOptimizer<S>): Newto
   const schedule = scheduledRate ? learningRate : undefined;
   const limits = { initial, min: initial / 2, max: initial * 2 };
   const spec: AlphaSpec = { ...native.alphaDefaults("constant"), ...limits, every: 1, needs: [] };
-  return { kind: "newton", optimizer, rule: "constant", spec, schedule, telemetry: [] };
+  return { kind: "newton", optimizer, rule: "constant", spec, schedule, groups: "shared", telemetry: [] };
 }

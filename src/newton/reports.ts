@@ -6,28 +6,31 @@ import { scalarDType } from "../device";
 import { view } from "../dtype";
 import { RaphsonError } from "../errors";
 import { type Handle, native } from "../native";
+import { alphaCount } from "./groups";
 import { meanLoss } from "./microBatches";
 import type { NewtonOptimizer } from "./newton";
 import type { Precision } from "./precision";
-import { readReport, reportLength, type StepReport } from "./report";
+import {
+  nextAlphas,
+  type Rates,
+  type ReportForm,
+  readReport,
+  reportLength,
+  type StepReport,
+  withRates,
+} from "./report";
 import { startUpOf } from "./startUp";
 
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
-
-/** α as applied in a step, and α of the next one. */
-export interface Rates {
-  readonly alpha: number;
-  readonly nextAlpha: number;
-}
 
 /** What a report consists of: its numbers, or the tensor that will hold them. */
 export type ReportSource = Float64Array | Float32Array | Handle;
 
 /** What belongs to a step beside its own report. */
 export interface Beside {
-  /** What the start-up says in place of the report. */
-  readonly rates?: Rates | undefined;
+  /** What the start-up says in place of the report, for each group of parameters. */
+  readonly rates?: readonly Rates[] | undefined;
   /** The losses of the step's batches before its last. */
   readonly losses?: readonly Promise<number>[];
   readonly onOwn?: ((report: StepReport) => void) | undefined;
@@ -35,15 +38,15 @@ export interface Beside {
 
 /** The reports of one training step. */
 export class Reports {
-  /** α of the next step, as far as reports have come in. */
-  alpha: number;
+  /** α of the next step, as far as reports have come in: of each group, or of all parameters where they share it. */
+  alphas: readonly number[];
   /** Steps in a row up to the newest report whose loss was not finite. */
   nonFinite = 0;
   /** What the numbers are kept in. */
   readonly dtype = scalarDType();
   readonly length: number;
   readonly #newton: NewtonOptimizer;
-  readonly #precision: Precision;
+  readonly #form: ReportForm;
   readonly #onReport: ((report: StepReport) => void) | undefined;
   #failure: { error: unknown } | undefined;
   /** Those on their way, oldest first. */
@@ -51,10 +54,10 @@ export class Reports {
   #delivery: Promise<void> = Promise.resolve();
 
   constructor(newton: NewtonOptimizer, precision: Precision, onReport: ((report: StepReport) => void) | undefined) {
-    this.alpha = newton.spec.initial;
-    this.length = reportLength(newton.telemetry, precision);
+    this.alphas = Array.from({ length: alphaCount(newton) }, () => newton.spec.initial);
+    this.#form = { telemetry: newton.telemetry, precision, alphas: this.alphas.length };
+    this.length = reportLength(this.#form);
     this.#newton = newton;
-    this.#precision = precision;
     this.#onReport = onReport;
   }
 
@@ -80,7 +83,7 @@ export class Reports {
 
   /** The report of step number `index`. */
   read(index: number, numbers: Float64Array | Float32Array): StepReport {
-    return readReport(index, numbers, this.#newton.telemetry, this.#precision);
+    return readReport(index, numbers, this.#form);
   }
 
   /** The numbers in a report's bytes. */
@@ -124,8 +127,8 @@ export class Reports {
   }
 
   #deliver(plain: StepReport, { rates, onOwn }: Beside): void {
-    const report = rates === undefined ? plain : { ...plain, ...rates };
-    this.alpha = report.nextAlpha;
+    const report = rates === undefined ? plain : withRates(plain, rates);
+    this.alphas = nextAlphas(report);
     this.#checkFinite(report);
     this.#onReport?.(report);
     onOwn?.(report);

@@ -28,7 +28,8 @@ export interface StepNumbers {
   readonly counter: number;
   readonly started: number;
   readonly nonFinite: number;
-  readonly alpha: number;
+  /** α of each group. */
+  readonly alphas: readonly number[];
   readonly frozen: boolean;
   readonly stale: boolean;
   /** The step at which the rule began: 0, or the one after α was held. */
@@ -78,7 +79,8 @@ function expectedOf({ values, state }: StepParts, gathered: number): ByPart<Expe
 function identityOf({ newton, micro, precision }: StepParts): Record<string, unknown> {
   const { optimizer, rule } = newton;
   const ruleName = typeof rule === "string" ? rule : rule.name;
-  return { optimizer: optimizer.name, rule: ruleName, accumulate: micro.perStep, precision };
+  const groups = newton.spec.groups.length;
+  return { optimizer: optimizer.name, rule: ruleName, accumulate: micro.perStep, precision, groups };
 }
 
 /** Everything that the step needs to go on. */
@@ -101,7 +103,8 @@ export async function snapshotOf(parts: StepParts, numbers: StepNumbers): Promis
   );
   // As text, for JSON has no word for NaN.
   const losses = (await micro.losses()).map(String);
-  return { tensors, numbers: { ...identityOf(parts), ...numbers, alpha: String(numbers.alpha), losses } };
+  const { alphas, ...counts } = numbers;
+  return { tensors, numbers: { ...identityOf(parts), ...counts, alphas: alphas.map(String), losses } };
 }
 
 /** Puts a file's tensors in the places of the step's, and gives the rest. Nothing changes unless all of it fits. */
@@ -138,10 +141,13 @@ function checked(file: CheckpointFile, parts: StepParts): { losses: number[]; nu
     if (theirs === own) continue;
     throw file.error(`its ${name} is ${JSON.stringify(theirs)}, and here it is ${JSON.stringify(own)}`);
   }
-  const { losses, alpha, frozen, stale } = file.numbers;
-  if (!Array.isArray(losses) || typeof alpha !== "string") throw file.error("its numbers are damaged");
+  const { losses, alphas, frozen, stale } = file.numbers;
+  if (!Array.isArray(losses) || !Array.isArray(alphas)) throw file.error("its numbers are damaged");
   const [counter, started, nonFinite] = [file.count("counter"), file.count("started"), file.count("nonFinite")];
   const since = file.count("since");
   const held = { frozen: frozen === true, stale: stale === true };
-  return { losses: losses.map(Number), numbers: { counter, started, nonFinite, since, alpha: Number(alpha), ...held } };
+  return {
+    losses: losses.map(Number),
+    numbers: { counter, started, nonFinite, since, alphas: alphas.map(Number), ...held },
+  };
 }

@@ -6,6 +6,7 @@ import { type AnyTensor, fromHandle } from "../tensor";
 import { zeros } from "../tensor/creation";
 import { type Flat, flatten } from "../tree";
 import type { Average } from "./average";
+import { alphaCount } from "./groups";
 import type { NewtonOptimizer } from "./newton";
 import { ownState, type Precision } from "./precision";
 import { startUpOf } from "./startUp";
@@ -55,7 +56,8 @@ export function initialState(
   const ownRuleTree = flatten(ownState(typeof rule === "string" ? [] : rule.init(), precision), "alpha rule");
   const state = directionTree.rebuild(directionTree.tensors, "records");
   const applied = zeros([], { dtype: scalarDType() });
-  const recalls = recalledOf(newton, { params, applied, state, paths }).length > 0;
+  const rates = Array.from({ length: alphaCount(newton) }, () => applied);
+  const recalls = recalledOf(newton, { params, applied, state, paths, rates }).length > 0;
   const ruleHandles = native.alphaInit(spec, handlesOf(params), handlesOf(directionTree.tensors), recalls);
   const ruleState = ruleHandles.map((handle) => fromHandle(handle));
   // dtypes and shapes are read now: they stay known after the scope has freed the tensors

@@ -16,15 +16,16 @@ import { type Average, averageKinds, averageProgram, checkAverage } from "./aver
 import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
 import { Familiar } from "./familiar";
 import { type Clip, checkAccumulate, checkClip } from "./gradients";
+import { headsOf, withGroups } from "./groups";
 import { Launch } from "./launch";
 import { MicroBatches } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
 import type { TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
-import { disposePrograms, type Programs, programOf } from "./programs";
-import type { StepReport } from "./report";
-import { type Rates, Reports } from "./reports";
+import { KindsOfBatches, type Programs, programOf } from "./programs";
+import { nextAlphas, type Rates, type StepReport } from "./report";
+import { Reports } from "./reports";
 import { restoreFrom, type StepParts, snapshotOf } from "./resume";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, ownCopy, type StepState } from "./state";
@@ -47,8 +48,6 @@ const MAX_IN_FLIGHT = 4;
 /** The event loop gets a turn at least this often. */
 const YIELD_STEPS = 16;
 const YIELD_MS = 10;
-/** Kinds of batches that programs are kept for. */
-const MAX_SIGNATURES = 16;
 const DONE = Promise.resolve();
 const NO_HANDLES: readonly Handle[] = [];
 
@@ -66,7 +65,7 @@ export class TrainingStep<P, B> {
   #newton: NewtonOptimizer;
   readonly #loss: (batch: B, model: P) => unknown;
   readonly #values: ParameterValues;
-  readonly #signatures = new Map<string, Programs>();
+  readonly #signatures = new KindsOfBatches();
   readonly #state: StepState;
   readonly #clip: Clip | undefined;
   readonly #micro: MicroBatches;
@@ -113,11 +112,11 @@ export class TrainingStep<P, B> {
     this.#precision = precision;
     this.#clip = clip;
     this.#micro = new MicroBatches(accumulate);
-    this.#newton = asNewton(options.optimizer);
     this.#loss = loss;
+    this.#values = new ParameterValues(model ?? params);
+    this.#newton = withGroups(asNewton(options.optimizer), this.#values.tensors(), this.#values.paths);
     this.#reports = new Reports(this.#newton, precision, options.onReport);
     this.#launch = new Launch(this.#reports.length, this.#scalar);
-    this.#values = new ParameterValues(model ?? params);
     this.#average = checkAverage("trainingStep", options.average);
     this.#startUp = startUpOf(this.#newton.spec.rule);
     const key = native.upload(bytesOf(Uint32Array.of(seed >>> 0, Math.floor(seed / 2 ** 32))), 3, [2]);
@@ -131,9 +130,14 @@ export class TrainingStep<P, B> {
     return this.#values.tree() as P;
   }
 
-  /** α of the next step, as far as reports have come in. */
+  /** α of the next step, as far as reports have come in; with `groups: "separate"` that of the last group. */
   get alpha(): number {
-    return this.#reports.alpha;
+    return this.#reports.alphas.at(-1) ?? Number.NaN;
+  }
+
+  /** The same for each group, in the optimizer's order; one number where all parameters share it. */
+  get alphas(): readonly number[] {
+    return this.#reports.alphas;
   }
 
   /** Steps begun (with `accumulate`: those whose last batch has come). */
@@ -181,9 +185,9 @@ export class TrainingStep<P, B> {
    * ```
    */
   programs(): StepProgram[] {
-    return [...this.#signatures.values()].flatMap(({ compiled }) =>
-      [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })),
-    );
+    return this.#signatures
+      .all()
+      .flatMap(({ compiled }) => [...compiled].map(([name, program]) => ({ name, ...native.programStats(program) })));
   }
 
   /** One step of one batch (with `accumulate`: of that many); resolves with its report. Rejects like `run`. */
@@ -303,7 +307,6 @@ export class TrainingStep<P, B> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
     this.#familiar = undefined;
     if (this.#averageProgram !== undefined) native.disposeProgram(this.#averageProgram);
@@ -464,8 +467,8 @@ export class TrainingStep<P, B> {
     await this.#reports.settled; // α is the newest report's
     this.#beginAt(this.steps);
     const { direction, rule, recalls } = this.#state;
-    const spec = { ...this.#newton.spec, initial: this.#reports.alpha };
-    const limits = { min: Math.min(spec.min, this.#reports.alpha), max: Math.max(spec.max, this.#reports.alpha) };
+    const spec = { ...this.#newton.spec, initial: this.alpha };
+    const limits = { min: Math.min(spec.min, this.alpha), max: Math.max(spec.max, this.alpha) };
     const params = this.#values.handles();
     const fresh = untracked(() =>
       tidy(() =>
@@ -474,6 +477,10 @@ export class TrainingStep<P, B> {
           .map((handle) => ownCopy(fromHandle(handle))),
       ),
     );
+    headsOf(this.#newton, params.length, rule).forEach((head, group) => {
+      const old = fresh.splice(head, 1, this.#scalarOf(this.#reports.alphas[group] ?? Number.NaN));
+      native.dispose(old);
+    });
     native.dispose(rule);
     this.#state.rule = fresh;
     this.#stale = false;
@@ -487,7 +494,6 @@ export class TrainingStep<P, B> {
     if (spec.totalSteps === undefined || moved === 0) return;
     const totalSteps = Math.max(spec.totalSteps - moved, 1);
     this.#newton = { ...this.#newton, spec: { ...spec, totalSteps } };
-    for (const programs of this.#signatures.values()) disposePrograms(programs);
     this.#signatures.clear();
     this.#familiar = undefined;
   }
@@ -496,14 +502,14 @@ export class TrainingStep<P, B> {
     this.#checkUsable();
     await this.#reports.settled;
     this.#reports.throwFailure();
-    const alpha = this.#reports.alpha;
+    const { alphas } = this.#reports;
     const counts = {
       counter: this.#counter,
       started: this.#started,
       nonFinite: this.#reports.nonFinite,
       since: this.#since,
     };
-    return snapshotOf(this.#parts(), { ...counts, alpha, frozen: this.#frozen, stale: this.#stale });
+    return snapshotOf(this.#parts(), { ...counts, alphas, frozen: this.#frozen, stale: this.#stale });
   }
 
   async #restore(path: string): Promise<Required<CheckpointExtras>> {
@@ -513,7 +519,7 @@ export class TrainingStep<P, B> {
     this.#counter = numbers.counter;
     this.#started = numbers.started;
     this.#reports.nonFinite = numbers.nonFinite;
-    this.#reports.alpha = numbers.alpha;
+    this.#reports.alphas = numbers.alphas;
     this.#frozen = numbers.frozen;
     this.#stale = numbers.stale;
     this.#beginAt(numbers.since);
@@ -547,24 +553,29 @@ export class TrainingStep<P, B> {
 
   /**
    * The start-up of a rule that looks ahead: probe how α must be changed for the loss to fall as it should, and take the
-   * step with that α. Returns α as applied and α of the next step. A first step that was refused taught nothing: the next
+   * step with that α. Returns α as applied and α of the next step, of each group. A first step that was refused taught nothing: the next
    * one is the first again.
    */
-  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates> {
+  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates[]> {
     const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
     const plain = this.#reports.read(0, this.#reports.numbersOf(await readBytes(report)));
     const refused = first && !plain.accepted;
-    if (refused || plain.overflow === true) return { alpha: plain.nextAlpha, nextAlpha: plain.nextAlpha };
+    if (refused || plain.overflow === true) return nextAlphas(plain).map((alpha) => ({ alpha, nextAlpha: alpha }));
     this.#started += 1;
     const probed = this.#started <= startUp.probedSteps;
     const passes = (factor: number) => this.#passes(programs, first, factor, common);
     const factor = probed ? await searchFactor(startUp, first, passes) : 1;
     this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
-    // The rule's state begins with α and the rate of the last step.
-    const read = this.#state.rule.slice(0, 2).map(readBytes);
-    const [nextAlpha, alpha] = (await Promise.all(read)).map((bytes) => this.#reports.numbersOf(bytes)[0]);
-    return { alpha: alpha ?? Number.NaN, nextAlpha: nextAlpha ?? Number.NaN };
+    // Each group's state begins with α and the rate of the last step.
+    const { rule, kinds } = this.#state;
+    const read = async (handle = 0) => this.#reports.numbersOf(await readBytes(handle))[0] ?? Number.NaN;
+    return Promise.all(
+      headsOf(this.#newton, kinds.length, rule).map(async (head) => {
+        const [nextAlpha, alpha] = await Promise.all([read(rule[head]), read(rule[head + 1])]);
+        return { alpha, nextAlpha };
+      }),
+    );
   }
 
   /** Whether the step with α times the factor passes the start-up's test. */
@@ -619,19 +630,14 @@ export class TrainingStep<P, B> {
     this.#reports.throwFailure();
   }
 
-  /** The programs for this kind of batch; the ones used longest ago make room. */
   #programsFor(batch: Flat): Programs {
-    const signature = signatureOf(batch);
-    const known = this.#signatures.get(signature);
-    if (known !== undefined) {
-      if (this.#signatures.size > 1) {
-        this.#signatures.delete(signature); // last in the map: used most recently
-        this.#signatures.set(signature, known);
-      }
-      return known;
-    }
+    return this.#signatures.of(signatureOf(batch), () => this.#subject(batch));
+  }
+
+  /** What the programs for this kind of batch are made of. */
+  #subject(batch: Flat): Subject {
     const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
-    const subject: Subject = {
+    return {
       params: kinds,
       paths: this.#values.paths,
       average: this.#average,
@@ -645,16 +651,6 @@ export class TrainingStep<P, B> {
       lossOf: (params, states, traced, key) =>
         this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
     };
-    const programs: Programs = { subject, compiled: new Map() };
-    this.#signatures.set(signature, programs);
-    if (this.#signatures.size > MAX_SIGNATURES) {
-      const [oldest] = this.#signatures;
-      if (oldest !== undefined) {
-        this.#signatures.delete(oldest[0]);
-        disposePrograms(oldest[1]);
-      }
-    }
-    return programs;
   }
 }
 

@@ -17,6 +17,7 @@ import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageAfter, averageKinds } from "./average";
 import { type Clip, clipped, meanOf, summed } from "./gradients";
+import { alphaCount, alphasIn, byParameter, ratesIn } from "./groups";
 import type { NewtonOptimizer } from "./newton";
 import { type LossScale, lossScaleAfter, type OwnState, overflowed, scaled, unscaled } from "./precision";
 import { ACCEPTED } from "./report";
@@ -208,19 +209,38 @@ const ownStateOf = (subject: Subject, ownRule: readonly AnyTensor[]) =>
  * and the report says that the step was taken back, and why in its last number (behind the scale).
  */
 function unlessOverflowed(given: Given, results: readonly AnyTensor[], lossScale: LossScale): AnyTensor[] {
-  const { inputs, direction, rule, ownRule, loss, gradients, scale } = given;
+  const { inputs, direction, rule, ownRule, loss, gradients } = given;
   const overflow = overflowed(loss, gradients, lossScale);
   const before = [...inputs.params, ...direction, ...rule, ...ownRule.slice(0, -2)];
   const kept = before.map((old, index) => where(overflow, old, results[index] as AnyTensor));
   const next = lossScaleAfter(lossScale, overflow);
   const report = results.at(-1) as Tensor<FloatDType>;
-  const alpha = rule[0] as Tensor<FloatDType>;
-  const nothing = full([report.shape[0] ?? 0], Number.NaN, { dtype: report.dtype }).slice(3);
-  const numbers = concatenate([entry(loss), entry(alpha.mul(scale)), entry(alpha), nothing]);
-  const positions = arange(0, report.shape[0] ?? 0, 1, { dtype: "i32" });
-  const skipped = where(positions.equal(ACCEPTED), 0, numbers);
+  // What `telemetry` asks for is not known either.
+  const rows = restingRows(given);
+  const rest = (report.shape[0] ?? 0) - (rows.shape[0] ?? 0);
+  const numbers = rest > 0 ? concatenate([rows, full([rest], Number.NaN, { dtype: report.dtype })]) : rows;
+  const skipped = withAccepted(numbers, full([], 0));
   const whole = concatenate([where(overflow, skipped, report), entry(lossScale.scale), entry(overflow)]);
   return [...kept, next.scale, next.steps, whole];
+}
+
+/**
+ * The addon's report of a step that measures nothing and is kept: loss, α, α next, and no more; of several groups, that of
+ * the last one and behind it for each α, α next, and no more.
+ */
+function restingRows({ inputs, newton, rule, scale, loss }: Given): Tensor<FloatDType> {
+  const alphas = alphasIn(newton, inputs.params.length, rule) as Tensor<FloatDType>[];
+  const rates = alphas.map((alpha) => concatenate([entry(alpha.mul(scale)), entry(alpha)]));
+  const nothing = (count: number) => full([count], Number.NaN, { dtype: scalarDType() });
+  const kept = full([1], 1, { dtype: scalarDType() });
+  const behind = rates.length > 1 ? rates.flatMap((rate) => [rate, nothing(3)]) : [];
+  return concatenate([entry(loss), rates.at(-1) as Tensor<FloatDType>, nothing(4), kept, ...behind]);
+}
+
+/** A report with another answer to whether the step was kept. */
+function withAccepted(report: Tensor<FloatDType>, accepted: AnyTensor): Tensor<FloatDType> {
+  const positions = arange(0, report.shape[0] ?? 0, 1, { dtype: "i32" });
+  return where(positions.equal(ACCEPTED), accepted.cast(report.dtype), report);
 }
 
 /** Whether a report says that the step before was kept. */
@@ -337,12 +357,15 @@ function stepToTake(
   fresh: readonly AnyTensor[],
 ) {
   const [state, old, after] = [rule, direction, fresh].map(handlesOf) as [Handle[], Handle[], Handle[]];
-  const [rate, ...staying] = owned(native.alphaStaying(newton.spec, handlesOf(carry), state, old, after));
+  const count = inputs.params.length;
+  const staying = owned(native.alphaStaying(newton.spec, count, handlesOf(carry), state, old, after));
+  const rates = staying.splice(0, alphaCount(newton));
   const recalled = recalledOf(newton, {
     params: inputs.params,
-    applied: rate as AnyTensor,
+    applied: rates.at(-1) as AnyTensor,
     state: subject.direction.rebuild(staying, "records"),
     paths: subject.paths,
+    rates,
   });
   return { after: staying, recalled };
 }
@@ -382,20 +405,21 @@ function finite({ subject, loss, gradients }: Given): Tensor<"bool"> {
 
 /** A step between two measurements: α stays, θ′ = θ − scale · α · ω. A guarded rule refuses a loss that is not finite. */
 function restingOutputs(given: Given): AnyTensor[] {
-  const { inputs, direction, rule, ownRule, scale, loss, newton } = given;
+  const { inputs, direction, rule, ownRule, scale, newton } = given;
   const { omega, after } = directionOf(given);
-  const alpha = rule[0] as Tensor<FloatDType>;
-  const applied = alpha.mul(scale);
+  const count = inputs.params.length;
+  const alphas = alphasIn(newton, count, rule) as Tensor<FloatDType>[];
+  const applied = alphas.map((alpha) => alpha.mul(scale));
+  const rates = byParameter(newton, count, applied);
   const moved = inputs.params.map((param, index) => {
     // Parameters are floats (checked where they enter), and ω has their dtypes.
     const [theta, line] = [param, omega[index]] as [Tensor<FloatDType>, Tensor<FloatDType>];
-    return theta.sub(line.mul(applied.cast(theta.dtype)));
+    return theta.sub(line.mul((rates[index] as Tensor<FloatDType>).cast(theta.dtype)));
   });
   const accepted = newton.spec.guard ? finite(given) : ones([], { dtype: "bool" });
   const kept = (fresh: readonly AnyTensor[], old: readonly AnyTensor[]) =>
     newton.spec.guard ? fresh.map((tensor, index) => where(accepted, tensor, old[index] as AnyTensor)) : fresh;
-  const nothing = full([4], Number.NaN, { dtype: scalarDType() });
-  const report = concatenate([entry(loss), entry(applied), entry(alpha), nothing, entry(accepted)]);
+  const report = withAccepted(restingRows(given), accepted);
   const all = [...kept(moved, inputs.params), ...kept(after, direction), ...rule, ...ownRule];
   return [...all, withTelemetry(given, omega, report, newton.telemetry)];
 }
@@ -405,10 +429,11 @@ function recalledIn(
   given: Pick<Given, "subject" | "newton" | "direction" | "rule"> & { inputs: Pick<Inputs, "params"> },
 ) {
   const { subject, newton, inputs, direction, rule } = given;
-  const applied = rule[1];
+  const rates = ratesIn(newton, inputs.params.length, rule);
+  const applied = rates.at(-1);
   if (applied === undefined) return []; // a rule of α alone
   const state = subject.direction.rebuild(direction, "records");
-  return recalledOf(newton, { params: inputs.params, applied, state, paths: subject.paths });
+  return recalledOf(newton, { params: inputs.params, applied, state, paths: subject.paths, rates });
 }
 
 /**

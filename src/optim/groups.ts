@@ -1,6 +1,7 @@
 /**
  * Groups of parameters: several optimizers (or one with several sets of options) as one, each for the parameters that it
- * is meant for. All groups share one learning rate, or one α; a group's factor multiplies it.
+ * is meant for. All groups share one learning rate, or one α (unless `newton` gives each its own); a group's factor
+ * multiplies it.
  */
 import type { DType, FloatDType } from "../dtype";
 import { argumentError } from "../errors";
@@ -118,14 +119,16 @@ export function together(
       });
       return { omega, state: after };
     },
-    recall({ params, applied, state, paths = [] }: RecallInput<readonly unknown[]>) {
+    groups: (params, paths = []) => membersOf(op, parts, params, paths).filter((at) => at.length > 0),
+    recall({ params, applied, state, paths = [], rates }: RecallInput<readonly unknown[]>) {
       const members = membersOf(op, parts, params, paths);
+      const left = [...(rates ?? [])];
       const [start, omega]: [AnyTensor[], AnyTensor[]] = [[], []];
       for (const [part, { optimizer, learningRateFactor = 1 }] of parts.entries()) {
         const at = members[part] ?? [];
         const step = optimizer.recall?.({
           params: pick(params, at),
-          applied: scaled(applied, learningRateFactor),
+          applied: scaled(at.length > 0 ? (left.shift() ?? applied) : applied, learningRateFactor),
           state: state[part],
           paths: at.map((index) => paths[index] ?? String(index)),
         });

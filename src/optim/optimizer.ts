@@ -29,6 +29,8 @@ export interface RecallInput<S> {
   readonly applied: AnyTensor;
   readonly state: S;
   readonly paths?: readonly string[];
+  /** Where groups have a rate each: those, in the order of `groups`. `applied` is the last one then. */
+  readonly rates?: readonly AnyTensor[];
 }
 
 /** A step: the parameters that it began with, and its direction. */
@@ -50,6 +52,8 @@ export interface Optimizer<S = unknown> {
    * steps back need not keep them then: two copies of the parameters less.
    */
   recall?(input: RecallInput<S>): Recalled | undefined;
+  /** Of an optimizer with groups: the positions of each group's parameters; a group without any is left out. */
+  groups?(params: readonly AnyTensor[], paths?: readonly string[]): readonly (readonly number[])[];
 }
 
 /** A learning rate, checked; or a schedule as it is. */

@@ -44,8 +44,8 @@ pub fn adam_step(spec: &Spec, loss: &Value, params: &[Value], batch: &[Value]) -
     let carry = alpha::begin(spec, loss, params, &gradients, &state, None)?;
     let applied = direction.direction(&options, params, &gradients, &old)?;
     let (recalled, new) = if spec.rule == Rule::Next {
-        let (rate, staying) = alpha::staying(spec, &carry, &state, &old, &applied.state)?;
-        (direction.recall(&options, params, &rate, &staying)?, staying)
+        let (rates, staying) = alpha::staying(spec, params.len(), &carry, &state, &old, &applied.state)?;
+        (direction.recall(&options, params, &rates[0], &staying)?, staying)
     } else {
         (None, applied.state)
     };

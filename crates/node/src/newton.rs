@@ -103,6 +103,8 @@ pub struct AlphaSpec {
     pub total_steps: Option<f64>,
     /// Rule `next` only: of large tensors, traces and slopes see every k-th row.
     pub sample: f64,
+    /// Parameters that have an α of their own together: their positions, group after group. Empty: all share one.
+    pub groups: Vec<Vec<f64>>,
     /// Rule `custom` only: of loss1, slope1, curvature, lossMinus.
     pub needs: Vec<String>,
 }
@@ -115,6 +117,8 @@ impl AlphaSpec {
         let total_steps = self.total_steps.map(|total| count(rule.name(), "totalSteps", total)).transpose()?;
         let total_steps = total_steps.map(|total| u32::try_from(total).unwrap_or(u32::MAX));
         let sample = u32::try_from(count(rule.name(), "sample", self.sample)?).unwrap_or(u32::MAX);
+        let positions = |group: &Vec<f64>| group.iter().map(|&at| count(rule.name(), "groups", at)).collect();
+        let groups = self.groups.iter().map(positions).collect::<Result<Vec<Vec<usize>>>>()?;
         let AlphaSpec { gamma, min, max, initial, guard, .. } = self;
         // Which steps measure is the caller's matter: it traces the others without a rule.
         let own = Spec {
@@ -127,6 +131,7 @@ impl AlphaSpec {
             scalar,
             total_steps,
             sample,
+            groups,
             measure: true,
             ..Spec::defaults(rule)
         };
@@ -154,6 +159,7 @@ pub fn alpha_defaults(rule: String) -> napi::Result<AlphaSpec> {
             guard,
             total_steps: None,
             sample: f64::from(sample),
+            groups: Vec::new(),
             needs,
         })
     })
@@ -282,10 +288,21 @@ pub fn alpha_finish(
     })
 }
 
-/// The rate, then the direction's state, from which the direction recalls the step to take.
+/// Where the state of each group begins: at its α.
+#[napi]
+pub fn alpha_heads(spec: AlphaSpec, params: f64, state: f64) -> napi::Result<Vec<f64>> {
+    guarded("alpha", || {
+        let (params, state) = (count("alpha", "params", params)?, count("alpha", "state", state)?);
+        let heads = alpha::heads(&spec.checked(DType::F64)?, params, state)?;
+        Ok(heads.into_iter().map(|head| head as f64).collect())
+    })
+}
+
+/// The rates (one for each group), then the direction's state, from which the direction recalls the step to take.
 #[napi]
 pub fn alpha_staying(
     spec: AlphaSpec,
+    params: f64,
     carry: Vec<f64>,
     state: Vec<f64>,
     direction_old: Vec<f64>,
@@ -295,8 +312,9 @@ pub fn alpha_staying(
         let all = |list: &[f64]| handles.get_all("alpha", list);
         let spec = spec.checked(handles.scalar())?;
         let (old, new) = (all(&direction_old)?, all(&direction_new)?);
-        let (rate, staying) = alpha::staying(&spec, &all(&carry)?, &all(&state)?, &old, &new)?;
-        Ok([vec![rate], staying].concat())
+        let params = count("alpha", "params", params)?;
+        let (rates, staying) = alpha::staying(&spec, params, &all(&carry)?, &all(&state)?, &old, &new)?;
+        Ok([rates, staying].concat())
     })
 }
 

@@ -17,6 +17,9 @@ const REJECTED: (f64, f64) = (0.1, 0.5);
 /// Decay of the running mean and deviation of losses.
 const DECAY: f64 = 0.9;
 
+/// The scalars of the state, which is nothing else.
+pub(super) const SCALARS: usize = 4;
+
 struct State {
     alpha: Value,
     mean: Value,
@@ -95,22 +98,46 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         return unmeasured(spec, step, state, &applied);
     }
     let m = measure(spec.needs(), step.loss, step.params, step.gradients, step.omega, &applied)?;
-    let proposal = Proposal::new(spec.rule, &m, step.proposal)?;
+    let allowed = allowed(spec, std::slice::from_ref(&m), &[step.state])?;
+    finish_measured(spec, step, &m, allowed.as_ref())
+}
+
+/// Whether a step of groups that were measured together is kept; `None` where every step is. A bad group takes all of
+/// them back.
+pub(super) fn allowed(spec: &Spec, measured: &[Measured], states: &[&[Value]]) -> Result<Option<Value>> {
+    if !spec.guard {
+        return Ok(None);
+    }
+    let mut all: Option<Value> = None;
+    for (m, state) in measured.iter().zip(states) {
+        let own = accepted(m, &State::read(spec, state)?.with(&m.loss0)?)?;
+        all = Some(match all {
+            Some(all) => all.and(&own)?,
+            None => own,
+        });
+    }
+    Ok(all)
+}
+
+/// The step after measuring; `allowed` says whether it is kept.
+pub(super) fn finish_measured(spec: &Spec, step: &Finish, m: &Measured, allowed: Option<&Value>) -> Result<Finished> {
+    let state = State::read(spec, step.state)?;
+    let applied = m.alpha.clone();
+    let proposal = Proposal::new(spec.rule, m, step.proposal)?;
     let seen = state.with(&m.loss0)?;
     let bare = match &proposal {
         Proposal::Newton(estimate) => state.alpha.add(&newton_step(spec, &state.alpha, &applied, estimate)?)?,
         Proposal::Rate(alpha) => alpha.clone(),
     };
-    let outcome = if spec.guard {
-        let accepted = accepted(&m, &seen)?;
-        let moved = sensible(&m, &proposal, &state.alpha, &bare)?;
-        let shrunk = state.alpha.mul(&rejected_factor(&m, proposal.estimate())?)?;
+    let outcome = if let Some(accepted) = allowed {
+        let moved = sensible(m, &proposal, &state.alpha, &bare)?;
+        let shrunk = state.alpha.mul(&rejected_factor(m, proposal.estimate())?)?;
         let alpha = clip(&accepted.select(&moved, &shrunk)?, spec.min, spec.max)?;
-        Outcome { accepted: Some(accepted), alpha }
+        Outcome { accepted: Some(accepted.clone()), alpha }
     } else {
         Outcome { accepted: None, alpha: bare }
     };
-    finished(step, state, seen, &applied, outcome, Some((&m, proposal.estimate())))
+    finished(step, state, seen, &applied, outcome, Some((m, proposal.estimate())))
 }
 
 /// What was decided about a step. `accepted` is a bool scalar, or `None` where every step is.

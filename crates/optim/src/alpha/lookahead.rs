@@ -1,10 +1,9 @@
 //! What the rules that look ahead (`next`, `next_plain`) share: Newton's factor from two averaged slopes, the mean and
 //! deviation of losses, the start-up test, and the report. What they keep and when they reject is each one's own.
 
-use super::scalar::{choose, clip, finite_or, loss_scalar, moved, report};
+use super::scalar::{choose, clip, finite_or, report};
 use super::{Finish, Rule, Spec};
 use crate::direction::Recalled;
-use raphson_graph::derivative::substitute;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -14,9 +13,6 @@ pub(super) const DOWN: f64 = 0.5;
 pub(super) const DECAY: f64 = 0.9;
 /// κ: how fast N and D are forgotten as α travels.
 const KAPPA: f64 = 3.0;
-/// The part of the first-order decrease that a probe must reach.
-const SUFFICIENT: f64 = 0.3;
-
 /// α, N and D after a decision.
 pub(super) struct Rate {
     pub alpha: Value,
@@ -66,36 +62,28 @@ pub(super) fn loss_statistics(mean: &Value, deviation: &Value, first: &Value, lo
     Ok((first.select(loss, &mean)?, first.select(&deviation.like(0.0), &deviation)?))
 }
 
-/// Judging a length of step by the batch's own loss.
-pub(super) struct Probe<'a> {
-    /// The batch's loss as a function of `params`.
-    pub loss: &'a Value,
-    pub params: &'a [Value],
+/// What new gradients say about the steps before.
+pub(super) struct Look {
+    /// n: the slope of earlier directions on the new batch.
+    pub n: Value,
+    /// Whether n and the gradients are finite.
+    pub finite: Value,
+}
+
+/// A length of step to be judged by the batch's own loss.
+pub(super) struct Reach<'a> {
     pub start: &'a [Value],
     pub omega: &'a [Value],
     /// The length to judge.
     pub s: Value,
+    /// ⟨g, ω⟩ at the start, where it is known.
+    pub slope: Option<Value>,
     /// The loss at the start.
-    pub loss_start: &'a Value,
-    /// ⟨g, ω⟩ at the start.
-    pub slope: Value,
+    pub loss_start: Value,
     /// What rounding may add to the loss.
     pub tolerance: Option<Value>,
-}
-
-impl Probe<'_> {
-    /// L(θ_start − s·ω) ≤ L − .3·s·max(⟨g, ω⟩, 0) + tolerance. Never true of a loss that is NaN.
-    pub(super) fn passes(&self, spec: &Spec) -> Result<Value> {
-        let there = moved(self.start, &self.s, self.omega)?;
-        let there = substitute(std::slice::from_ref(self.loss), self.params, &there)?;
-        let there = loss_scalar("probe", &there[0], spec.scalar)?;
-        let wanted = self.s.mul(&self.slope.maximum(&self.slope.like(0.0))?)?.scale(SUFFICIENT)?;
-        let mut bound = self.loss_start.sub(&wanted)?;
-        if let Some(tolerance) = &self.tolerance {
-            bound = bound.add(tolerance)?;
-        }
-        there.less_equal(&bound)
-    }
+    /// Whether no step was taken: there is nothing to learn from it then.
+    pub untaken: Value,
 }
 
 /// What a report of these rules says.
@@ -199,4 +187,9 @@ pub(super) fn split<'a, const SCALARS: usize>(
     };
     scalars.iter().try_for_each(|value| super::check_scalar("state", value, spec.scalar))?;
     Ok((scalars, tensors))
+}
+
+/// The error for a state without the rule's scalars.
+pub(super) fn too_short(rule: Rule, state: &[Value]) -> Error {
+    Error::argument(rule.name(), format!("{} state tensors; give what init or the step before gave", state.len()))
 }

@@ -11,6 +11,7 @@ mod alt2;
 mod alt2_gradient_free;
 mod constant;
 mod exact;
+mod groups;
 mod guard;
 mod hermite;
 mod lookahead;
@@ -24,6 +25,7 @@ mod scalar;
 pub use measure::{Measured, Needs, inner, measure};
 
 use crate::direction::Recalled;
+use groups::Groups;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::value::Value;
@@ -101,6 +103,11 @@ impl Rule {
     /// and takes steps back.
     pub const fn looks_ahead(self) -> bool {
         matches!(self.family(), Family::Next | Family::NextPlain)
+    }
+
+    /// Whether groups of parameters can have an α each: the rule is made of inner products, which each group has its own of.
+    pub const fn splits(self) -> bool {
+        matches!(self, Rule::Next | Rule::NextPlain | Rule::Retsinas)
     }
 
     const fn family(self) -> Family {
@@ -186,6 +193,8 @@ pub struct Spec {
     pub total_steps: Option<u32>,
     /// `next` only: of large tensors, traces and slopes see one number of k, but at least 2,048. 1: they see everything.
     pub sample: u32,
+    /// Parameters that have an α of their own together: their positions, group after group. Empty: all share one.
+    pub groups: Vec<Vec<usize>>,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
 }
@@ -212,6 +221,7 @@ impl Spec {
             scalar,
             total_steps: None,
             sample: 64,
+            groups: Vec::new(),
             measure: true,
         }
     }
@@ -244,6 +254,11 @@ impl Spec {
         }
         if self.total_steps.is_some_and(|total| total == 0 || self.rule != Rule::Next) {
             return refuse("total_steps must be at least 1, and is for the rule next only".to_owned());
+        }
+        if !self.groups.is_empty() && !self.rule.splits() {
+            let known = Rule::ALL.into_iter().filter(|rule| rule.splits()).map(Rule::name).collect::<Vec<_>>();
+            let (name, known) = (self.rule.name(), known.join(", "));
+            return refuse(format!("{name} has one α for all parameters; groups have an α each with one of {known}"));
         }
         Ok(())
     }
@@ -295,9 +310,11 @@ pub struct Finished {
     pub params: Vec<Value>,
     /// The direction's state.
     pub direction: Vec<Value>,
-    /// The rule's state; `state[0]` is α, and `state[1]` of a rule that looks ahead the rate that the step was made with.
+    /// The rule's state; `state[0]` is α, and `state[1]` of a rule that looks ahead the rate that the step was made with (of
+    /// each group, see [`heads`]).
     pub state: Vec<Value>,
     /// Eight scalars in a row: loss, α applied (scale included), α next, d, n, h, L1, accepted (1 or 0). NaN where not measured.
+    /// With several groups these are the last one's, and for each group α applied, α next, d, n, h stand behind them.
     pub report: Value,
 }
 
@@ -305,12 +322,15 @@ pub struct Finished {
 /// call is given the step before by the direction's `recall`, so that the state need not hold it.
 pub fn init(spec: &Spec, params: &[Value], direction: &[Value], recalls: bool) -> Result<Vec<Value>> {
     spec.check()?;
-    match spec.rule.family() {
-        Family::Constant => Ok(constant::init(spec)),
-        Family::Next => next::init(spec, params, recalls),
-        Family::NextPlain => next_plain::init(spec, params, direction, recalls),
-        Family::Measured => Ok(guard::init(spec)),
-    }
+    groups::init(spec, params, direction, recalls)
+}
+
+/// Where the state of each group begins in the rule's state of `state` tensors for `params` parameters: at its α, and with a
+/// rule that looks ahead the rate of its last step behind that.
+pub fn heads(spec: &Spec, params: usize, state: usize) -> Result<Vec<usize>> {
+    let mut bounds = Groups::new(spec, params)?.bounds(spec, state)?;
+    bounds.pop();
+    Ok(bounds)
 }
 
 /// The part of a step that stands before the direction: what rules that look ahead decide from the new gradient. Others
@@ -325,34 +345,43 @@ pub fn begin(
     recalled: Option<&Recalled>,
 ) -> Result<Vec<Value>> {
     spec.check()?;
-    let loss = || loss_scalar(spec.rule.name(), loss, spec.scalar);
-    match spec.rule.family() {
-        Family::Next => next::begin(spec, &loss()?, params, gradients, state),
-        Family::NextPlain => next_plain::begin(spec, &loss()?, params, gradients, state, recalled),
-        Family::Constant | Family::Measured => Ok(Vec::new()),
+    if !spec.rule.looks_ahead() {
+        return Ok(Vec::new());
     }
+    let loss = loss_scalar(spec.rule.name(), loss, spec.scalar)?;
+    groups::begin(spec, &loss, params, gradients, state, recalled)
 }
 
-/// What the direction goes on from, and the rate with which its `recall` tells the step to take: after a kept step, the new
-/// state and 0 (from θ along the new ω); where the step before is taken back, the old state and that step's rate.
+/// What the direction goes on from, and the rate (one for each group) with which its `recall` tells the step to take: after a
+/// kept step, the new state and 0 (from θ along the new ω); where the step before is taken back, the old state and that
+/// step's rate.
 pub fn staying(
     spec: &Spec,
+    params: usize,
     carry: &[Value],
     state: &[Value],
     direction_old: &[Value],
     direction_new: &[Value],
-) -> Result<(Value, Vec<Value>)> {
-    let ([accepted, ..], [_, rate, ..]) = (carry, state) else {
+) -> Result<(Vec<Value>, Vec<Value>)> {
+    let [accepted, ..] = carry else {
         return Err(Error::argument(spec.rule.name(), "only rules that look ahead take steps back"));
     };
-    check_scalar("rate", rate, spec.scalar)?;
-    Ok((accepted.select(&rate.like(0.0), rate)?, choose(accepted, direction_new, direction_old)?))
+    let mut rates = Vec::new();
+    for rate in groups::rates(spec, params, state)? {
+        check_scalar("rate", rate, spec.scalar)?;
+        rates.push(accepted.select(&rate.like(0.0), rate)?);
+    }
+    Ok((rates, choose(accepted, direction_new, direction_old)?))
 }
 
 /// The part of a step that stands after the direction: measure, find the next α, move the parameters.
 pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
     spec.check()?;
     check_step(spec, &step)?;
+    let groups = Groups::new(spec, step.params.len())?;
+    if !groups.is_one() {
+        return groups::finish(spec, &step, &groups);
+    }
     match spec.rule.family() {
         Family::Constant => constant::finish(&step),
         Family::Next => next::finish(spec, &step),
@@ -378,11 +407,8 @@ pub fn probe(
     factor: &Value,
 ) -> Result<Value> {
     check_scalar("factor", factor, spec.scalar)?;
-    match spec.rule.family() {
-        Family::Next => next::probe(spec, loss, params, state, recalled, first, factor),
-        Family::NextPlain => next_plain::probe(spec, loss, params, state, recalled, first, factor),
-        Family::Constant | Family::Measured => no_start_up(spec, "probe"),
-    }
+    check_start_up(spec, "probe")?;
+    groups::probe(spec, loss, params, state, recalled, first, factor)
 }
 
 /// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
@@ -398,14 +424,14 @@ pub fn rescale(
 ) -> Result<Vec<Value>> {
     check_scalar("factor", factor, spec.scalar)?;
     check_scalar("scale", scale, spec.scalar)?;
-    match spec.rule.family() {
-        Family::Next => next::rescale(spec, params, state, recalled, factor, scale),
-        Family::NextPlain => next_plain::rescale(spec, params, state, recalled, factor, scale),
-        Family::Constant | Family::Measured => no_start_up(spec, "rescale"),
-    }
+    check_start_up(spec, "rescale")?;
+    groups::rescale(spec, params, state, recalled, factor, scale)
 }
 
-fn no_start_up<T>(spec: &Spec, what: &str) -> Result<T> {
+fn check_start_up(spec: &Spec, what: &str) -> Result<()> {
+    if spec.rule.looks_ahead() {
+        return Ok(());
+    }
     Err(Error::argument(what, format!("only rules that look ahead have a start-up, not {}", spec.rule.name())))
 }
 

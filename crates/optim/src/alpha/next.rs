@@ -5,19 +5,20 @@
 //!
 //! Around it: α falls at most like t^−½; while the running loss stays above its best, α is halved; a step after which
 //! the loss is far too high or not finite is taken back and made shorter; the first steps are bounded in length, and the
-//! very first one is found by forward passes ([`probe`], [`rescale`]). Where the number of steps T is known, α stays
+//! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α stays
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
 //! Of large tensors, traces and slopes see one number of k only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
 //! them) θ_prev and ω for each parameter, then e, f, y for each.
 
-use super::lookahead::{Averages, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split};
+use super::lookahead::{
+    Averages, DOWN, Look, Now, Previous, Rate, Reach, Seen, loss_statistics, previous_init, split, too_short,
+};
 use super::measure::inner;
 use super::sample::{Sampler, finite_unseen, inner_sampled, zeros};
 use super::scalar::{choose, clip, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec};
 use crate::direction::Recalled;
-use raphson_graph::derivative::{substitute, vjp};
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
 
@@ -49,7 +50,7 @@ const RAMP: f64 = 1.1;
 const REACH: f64 = 10.0;
 
 /// The scalars at the head of the state.
-const SCALARS: usize = 15;
+pub(super) const SCALARS: usize = 15;
 
 /// The rule's scalars, named.
 #[derive(Clone)]
@@ -160,26 +161,28 @@ pub(super) fn init(spec: &Spec, params: &[Value], recalls: bool) -> Result<Vec<V
     Ok(state)
 }
 
-/// Judge the steps before by the new batch. Carry: accepted (bool), n, what is left of the traces, and the scalars as
-/// they will be. At the first step only a loss or a gradient that is not finite is refused, and α stays.
-pub(super) fn begin(
-    spec: &Spec,
-    loss: &Value,
-    params: &[Value],
-    gradients: &[Value],
-    state: &[Value],
-) -> Result<Vec<Value>> {
+/// What the new gradients say about the steps before: n, and whether it and they are finite.
+pub(super) fn look(spec: &Spec, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Look> {
     let count = params.len();
     // What is stored of the step before does not matter here.
-    let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
-    let (now, traces) = (&Scalars::named(scalars), Traces::named(count, tensors));
-    let first = now.first()?;
+    let (_, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
+    let traces = Traces::named(count, tensors);
     let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
     let n = inner_sampled(spec, params, &Sampler::new(spec, [gradients]).all(gradients)?, &lines)?;
-    let mut finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    let mut finite = n.is_finite()?;
     if let Some(unseen) = finite_unseen(spec, gradients)? {
         finite = finite.and(&unseen)?;
     }
+    Ok(Look { n, finite })
+}
+
+/// Judge the steps before by the new batch. Carry: accepted (bool), n, what is left of the traces, and the scalars as
+/// they will be. At the first step only a loss or a gradient that is not finite is refused, and α stays.
+pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: &[Value]) -> Result<Vec<Value>> {
+    let Some(scalars) = state.first_chunk() else { return Err(too_short(Rule::Next, state)) };
+    let now = &Scalars::named(scalars);
+    let first = now.first()?;
+    let finite = loss.is_finite()?.and(&finite)?;
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
     let patient = now.high.less(&now.high.like(PATIENCE))?;
     let refused = finite.not()?.or(&high.and(&patient)?.and(&first.not()?)?)?;
@@ -353,33 +356,23 @@ fn multiplier(spec: &Spec, t: &Value) -> Result<Value> {
     }
 }
 
-/// Start-up: whether the batch's loss falls far enough, at the first step 10 times as far as the step. Always so where
-/// the first step was refused (t = 0): there is nothing to learn from it.
-pub(super) fn probe(
+/// Start-up: where a step `factor` times as long leads (at the first step, 10 times as far), and the loss that is to fall.
+pub(super) fn reach<'a>(
     spec: &Spec,
-    loss: &Value,
     params: &[Value],
-    state: &[Value],
-    recalled: Option<&Recalled>,
+    state: &'a [Value],
+    recalled: Option<&'a Recalled>,
     first: bool,
     factor: &Value,
-) -> Result<Value> {
+) -> Result<Reach<'a>> {
     let State { scalars, previous: Previous { start, omega, .. }, .. } = State::read(spec, params, state, recalled)?;
     let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
-    // At the first step y is the gradient itself, so that d = ⟨g, ω⟩.
-    let slope = if first { scalars.d.clone() } else { slope_at(spec, loss, params, start, omega)? };
     let epsilon = params.iter().map(|param| param.dtype().epsilon()).fold(0.0, f64::max);
     let tolerance = Some(scalars.loss.abs()?.scale(4.0 * epsilon)?);
-    let loss_start = &scalars.loss;
-    let passes = Probe { loss, params, start, omega, s, loss_start, slope, tolerance }.passes(spec)?;
-    passes.or(&scalars.first()?)
-}
-
-/// ⟨∇L(θ_start), ω⟩
-fn slope_at(spec: &Spec, loss: &Value, params: &[Value], start: &[Value], omega: &[Value]) -> Result<Value> {
-    let one = loss.like(1.0);
-    let gradients = vjp(std::slice::from_ref(loss), params, std::slice::from_ref(&one))?;
-    inner(&substitute(&gradients, params, start)?, omega, spec.scalar)
+    // At the first step y is the gradient itself, so that d = ⟨g, ω⟩; later on it has to be found at the start.
+    let slope = first.then(|| scalars.d.clone());
+    let untaken = scalars.first()?;
+    Ok(Reach { start, omega, s, slope, loss_start: scalars.loss, tolerance, untaken })
 }
 
 /// Start-up: α ← α·factor; the first step sets the bound R = α|ω|, and up to step 10, α ← min(α, R·1.1ᵗ/|ω|), for

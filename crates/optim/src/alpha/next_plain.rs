@@ -8,7 +8,7 @@
 //! direction recalls them) θ_prev and ω for each parameter, then e for each, if the direction keeps no state of its own (it is ω otherwise).
 
 use super::lookahead::{
-    Averages, DECAY, DOWN, Now, Previous, Probe, Rate, Seen, loss_statistics, previous_init, split,
+    Averages, DECAY, DOWN, Look, Now, Previous, Rate, Reach, Seen, loss_statistics, previous_init, split, too_short,
 };
 use super::measure::inner;
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved};
@@ -28,11 +28,11 @@ const MEMORYLESS: f64 = 0.999;
 /// How many times as far as the first step its probe looks.
 const REACH: f64 = 10.0;
 
-/// The state's scalars, in order.
-const SCALARS: usize = 12;
+/// The scalars at the head of the state.
+pub(super) const SCALARS: usize = 12;
 
-/// The rule's state, named.
-struct State<'a> {
+/// The rule's scalars, named.
+struct Scalars<'a> {
     alpha: &'a Value,
     /// Steps taken.
     t: &'a Value,
@@ -45,6 +45,23 @@ struct State<'a> {
     loss_deviation: &'a Value,
     /// The loss of the last step's batch, accepted or not.
     loss: &'a Value,
+}
+
+impl<'a> Scalars<'a> {
+    fn named(values: &'a [Value; SCALARS]) -> Scalars<'a> {
+        let [alpha, _applied, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = values;
+        Scalars { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss }
+    }
+
+    /// Whether no step was taken yet.
+    fn first(&self) -> Result<Value> {
+        self.t.equal(&self.t.like(0.0))
+    }
+}
+
+/// The rule's state, named.
+struct State<'a> {
+    scalars: Scalars<'a>,
     previous: Previous<'a>,
     /// e, where it is not simply ω.
     trace: Option<&'a [Value]>,
@@ -66,36 +83,37 @@ impl<'a> State<'a> {
         let count = params.len();
         let previous = if recalled.is_some() { 0 } else { 2 * count };
         let (scalars, tensors) = split::<SCALARS>(Rule::NextPlain, spec, state, &[previous, previous + count])?;
-        let [alpha, _applied, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, _rejected, loss] = scalars;
         let (previous, trace) = Previous::take(params, tensors, recalled);
         let trace = (trace.len() == count && count > 0).then_some(trace);
-        Ok(State { alpha, t, sum_n, sum_d, cosine, aim, d, loss_mean, loss_deviation, loss, previous, trace })
-    }
-
-    /// Whether no step was taken yet.
-    fn first(&self) -> Result<Value> {
-        self.t.equal(&self.t.like(0.0))
+        Ok(State { scalars: Scalars::named(scalars), previous, trace })
     }
 }
 
-/// Judge the previous step by the new batch: carry = accepted (bool), α, N, D, n. At the first step only a loss or a
-/// gradient that is not finite is refused, and α stays.
-pub(super) fn begin(
+/// n of the step before, and whether it is finite.
+pub(super) fn look(
     spec: &Spec,
-    loss: &Value,
     params: &[Value],
     gradients: &[Value],
     state: &[Value],
     recalled: Option<&Recalled>,
-) -> Result<Vec<Value>> {
+) -> Result<Look> {
     let state = State::read(spec, params, state, recalled)?;
-    let first = state.first()?;
     let n = inner(gradients, state.trace.unwrap_or(state.previous.omega), spec.scalar)?;
-    let finite = loss.is_finite()?.and(&n.is_finite()?)?;
+    let finite = n.is_finite()?;
+    Ok(Look { n, finite })
+}
+
+/// Judge the previous step by the new batch: carry = accepted (bool), α, N, D, n. At the first step only a loss or a
+/// gradient that is not finite is refused, and α stays.
+pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: &[Value]) -> Result<Vec<Value>> {
+    let Some(scalars) = state.first_chunk() else { return Err(too_short(Rule::NextPlain, state)) };
+    let state = &Scalars::named(scalars);
+    let first = state.first()?;
+    let finite = loss.is_finite()?.and(&finite)?;
     // L ≤ L̄ + 4S + |L̄|
     let ceiling = state.loss_mean.add(&state.loss_deviation.scale(4.0)?)?.add(&state.loss_mean.abs()?)?;
     let accepted = finite.and(&first.or(&loss.less_equal(&ceiling)?)?)?;
-    let (newton, reject) = (newton(spec, &state, &n)?, reject(spec, &state, &n, &finite)?);
+    let (newton, reject) = (newton(spec, state, &n)?, reject(spec, state, &n, &finite)?);
     let pick = |newton: &Value, reject: &Value, still: &Value| first.select(still, &accepted.select(newton, reject)?);
     Ok(vec![
         accepted.clone(),
@@ -107,7 +125,7 @@ pub(super) fn begin(
 }
 
 /// N ← ρN + n, D ← ρD + |d|, and Newton's factor.
-fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
+fn newton(spec: &Spec, state: &Scalars, n: &Value) -> Result<Rate> {
     let sum_n = state.sum_n.scale(RHO)?.add(n)?;
     let sum_d = state.sum_d.scale(RHO)?.add(&state.d.abs()?)?;
     let (alpha, aim, floor) = (state.alpha.clone(), state.aim.clone(), n.like(DOWN));
@@ -116,7 +134,7 @@ fn newton(spec: &Spec, state: &State, n: &Value) -> Result<Rate> {
 }
 
 /// α ← max(min, α·clip(1/(1 − n/|d|), .1, .5)), .1 where loss or slope are not finite; N = D = 0
-fn reject(spec: &Spec, state: &State, n: &Value, finite: &Value) -> Result<Rate> {
+fn reject(spec: &Spec, state: &Scalars, n: &Value, finite: &Value) -> Result<Rate> {
     let ratio = n.like(1.0).sub(&n.div(&state.d.abs()?)?)?.reciprocal()?;
     let usable = finite.and(&state.d.not_equal(&state.d.like(0.0))?)?;
     let ratio = usable.select(&finite_or(&ratio, 0.0)?, &ratio.like(0.0))?;
@@ -139,7 +157,7 @@ fn remember(state: &State, first: &Value, n: &Value, gradients: &[Value], omega:
     let along = inner(gradients, omega, dtype)?;
     let norms = inner(gradients, gradients, dtype)?.sqrt()?.mul(&inner(omega, omega, dtype)?.sqrt()?)?;
     let q = along.abs()?.div(&norms.maximum(&norms.like(1e-30))?)?;
-    let cosine = first.select(&q, &state.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
+    let cosine = first.select(&q, &state.scalars.cosine.scale(DECAY)?.add(&q.scale(1.0 - DECAY)?)?)?;
     let aim = cosine.square()?.square()?.scale(AIM)?;
     let Some(trace) = state.trace else { return Ok(Memory { cosine, aim, trace: Vec::new(), d: along }) };
     let fresh = first.or(&q.less(&q.like(MEMORYLESS))?)?;
@@ -160,8 +178,9 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         return Err(Error::argument(spec.rule.name(), message));
     };
     let loss = loss_scalar(spec.rule.name(), step.loss, spec.scalar)?;
-    let first = state.first()?;
-    let (mean, deviation) = loss_statistics(state.loss_mean, state.loss_deviation, &first, &loss)?;
+    let now = &state.scalars;
+    let first = now.first()?;
+    let (mean, deviation) = loss_statistics(now.loss_mean, now.loss_deviation, &first, &loss)?;
     let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
     // With the chosen ω, so that everything about a parameter hangs on the decision and fits one kernel; after a
     // rejection what comes out is not used.
@@ -173,14 +192,14 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let mut new = vec![
         alpha.clone(),
         applied.clone(),
-        state.t.add(&started.cast(spec.scalar)?)?,
+        now.t.add(&started.cast(spec.scalar)?)?,
         sum_n.clone(),
         sum_d.clone(),
-        accepted.select(&memory.cosine, state.cosine)?,
-        accepted.select(&memory.aim, state.aim)?,
-        accepted.select(&memory.d, state.d)?,
-        accepted.select(&mean, state.loss_mean)?,
-        accepted.select(&deviation, state.loss_deviation)?,
+        accepted.select(&memory.cosine, now.cosine)?,
+        accepted.select(&memory.aim, now.aim)?,
+        accepted.select(&memory.d, now.d)?,
+        accepted.select(&mean, now.loss_mean)?,
+        accepted.select(&deviation, now.loss_deviation)?,
         rejected,
         loss.clone(),
     ];
@@ -191,7 +210,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         applied: &applied,
         alpha,
         d: &new[7],
-        before: (state.d, state.alpha),
+        before: (now.d, now.alpha),
         n,
         first: &first,
         accepted,
@@ -200,23 +219,19 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     Ok(Finished { params, direction, state: new, report })
 }
 
-/// Start-up: whether the batch's loss falls far enough, at the first step 10 times as far as the step. Always so where
-/// the first step was refused (t = 0): there is nothing to learn from it.
-pub(super) fn probe(
+/// Start-up: where a step `factor` times as long leads (at the first step, 10 times as far), and the loss that is to fall.
+pub(super) fn reach<'a>(
     spec: &Spec,
-    loss: &Value,
     params: &[Value],
-    state: &[Value],
-    recalled: Option<&Recalled>,
+    state: &'a [Value],
+    recalled: Option<&'a Recalled>,
     first: bool,
     factor: &Value,
-) -> Result<Value> {
-    let state = State::read(spec, params, state, recalled)?;
-    let Previous { start, omega, .. } = state.previous;
-    let s = state.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
-    let (slope, loss_start) = (state.d.clone(), state.loss);
-    let probe = Probe { loss, params, start, omega, s, loss_start, slope, tolerance: None };
-    probe.passes(spec)?.or(&state.first()?)
+) -> Result<Reach<'a>> {
+    let State { scalars, previous: Previous { start, omega, .. }, .. } = State::read(spec, params, state, recalled)?;
+    let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
+    let (slope, loss_start) = (Some(scalars.d.clone()), scalars.loss.clone());
+    Ok(Reach { start, omega, s, slope, loss_start, tolerance: None, untaken: scalars.first()? })
 }
 
 /// α ← α·factor, θ′ = θ_start − scale·α·ω
@@ -229,7 +244,7 @@ pub(super) fn rescale(
     scale: &Value,
 ) -> Result<Vec<Value>> {
     let named = State::read(spec, params, state, recalled)?;
-    let alpha = named.alpha.mul(factor)?;
+    let alpha = named.scalars.alpha.mul(factor)?;
     let applied = alpha.mul(scale)?;
     let moved = moved(named.previous.start, &applied, named.previous.omega)?;
     Ok([&moved[..], &[alpha, applied], &state[2..]].concat())

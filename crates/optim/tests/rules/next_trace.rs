@@ -60,8 +60,9 @@ impl Run {
         let gradients = vjp(std::slice::from_ref(loss), params, &[Value::scalar(1.0, DType::F64)]).unwrap();
         let carry = alpha::begin(&spec, loss, params, &gradients, &state, recalled).unwrap();
         let applied = direction.direction(&options, params, &gradients, &direction_old).unwrap();
-        let (rate, staying) = alpha::staying(&spec, &carry, &state, &direction_old, &applied.state).unwrap();
-        let step = recall(&rate, &staying);
+        let (rates, staying) =
+            alpha::staying(&spec, params.len(), &carry, &state, &direction_old, &applied.state).unwrap();
+        let step = recall(&rates[0], &staying);
         let (scale, factor) = (Value::input(Shape::scalar(), DType::F64), Value::input(Shape::scalar(), DType::F64));
         let finish = Finish {
             loss,
