@@ -118,7 +118,8 @@ describe("the others", () => {
 
   it("the benchmark of overheads names every rule", async () => {
     const result = lastJson(await run("bench/overhead.ts", "--json", "--rounds", "1", "--steps", "1"));
-    const names = "constant next nextPlain exact retsinas alt1 alt2 hermite alt2GradientFree constant_ms workloads".split(" ");
+    const names =
+      "constant next nextPlain exact retsinas alt1 alt2 hermite alt2GradientFree constant_ms workloads".split(" ");
     expect(Object.keys(result)).toEqual(names);
     expect(result.constant).toBe(1);
   });
