@@ -10,7 +10,7 @@ import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native, readBytes } from "../native";
 import { scheduled } from "../optim/schedule";
 import { fromHandle } from "../tensor";
-import { dispose, tidy, untracked } from "../tidy";
+import { tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
 import { type CheckpointExtras, type Snapshot, writeCheckpoint } from "./checkpoint";
@@ -38,6 +38,7 @@ import {
   type Subject,
   signatureOf,
   tracing,
+  withoutValues,
 } from "./trace";
 
 export type { TrainingStepOptions } from "./options";
@@ -48,6 +49,8 @@ const MAX_IN_FLIGHT = 4;
 /** The event loop gets a turn at least this often. */
 const YIELD_STEPS = 16;
 const YIELD_MS = 10;
+/** Steps with a new program after which the queue may run empty, so that it shows whether runs can be made at once. */
+const TRIES = 3;
 const DONE = Promise.resolve();
 const NO_HANDLES: readonly Handle[] = [];
 
@@ -93,6 +96,11 @@ export class TrainingStep<P, B> {
   #open = 0;
   #turn: Promise<unknown> = Promise.resolve();
   #lastYield = performance.now();
+  /** Programs whose runs have been made at once; and how often the newest is still to be tried. */
+  readonly #brief = new Set<number>();
+  #tries = 0;
+  /** Whether the next step should find the queue empty. */
+  #empties = false;
   /** The kind of the newest batch. */
   #familiar: Familiar<Programs> | undefined;
 
@@ -432,9 +440,10 @@ export class TrainingStep<P, B> {
    */
   #launchStep(programs: Programs, index: number, tensors: readonly Handle[], starting: boolean): boolean {
     const measures = index % this.#newton.spec.every === 0 && !this.#frozen;
-    const program = programOf(programs, measures ? "measuring" : "resting", () =>
-      compileStep(programs.subject, this.#newton, measures),
-    );
+    const program = programOf(programs, measures ? "measuring" : "resting", () => {
+      this.#tries = TRIES;
+      return compileStep(programs.subject, this.#newton, measures);
+    });
     const { direction, rule, ownRule, average, key } = this.#state;
     const scale = this.#scaleOf(starting ? 0 : this.#scheduled(index));
     const { states: gathered, sums } = this.#micro;
@@ -459,6 +468,12 @@ export class TrainingStep<P, B> {
     const read = launch.run(program, this.#counter, moved, programs.subject.states.length, !starting);
     this.#counter += 1;
     this.#values.moved();
+    if (read) {
+      if (!this.#brief.has(program)) this.#brief.add(program);
+      this.#tries = 0;
+    } else if (!starting) {
+      this.#empties = this.#brief.has(program) || this.#tries-- > 0;
+    }
     return read;
   }
 
@@ -604,14 +619,13 @@ export class TrainingStep<P, B> {
     const handle = this.#scalarOf(factor);
     const results = native.runProgram(program, [...params, ...rule, ...direction, handle, scale]);
     native.dispose([handle, ...rule]);
-    const take = taker(results);
-    this.#values.replace(take(params.length));
-    this.#state.rule = take(rule.length);
+    this.#values.replace(results.slice(0, params.length));
+    this.#state.rule = results.slice(params.length);
   }
 
   /** What there is to wait for: few steps may be in flight, and the event loop has its turns. */
   #breathe(): Promise<void> | undefined {
-    const waits = this.#reports.outstanding >= MAX_IN_FLIGHT || this.#micro.gathered >= MAX_IN_FLIGHT;
+    const waits = this.#empties || this.#reports.outstanding >= MAX_IN_FLIGHT || this.#micro.gathered >= MAX_IN_FLIGHT;
     if (waits || this.#counter % YIELD_STEPS === 0 || performance.now() - this.#lastYield > YIELD_MS) {
       return this.#wait();
     }
@@ -620,6 +634,8 @@ export class TrainingStep<P, B> {
   }
 
   async #wait(): Promise<void> {
+    if (this.#empties) await this.#reports.settled;
+    this.#empties = false;
     // Waiting for the oldest report, not polling for it: the cores are the computation's.
     while (this.#reports.outstanding >= MAX_IN_FLIGHT) await this.#reports.oldest;
     await this.#micro.breathe(MAX_IN_FLIGHT);
@@ -652,23 +668,6 @@ export class TrainingStep<P, B> {
         this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
     };
   }
-}
-
-/** The same tree of tensors without their memory: dtypes and shapes remain. */
-function withoutValues(flat: Flat): Flat {
-  const stand = placeholders(flat.tensors);
-  const tree = flatten(flat.rebuild(stand, "themselves"), "trainingStep");
-  dispose(stand);
-  return tree;
-}
-
-/** Hands out the handles of a list, one group after another. */
-function taker(handles: readonly Handle[]): (count: number) => Handle[] {
-  let position = 0;
-  return (count) => {
-    position += count;
-    return handles.slice(position - count, position);
-  };
 }
 
 /**

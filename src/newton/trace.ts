@@ -12,7 +12,7 @@ import { type AnyTensor, fromHandle, type Shape, Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { arange, full, ones } from "../tensor/creation";
 import { concatenate } from "../tensor/movement";
-import { tidy } from "../tidy";
+import { dispose, tidy } from "../tidy";
 import { traced } from "../trace";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageAfter, averageKinds } from "./average";
@@ -64,6 +64,14 @@ export const placeholders = (kinds: readonly Kind[]): AnyTensor[] => kinds.map(p
 const owned = (handles: readonly Handle[]): AnyTensor[] => handles.map((handle) => fromHandle(handle));
 const DTYPE_CODE = Object.fromEntries(DTYPES.map((dtype, code) => [dtype, code])) as Readonly<Record<DType, number>>;
 const scalarKind = (): Kind => ({ dtype: scalarDType(), shape: [] });
+
+/** The same tree of tensors without their memory: dtypes and shapes remain. */
+export function withoutValues(flat: Flat): Flat {
+  const stand = placeholders(flat.tensors);
+  const tree = flatten(flat.rebuild(stand, "themselves"), "trainingStep");
+  dispose(stand);
+  return tree;
+}
 
 /** What two batches must share to share a program: form, dtypes, shapes, and whatever is not a tensor. */
 export function signatureOf(batch: Flat): string {

@@ -297,7 +297,7 @@ impl Session {
         let brief = self.at_once && entry.is_brief() && self.queue.is_idle();
         let job = Job::Run { entry, inputs, outputs };
         if brief {
-            perform(&*self.device, job);
+            perform(&*self.device, job, None);
         } else {
             self.queue.push(job);
         }

@@ -100,21 +100,31 @@ impl Drop for Queue {
 
 fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool, open: &AtomicUsize) {
     for job in jobs {
-        let guarded = catch_unwind(AssertUnwindSafe(|| {
+        let done = Done(open);
+        let done = Done(open);
+        let guarded = catch_unwind(AssertUnwindSafe(move || {
             if closing.load(Ordering::Acquire) {
                 job.refuse(Error::new(Code::Disposed, "session", "the session ended before this could run"));
             } else {
-                perform(device, job);
+                perform(device, job, Some(done));
             }
         }));
         // Runs and readings answer for their own panics; what is left is one of a caller's callback.
         drop(guarded);
-        open.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Do a job's work.
-pub fn perform(device: &dyn Device, job: Job) {
+/// Counts a job as done when it goes.
+pub struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Do a job's work. A reading is done before it is told: whoever hears of it finds the queue idle.
+pub fn perform(device: &dyn Device, job: Job, done: Option<Done>) {
     match job {
         Job::Run { entry, inputs, outputs } => match guarded(|| run(device, &entry, inputs, outputs.len())) {
             Ok(memories) => outputs.iter().zip(memories).for_each(|(output, memory)| output.settle(Ok(memory))),
@@ -122,7 +132,7 @@ pub fn perform(device: &dyn Device, job: Job) {
         },
         Job::Read { cells, then } => {
             let readings = guarded(|| cells.iter().map(|cell| download(device, &cell.memory()?)).collect());
-            drop(cells);
+            drop((cells, done));
             then(readings);
         }
         Job::Task(task) => task(Ok(device)),
