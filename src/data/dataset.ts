@@ -2,6 +2,7 @@
  * Datasets in host memory and the batches drawn from them: splitting, shuffling, batching, mapping, reading ahead.
  * What the examples are and where they lie is `columns.ts`'s subject.
  */
+import type { TypedArray } from "../dtype";
 import { argumentError } from "../errors";
 import { HostRandom, keyOfSeed, subkey } from "../hostRandom";
 import type { AnyTensor } from "../tensor";
@@ -36,7 +37,7 @@ export interface BatchOptions {
   readonly dropLast?: boolean;
 }
 
-/** Examples in memory, each with the same named fields; the batches have the type `B`. */
+/** Examples in memory (pictures: on disk), each with the same named fields; the batches have the type `B`. */
 export class Dataset<B extends Batch> {
   /** The number of examples. */
   readonly size: number;
@@ -91,9 +92,10 @@ export class Dataset<B extends Batch> {
     }
     const make = (rows: Uint32Array) => this.#batch(rows);
     const rows = this.#rows;
-    return new Batches(function* (epoch: number, first: number) {
+    return new Batches(async function* (epoch: number, first: number) {
       const order = shuffle ? shuffled(rows, seed, epoch) : rows;
-      for (let index = first; index < length; index++) yield make(order.subarray(index * size, (index + 1) * size));
+      for (let index = first; index < length; index++)
+        yield await make(order.subarray(index * size, (index + 1) * size));
     }, length);
   }
 
@@ -102,10 +104,12 @@ export class Dataset<B extends Batch> {
     return new MappedDataset(this, change);
   }
 
-  #batch(rows: Uint32Array): B {
-    const entries = [...this.#columns].map(([name, column]): [string, AnyTensor] => [
+  async #batch(rows: Uint32Array): Promise<B> {
+    // All of them before the first tensor is made: where one cannot be read, nothing is left over.
+    const gathered = await Promise.all([...this.#columns.values()].map((column) => column.gather(rows)));
+    const entries = [...this.#columns].map(([name, column], index): [string, AnyTensor] => [
       name,
-      madeTensor(column.gather(rows), [rows.length, ...column.shape]),
+      madeTensor(gathered[index] as TypedArray, [rows.length, ...column.shape]),
     ]);
     // The constructors in this folder give columns whose dtypes are those of B.
     return Object.fromEntries(entries) as B;

@@ -85,7 +85,8 @@ export class FieldReader {
     this.#op = op;
     this.#path = path;
     const entries = Object.entries(fields);
-    if (entries.length === 0) throw argumentError(op, "fields names no field; give it at least one, such as { x: \"width\" }");
+    if (entries.length === 0)
+      throw argumentError(op, 'fields names no field; give it at least one, such as { x: "width" }');
     this.#fields = entries.map(([name, field]) => this.#open(name, field, columns));
   }
 
@@ -137,7 +138,12 @@ export class FieldReader {
 
   #open(name: string, field: Field, known: readonly string[]): Gathering {
     const given = typeof field === "string" || Array.isArray(field) ? { columns: field } : (field as object);
-    const { columns, dtype = "f32", missing, categories } = given as {
+    const {
+      columns,
+      dtype = "f32",
+      missing,
+      categories,
+    } = given as {
       columns: string | readonly string[];
       dtype?: TableDType;
       missing?: number;
@@ -152,7 +158,8 @@ export class FieldReader {
       const there = known.map((column) => JSON.stringify(column)).join(", ");
       throw this.#error(`has no column ${JSON.stringify(absent)}, which the field ${name} wants; it has ${there}`);
     }
-    if (!(dtype in ARRAYS)) throw argumentError(this.#op, `the field ${name} has dtype ${dtype}; it can be f32, f64 or i32`);
+    if (!(dtype in ARRAYS))
+      throw argumentError(this.#op, `the field ${name} has dtype ${dtype}; it can be f32, f64 or i32`);
     const words = categories === undefined ? undefined : categories === true ? [] : categories;
     return {
       name,
@@ -175,7 +182,7 @@ export class FieldReader {
       return;
     }
     this.#fit(field, columns.length === 1 ? [] : [columns.length], row, chunk);
-    columns.forEach((column, at) => this.#push(field, column[row], field.columns[at] ?? "", row, chunk));
+    for (const [at, column] of columns.entries()) this.#push(field, column[row], field.columns[at] ?? "", row, chunk);
   }
 
   /** The shape of a row, which all must share. */
@@ -212,7 +219,9 @@ export class FieldReader {
     }
     const number = typeof text === "object" ? Number.NaN : Number(text);
     if (Number.isNaN(number) && !/^[+-]?nan$/i.test(String(text))) {
-      throw wrong(`${JSON.stringify(String(text))} is not a number; for words, give the field { columns, categories: true }`);
+      throw wrong(
+        `${JSON.stringify(String(text))} is not a number; for words, give the field { columns, categories: true }`,
+      );
     }
     if (field.dtype === "i32" && number !== (number | 0)) {
       throw wrong(`${String(text)} is not a whole number that i32 holds; read the field as f32 or f64`);

@@ -75,7 +75,11 @@ async function* chunksOf(
         throw fileError(op, path, error);
       });
       if (rows.length !== rowEnd - rowStart) {
-        throw new RaphsonError("FILE", op, `${path}, row ${rowStart}: ${rows.length} rows of ${rowEnd - rowStart}; it is cut short`);
+        throw new RaphsonError(
+          "FILE",
+          op,
+          `${path}, row ${rowStart}: ${rows.length} rows of ${rowEnd - rowStart}; it is cut short`,
+        );
       }
       yield {
         length: rows.length,
