@@ -165,10 +165,14 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   readonly #open: Open<B>;
   #epoch = 0;
 
+  /** Whether an epoch can be gone through anew, or in part: not with a generator, which can be read once. */
+  readonly repeats: boolean;
+
   /** @internal Use `Dataset.batches` or `data.from`. */
-  constructor(open: Open<B>, length: number | undefined) {
+  constructor(open: Open<B>, length: number | undefined, repeats = true) {
     this.#open = open;
     this.length = length;
+    this.repeats = repeats;
   }
 
   /** The batches of one epoch, by its number from 0; with `first`, without those before that one. */
@@ -183,9 +187,13 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   /** Each batch passed through a function; the tensors that the function made or dropped are freed with the batch. */
   map<C extends Batch>(change: (batch: B) => C): Batches<C> {
     const open = this.#open;
-    return new Batches(async function* (epoch, first) {
-      for await (const batch of open(epoch, first)) yield keepThrough(batch, change);
-    }, this.length);
+    return new Batches(
+      async function* (epoch, first) {
+        for await (const batch of open(epoch, first)) yield keepThrough(batch, change);
+      },
+      this.length,
+      this.repeats,
+    );
   }
 
   /** At most the first `length` batches of each epoch. */
@@ -203,6 +211,7 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
         }
       },
       this.length === undefined ? undefined : Math.min(this.length, length),
+      this.repeats,
     );
   }
 
@@ -210,7 +219,7 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   prefetch(ahead = 2): Batches<B> {
     count("prefetch", "ahead", ahead);
     const open = this.#open;
-    return new Batches((epoch, first) => readAhead(open(epoch, first), ahead), this.length);
+    return new Batches((epoch, first) => readAhead(open(epoch, first), ahead), this.length, this.repeats);
   }
 }
 

@@ -141,7 +141,13 @@ export function from<S extends Readonly<Record<string, ArraySource>>>(
       for await (const item of items) if (index++ >= first) yield batchOf(item);
     },
     Array.isArray(source) ? source.length : undefined,
+    typeof source === "function" || !isIterator(source),
   );
+}
+
+/** Whether this is a generator or the like: its own iterator, which is used up when it has been read. */
+function isIterator(source: Source<unknown>): boolean {
+  return typeof (source as { readonly next?: unknown }).next === "function";
 }
 
 function batchOf<S extends Readonly<Record<string, ArraySource>>>(item: S): ArraysBatch<S> {

@@ -619,6 +619,7 @@ export class TrainingStep<P, B> {
       return known;
     }
     const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
+    const precision = this.#precision;
     const subject: Subject = {
       params: kinds,
       paths: this.#values.paths,
@@ -631,7 +632,7 @@ export class TrainingStep<P, B> {
       batch: withoutValues(batch),
       states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
       lossOf: (params, states, traced, key) =>
-        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), { precision }),
     };
     const programs: Programs = { subject, compiled: new Map() };
     this.#signatures.set(signature, programs);
