@@ -1,5 +1,19 @@
 /** Averaged parameters, the horizon of the rule `next`, and what `train` makes of both. */
-import { data, newton, nn, optim, schedule, type Tensor, tensor, train, trainingStep } from "raphson";
+import {
+  data,
+  loss as losses,
+  newton,
+  nn,
+  optim,
+  schedule,
+  stats,
+  type Tensor,
+  tensor,
+  tidy,
+  train,
+  trainingStep,
+  updateStatistics,
+} from "raphson";
 import { describe, expect, it } from "vitest";
 
 type Scalars = { readonly w: Tensor<"f64"> };
@@ -170,5 +184,104 @@ describe("the horizon", () => {
     expect(() => newton(optim.sgd(), { totalSteps: 0 })).toThrow(/totalSteps/);
     expect(() => newton(optim.sgd(), { totalSteps: 1.5 })).toThrow(/totalSteps/);
     expect(() => newton(optim.sgd(), { rule: "exact", totalSteps: 10 })).toThrow(/schedule/);
+  });
+});
+
+describe("statistics of batch normalisation at averaged parameters", () => {
+  const numbers = Float32Array.from({ length: 120 }, (_, i) => Math.sin(3 * i) + i / 60);
+  const set = () =>
+    data.arrays({ x: { data: numbers, shape: [40, 3] }, y: { data: numbers.slice(0, 40), shape: [40, 1] } });
+  type Rows = { readonly x: Tensor; readonly y: Tensor };
+  const make = () => {
+    const model = nn.sequential(nn.linear(3, 2), nn.batchNorm1d(2), nn.linear(2, 1));
+    model.initialize(5);
+    return model;
+  };
+  const ofBatch = ({ x, y }: Rows, model: ReturnType<typeof make>) => losses.mse(model(x), y);
+  const statesOf = (model: ReturnType<typeof make>) =>
+    Object.fromEntries(Object.entries(model.states()).map(([name, state]) => [name, [...state.dataSync()]]));
+
+  /** Means over batches of ten of the mean and the unbiased variance of the first layer's outputs. */
+  function wanted(model: ReturnType<typeof make>): { mean: number[]; variance: number[] } {
+    return tidy(() => {
+      const { weight, bias } = model.layers[0] as nn.Linear;
+      const out = tensor([...numbers]).reshape([40, 3]).matmul(weight.value.transpose());
+      const h = (bias === undefined ? out : out.add(bias.value)).reshape([4, 10, 2]);
+      const variance = h.variance(1, { correction: 1 }).mean(0);
+      return { mean: [...h.mean(1).mean(0).dataSync()], variance: [...variance.dataSync()] };
+    });
+  }
+  const near = (found: readonly number[] | undefined, want: readonly number[]) => {
+    expect(found).toHaveLength(want.length);
+    want.forEach((value, i) => {
+      expect(found?.[i]).toBeCloseTo(value, 5);
+    });
+  };
+  const expectOwn = (model: ReturnType<typeof make>) => {
+    const states = statesOf(model);
+    const [mean, variance] = ["Mean", "Variance"].map((end) => Object.keys(states).find((key) => key.endsWith(end)));
+    near(states[mean ?? ""], wanted(model).mean);
+    near(states[variance ?? ""], wanted(model).variance);
+  };
+
+  it("are means over batches, whatever they were before, and leave no tensor behind", async () => {
+    const model = make();
+    await updateStatistics({ model, loss: ofBatch, data: set().batches(10) });
+    expectOwn(model);
+    const before = stats().tensors;
+    await updateStatistics({ model, loss: ofBatch, data: set().batches(10) });
+    expectOwn(model);
+    expect(stats().tensors).toBe(before);
+    await expect(updateStatistics({ model, loss: ofBatch, data: set().batches(10), batches: 0 })).rejects.toThrow(
+      /batches/,
+    );
+    await expect(updateStatistics({ model, loss: ofBatch, data: data.from([]) as never })).rejects.toThrow(/no batch/);
+  });
+
+  const run = async (model: ReturnType<typeof make>, evaluated: boolean) =>
+    train({
+      model,
+      loss: ofBatch,
+      optimizer: newton(optim.sgd()),
+      data: set().batches(10),
+      ...(evaluated && { evaluate: { data: set().batches(40) } }),
+      average: true,
+      epochs: 8,
+    });
+
+  it("are computed anew for evaluations and for the end, and training does not notice", async () => {
+    const [seen, unseen] = [make(), make()];
+    const { history, evaluations } = await run(seen, true);
+    expect((await run(unseen, false)).history.loss).toEqual(history.loss);
+    expectOwn(seen);
+    expect(statesOf(seen)).toEqual(statesOf(unseen));
+    const all = { x: tensor([...numbers]).reshape([40, 3]), y: tensor([...numbers.slice(0, 40)]).reshape([40, 1]) };
+    expect(ofBatch(all, seen).item()).toBeCloseTo(evaluations.at(-1)?.loss ?? Number.NaN, 5);
+  });
+
+  it("stay those of training where the data can be read once only", async () => {
+    const once = (function* () {
+      for (let i = 0; i < 12; i++)
+        yield { x: { data: numbers, shape: [40, 3] }, y: { data: numbers.slice(0, 40), shape: [40, 1] } };
+    })();
+    const batches = data.from(once);
+    expect(batches.repeats).toBe(false);
+    expect(
+      batches
+        .map((b) => b)
+        .prefetch()
+        .take(20).repeats,
+    ).toBe(false);
+    const model = make();
+    const { steps } = await train({
+      model,
+      loss: ofBatch,
+      optimizer: newton(optim.sgd()),
+      data: batches,
+      evaluate: { data: set().batches(40) },
+      average: true,
+      steps: 12,
+    });
+    expect(steps).toBe(12);
   });
 });

@@ -124,3 +124,13 @@ describe("the others", () => {
     expect(result.constant).toBe(1);
   });
 });
+
+describe("tokens", () => {
+  it("learns the tokens of a tokenizer and writes words", async () => {
+    const result = lastJson(await run("examples/tokens.ts", "--steps", "30", "--batch", "16", "--json"));
+    expect(result).toMatchObject({ steps: 30 });
+    expect(result.vocabulary).toBeGreaterThan(100);
+    expect(result.heldLoss).toBeLessThan(Math.log(result.vocabulary as number) + 0.5);
+    expect(String(result.text).split(" ").length).toBeGreaterThan(5);
+  });
+});

@@ -24,11 +24,21 @@ export function node(args: readonly string[], environment: Environment = {}): Pr
   });
 }
 
-/** The result of a task of `child.ts`. */
-export async function child<T>(args: readonly string[], environment: Environment = {}): Promise<T & { err: string }> {
-  const script = join(ROOT, "__test__/devices/child.ts");
-  const { out, err, code } = await node(["-r", "ts-node/register/transpile-only", script, ...args], environment);
+/** What a script of the tests prints after the mark, and what it printed as errors. */
+export async function script<T>(
+  path: string,
+  args: readonly string[],
+  environment: Environment = {},
+): Promise<{ result: T; err: string }> {
+  const file = join(ROOT, "__test__", path);
+  const { out, err, code } = await node(["-r", "ts-node/register/transpile-only", file, ...args], environment);
   const line = out.split("\n").find((text) => text.startsWith(MARK));
   if (line === undefined || code !== 0) throw new Error(`${args.join(" ")}: no result, code ${code}: ${err || out}`);
-  return { ...JSON.parse(line.slice(MARK.length)), err };
+  return { result: JSON.parse(line.slice(MARK.length)), err };
+}
+
+/** The result of a task of `child.ts`. */
+export async function child<T>(args: readonly string[], environment: Environment = {}): Promise<T & { err: string }> {
+  const { result, err } = await script<T>("devices/child.ts", args, environment);
+  return { ...result, err };
 }

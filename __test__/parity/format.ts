@@ -81,7 +81,11 @@ function toNumber(x: Number_): number {
         : x;
 }
 
-const numbersOf = (t: AnyTensor): Float64Array => t.cast("f64").dataSync();
+/** The elements, whatever their dtype; without f64, which not every device has. */
+function numbersOf(t: AnyTensor): Float64Array {
+  const readable = t.dtype === "f16" || t.dtype === "bf16" ? t.cast("f32") : t;
+  return Float64Array.from(readable.dataSync() as ArrayLike<number | bigint>, Number);
+}
 
 /** max |found − wanted| / max(1, max |wanted|); infinite where only one is no number. */
 function error(found: ArrayLike<number>, wanted: readonly Number_[]): number {
@@ -102,7 +106,8 @@ export function compareCase(run: Runner, c: ParityCase, unit: number, dtype: Flo
     const scaled = (data: readonly Number_[], shape: readonly number[]): Tensor => {
       const numbers = data.map((i) => toNumber(i) / unit);
       // every dtype holds them exactly
-      return fromTypedArray(Float64Array.from(numbers), shape).cast(dtype) as AnyTensor as Tensor;
+      const array = dtype === "f64" ? Float64Array.from(numbers) : Float32Array.from(numbers);
+      return fromTypedArray(array, shape).cast(dtype) as AnyTensor as Tensor;
     };
     const inputs = c.inputs.map(({ data, shape }) => scaled(data, shape));
     const indices = (c.indices ?? []).map(({ data, shape }) => tensor(data.map(toNumber), { dtype: "i32", shape }));

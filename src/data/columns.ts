@@ -5,13 +5,13 @@
 import { allocate, type DType, dtypeOfData, type TypedArray } from "../dtype";
 import { shapeError } from "../errors";
 
-/** One named field of a dataset: `gather` copies the given examples, one after another. */
+/** One named field of a dataset: `gather` copies the given examples, one after another, at once or after reading them. */
 export interface Column {
   readonly dtype: DType;
   /** The shape of one example. */
   readonly shape: readonly number[];
   readonly size: number;
-  gather(rows: Uint32Array): TypedArray;
+  gather(rows: Uint32Array): TypedArray | Promise<TypedArray>;
 }
 
 /** Rows of a typed array with the given whole shape; the first axis counts the examples. */

@@ -2,6 +2,7 @@
  * Datasets in host memory and the batches drawn from them: splitting, shuffling, batching, mapping, reading ahead.
  * What the examples are and where they lie is `columns.ts`'s subject.
  */
+import type { TypedArray } from "../dtype";
 import { argumentError } from "../errors";
 import { HostRandom, keyOfSeed, subkey } from "../hostRandom";
 import type { AnyTensor } from "../tensor";
@@ -36,7 +37,7 @@ export interface BatchOptions {
   readonly dropLast?: boolean;
 }
 
-/** Examples in memory, each with the same named fields; the batches have the type `B`. */
+/** Examples in memory (pictures: on disk), each with the same named fields; the batches have the type `B`. */
 export class Dataset<B extends Batch> {
   /** The number of examples. */
   readonly size: number;
@@ -91,9 +92,10 @@ export class Dataset<B extends Batch> {
     }
     const make = (rows: Uint32Array) => this.#batch(rows);
     const rows = this.#rows;
-    return new Batches(function* (epoch: number, first: number) {
+    return new Batches(async function* (epoch: number, first: number) {
       const order = shuffle ? shuffled(rows, seed, epoch) : rows;
-      for (let index = first; index < length; index++) yield make(order.subarray(index * size, (index + 1) * size));
+      for (let index = first; index < length; index++)
+        yield await make(order.subarray(index * size, (index + 1) * size));
     }, length);
   }
 
@@ -102,10 +104,12 @@ export class Dataset<B extends Batch> {
     return new MappedDataset(this, change);
   }
 
-  #batch(rows: Uint32Array): B {
-    const entries = [...this.#columns].map(([name, column]): [string, AnyTensor] => [
+  async #batch(rows: Uint32Array): Promise<B> {
+    // All of them before the first tensor is made: where one cannot be read, nothing is left over.
+    const gathered = await Promise.all([...this.#columns.values()].map((column) => column.gather(rows)));
+    const entries = [...this.#columns].map(([name, column], index): [string, AnyTensor] => [
       name,
-      madeTensor(column.gather(rows), [rows.length, ...column.shape]),
+      madeTensor(gathered[index] as TypedArray, [rows.length, ...column.shape]),
     ]);
     // The constructors in this folder give columns whose dtypes are those of B.
     return Object.fromEntries(entries) as B;
@@ -161,10 +165,14 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   readonly #open: Open<B>;
   #epoch = 0;
 
+  /** Whether an epoch can be gone through anew, or in part: not with a generator, which can be read once. */
+  readonly repeats: boolean;
+
   /** @internal Use `Dataset.batches` or `data.from`. */
-  constructor(open: Open<B>, length: number | undefined) {
+  constructor(open: Open<B>, length: number | undefined, repeats = true) {
     this.#open = open;
     this.length = length;
+    this.repeats = repeats;
   }
 
   /** The batches of one epoch, by its number from 0; with `first`, without those before that one. */
@@ -179,9 +187,13 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   /** Each batch passed through a function; the tensors that the function made or dropped are freed with the batch. */
   map<C extends Batch>(change: (batch: B) => C): Batches<C> {
     const open = this.#open;
-    return new Batches(async function* (epoch, first) {
-      for await (const batch of open(epoch, first)) yield keepThrough(batch, change);
-    }, this.length);
+    return new Batches(
+      async function* (epoch, first) {
+        for await (const batch of open(epoch, first)) yield keepThrough(batch, change);
+      },
+      this.length,
+      this.repeats,
+    );
   }
 
   /** At most the first `length` batches of each epoch. */
@@ -199,6 +211,7 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
         }
       },
       this.length === undefined ? undefined : Math.min(this.length, length),
+      this.repeats,
     );
   }
 
@@ -206,7 +219,7 @@ export class Batches<B extends Batch> implements AsyncIterable<B> {
   prefetch(ahead = 2): Batches<B> {
     count("prefetch", "ahead", ahead);
     const open = this.#open;
-    return new Batches((epoch, first) => readAhead(open(epoch, first), ahead), this.length);
+    return new Batches((epoch, first) => readAhead(open(epoch, first), ahead), this.length, this.repeats);
   }
 }
 

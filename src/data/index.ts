@@ -10,11 +10,18 @@ import { arrayColumn, type Column, imageColumn, labelColumn } from "./columns";
 import { Batches, Dataset } from "./dataset";
 import { idxError, readIdx } from "./idx";
 
+export { arrow, arrowStream } from "./arrow";
 export type { Batch } from "./batch";
+export { type CsvOptions, csv, csvStream } from "./csv";
 export type { BatchOptions, MappedDataset } from "./dataset";
 export { Batches, Dataset } from "./dataset";
-export type { TextBatch, TextData, TextOptions } from "./text";
-export { text } from "./text";
+export type { Field, Fields, FieldsBatch, TableDType } from "./fields";
+export { type ImageFolder, type ImageFolderOptions, imageFolder, type PictureBatch } from "./imageFolder";
+export { type NpyBatch, type NpyDType, npy, npz } from "./npz";
+export { parquet, parquetStream, type TableOptions } from "./parquet";
+export type { Table } from "./table";
+export type { TextBatch, TextData, TextOptions, TokenData } from "./text";
+export { text, tokens } from "./text";
 
 /** `images` [batch, height, width] with values in [0, 1], and their `labels` [batch]. */
 export type ImageBatch = { readonly images: Tensor<"f32">; readonly labels: Tensor<"i32"> };
@@ -134,7 +141,13 @@ export function from<S extends Readonly<Record<string, ArraySource>>>(
       for await (const item of items) if (index++ >= first) yield batchOf(item);
     },
     Array.isArray(source) ? source.length : undefined,
+    typeof source === "function" || !isIterator(source),
   );
+}
+
+/** Whether this is a generator or the like: its own iterator, which is used up when it has been read. */
+function isIterator(source: Source<unknown>): boolean {
+  return typeof (source as { readonly next?: unknown }).next === "function";
 }
 
 function batchOf<S extends Readonly<Record<string, ArraySource>>>(item: S): ArraysBatch<S> {

@@ -1,6 +1,6 @@
 /**
- * Text as a dataset for language models: characters, their vocabulary, and windows of context with the character that
- * follows. Tokenizers are not here.
+ * Text as a dataset for language models: characters and their vocabulary, or the numbers of any tokenizer; windows of context
+ * with what follows. Tokenizers are not here.
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -14,6 +14,17 @@ import { Dataset } from "./dataset";
  * follows each; all as places in the vocabulary.
  */
 export type TextBatch = { readonly inputs: Tensor<"i32">; readonly targets: Tensor<"i32"> };
+
+/** A sequence of tokens, cut into windows. */
+export interface TokenData {
+  readonly context: number;
+  /** The number of tokens. */
+  readonly length: number;
+  /** Windows of the first part of the sequence. */
+  readonly train: Dataset<TextBatch>;
+  /** Windows of the last part; it shares no token with `train`. */
+  readonly held: Dataset<TextBatch>;
+}
 
 /** A text, cut into windows. */
 export interface TextData {
@@ -72,6 +83,56 @@ function windows(
   );
 }
 
+/** Where the held-out part begins, the options and the length checked. */
+function checked(op: string, length: number, what: string, options: TextOptions): number {
+  const { context, held = 0.1, targets = "last" } = options;
+  if (!(Number.isSafeInteger(context) && context >= 1)) {
+    throw argumentError(op, `context must be a whole number of at least 1, not ${context}`);
+  }
+  if (targets !== "last" && targets !== "every") {
+    throw argumentError(op, `targets is "last" or "every", not ${JSON.stringify(targets)}`);
+  }
+  if (!(held > 0 && held < 1)) throw argumentError(op, `held must lie between 0 and 1, not ${held}`);
+  const cut = Math.floor(length * (1 - held));
+  if (cut <= context || length - cut <= context) {
+    throw argumentError(op, `${length} ${what} are too few for a context of ${context} and a held-out part of ${held}`);
+  }
+  return cut;
+}
+
+function parts(sequence: Int32Array, cut: number, { context, targets = "last" }: TextOptions): TokenData {
+  return {
+    context,
+    length: sequence.length,
+    train: windows(sequence, 0, cut, context, targets),
+    held: windows(sequence, cut, sequence.length, context, targets),
+  };
+}
+
+/**
+ * Windows of a sequence of tokens, from whatever tokenizer: its numbers, from 0. Bytes are tokens too. RaphsonErrors: a
+ * number that is no token, a sequence too short for the context.
+ *
+ * ```ts
+ * import { data } from "raphson";
+ *
+ * const bytes = data.tokens(new TextEncoder().encode("to be, or not to be: that is the question\n"), { context: 4 });
+ * for await (const { inputs, targets } of bytes.train.batches(8)) console.log(inputs.shape, targets.shape);
+ * ```
+ */
+export function tokens(sequence: ArrayLike<number>, options: TextOptions): TokenData {
+  const cut = checked("data.tokens", sequence.length, "tokens", options);
+  const numbers = Int32Array.from(sequence);
+  const wrong = numbers.findIndex((token, at) => token !== sequence[at] || token < 0);
+  if (wrong >= 0) {
+    throw argumentError(
+      "data.tokens",
+      `${sequence[wrong]}, at place ${wrong}, is no token: tokens are whole numbers from 0`,
+    );
+  }
+  return parts(numbers, cut, options);
+}
+
 /**
  * Reads a text (a path, a URL of a file, or the text itself) as characters. RaphsonErrors: a file that cannot be read,
  * a text too short for the context.
@@ -84,23 +145,8 @@ function windows(
  * ```
  */
 export async function text(source: string | URL, options: TextOptions): Promise<TextData> {
-  const { context, held = 0.1, targets = "last" } = options;
-  if (!(Number.isSafeInteger(context) && context >= 1)) {
-    throw argumentError("data.text", `context must be a whole number of at least 1, not ${context}`);
-  }
-  if (targets !== "last" && targets !== "every") {
-    throw argumentError("data.text", `targets is "last" or "every", not ${JSON.stringify(targets)}`);
-  }
-  if (!(held > 0 && held < 1)) throw argumentError("data.text", `held must lie between 0 and 1, not ${held}`);
-
   const characters = Array.from(await contentOf(source));
-  const cut = Math.floor(characters.length * (1 - held));
-  if (cut <= context || characters.length - cut <= context) {
-    throw argumentError(
-      "data.text",
-      `${characters.length} characters are too few for a context of ${context} and a held-out part of ${held}`,
-    );
-  }
+  const cut = checked("data.text", characters.length, "characters", options);
   const vocabulary = [...new Set(characters)].sort();
   const places = new Map(vocabulary.map((character, place) => [character, place]));
   const encode = (string: string) =>
@@ -113,10 +159,7 @@ export async function text(source: string | URL, options: TextOptions): Promise<
 
   return {
     vocabulary,
-    context,
-    length: characters.length,
-    train: windows(sequence, 0, cut, context, targets),
-    held: windows(sequence, cut, characters.length, context, targets),
+    ...parts(sequence, cut, options),
     encode,
     decode: (numbers) => Array.from(numbers, (number) => vocabulary[number] ?? "\ufffd").join(""),
   };

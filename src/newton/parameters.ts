@@ -187,7 +187,7 @@ export class ParameterValues {
     states: readonly AnyTensor[],
     key: Tensor<"u32"> | undefined,
     use: (tree: unknown) => R,
-    precision: Precision = "f32",
+    pass: { readonly precision?: Precision; readonly statisticsWeight?: Tensor } = {},
   ): { readonly result: R; readonly states: AnyTensor[] } {
     const given = new Map<ParameterLike, Tensor>();
     this.#states.forEach((state, index) => {
@@ -197,7 +197,7 @@ export class ParameterValues {
       if (place !== undefined) given.set(place, values[index] as Tensor);
     });
     const mode = key === undefined ? { training: false } : { training: true, random: fromKey(key) };
-    const options = { ...mode, precision };
+    const options = { ...mode, precision: "f32" as const, ...pass };
     const updates: Updates = new Map();
     const result = withValues(given, options, () => use(this.#flat.rebuild(values, "themselves")), updates);
     return { result, states: this.#states.map((state, index) => updates.get(state) ?? (states[index] as AnyTensor)) };

@@ -653,6 +653,7 @@ export class TrainingStep<P, B> {
   /** What the programs for this kind of batch are made of. */
   #subject(batch: Flat): Subject {
     const { kinds, directionTree, ownRuleTree, ruleKinds } = this.#state;
+    const precision = this.#precision;
     return {
       params: kinds,
       paths: this.#values.paths,
@@ -665,7 +666,7 @@ export class TrainingStep<P, B> {
       batch: withoutValues(batch),
       states: this.#values.states().map(({ dtype, shape }) => ({ dtype, shape })),
       lossOf: (params, states, traced, key) =>
-        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), this.#precision),
+        this.#values.bound(params, states, key, (tree) => this.#loss(traced as B, tree as P), { precision }),
     };
   }
 }

@@ -30,6 +30,12 @@ export interface ApplyWithStatesOptions extends ApplyOptions {
   readonly onStates?: (states: Parameters) => void;
 }
 
+/** Options that programs of training set, and no user. */
+export interface PassOptions extends ApplyOptions {
+  /** What running statistics move by in this pass, in place of each layer's momentum. */
+  readonly statisticsWeight?: Tensor;
+}
+
 /** New values of states, in the order of their first update. */
 export type Updates = Map<ParameterLike, Tensor>;
 
@@ -39,6 +45,7 @@ interface Context {
   readonly random: RandomGenerator | undefined;
   readonly updates: Updates | undefined;
   readonly precision: "f32" | "f16" | "bf16";
+  readonly statisticsWeight: Tensor | undefined;
   /** Whether a module is running, of which this precision is. */
   readonly inside: boolean;
   readonly around: Context | undefined;
@@ -77,6 +84,11 @@ export function currentRandom(): RandomGenerator | undefined {
   return current?.random;
 }
 
+/** What running statistics move by, where that is not each layer's momentum. */
+export function currentStatisticsWeight(): Tensor | undefined {
+  return current?.statisticsWeight;
+}
+
 /** A parameter's value as the module that is running computes with it. */
 export function inPrecision(value: Tensor): Tensor {
   if (current?.inside !== true || current.precision === "f32") return value;
@@ -111,7 +123,7 @@ function converted(value: unknown, from: DType, to: FloatDType): unknown {
 /** Calls `fn` with values for parameters in place; states that it updates go to `updates`, if given. */
 export function withValues<R>(
   values: ReadonlyMap<ParameterLike, Tensor>,
-  options: ApplyOptions,
+  options: PassOptions,
   fn: () => R,
   updates?: Updates,
 ): R {
@@ -122,6 +134,7 @@ export function withValues<R>(
     random: options.random ?? around?.random,
     updates: updates ?? around?.updates,
     precision: options.precision ?? around?.precision ?? "f32",
+    statisticsWeight: options.statisticsWeight ?? around?.statisticsWeight,
     inside: around?.inside ?? false,
     around,
   };

@@ -6,7 +6,7 @@ import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
 import { inSingle } from "../tensor/composed";
 import { checkShape, count, showShape } from "../tensor/validate";
-import { isTraining } from "./context";
+import { currentStatisticsWeight, isTraining } from "./context";
 import { Module, type Parameter } from "./module";
 import type { State } from "./state";
 
@@ -196,11 +196,13 @@ export class BatchNorm extends Module {
     const mean = x.mean(others, { keepDims: true });
     const centred = x.sub(mean);
     const variance = centred.square().mean(others, { keepDims: true });
-    // running ← (1 − m) · running + m · batch, with the unbiased variance, as PyTorch has it
+    // running ← (1 − m) · running + m · batch, with the unbiased variance, as PyTorch has it; m is another where means are taken
+    const weight = currentStatisticsWeight();
     const move = (state: State, batch: Tensor) => {
       const before = state.value;
       const fresh = batch.reshape([this.channels]).stopGradient().cast(before.dtype);
-      state.update(before.mul(1 - this.momentum).add(fresh.mul(this.momentum)));
+      if (weight !== undefined) state.update(before.add(fresh.sub(before).mul(weight.cast(before.dtype))));
+      else state.update(before.mul(1 - this.momentum).add(fresh.mul(this.momentum)));
     };
     move(this.runningMean, mean);
     move(this.runningVariance, variance.mul(n / (n - 1)));

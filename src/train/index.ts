@@ -8,5 +8,6 @@ export type { LogOptions } from "./log";
 export type { ClassMetricOptions, Compared, CountedMetric, Metric, MetricOptions } from "./metrics";
 export { metrics } from "./metrics";
 export type { ProgressOption } from "./progress";
+export { type StatisticsOptions, updateStatistics } from "./statistics";
 export type { Callbacks, Control, TrainOptions } from "./train";
 export { train } from "./train";

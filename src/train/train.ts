@@ -35,6 +35,7 @@ import { type Evaluation, Recorder, Run, short } from "./history";
 import { checkLog, type LogOptions, RunLog } from "./log";
 import type { Metric } from "./metrics";
 import { type Progress, type ProgressOption, progressFor, SILENT } from "./progress";
+import { Statistics } from "./statistics";
 
 /** What callbacks may do to the run. */
 export interface Control {
@@ -80,7 +81,8 @@ export interface TrainOptions<M, B extends Batch> {
   /**
    * Evaluates at averages of the parameters, which the model has in the end: `true`, `{ decay }`, or `false`. If not given,
    * with the rule `next` where neither the number of steps nor a schedule brings α down, since its last parameters are
-   * noisy.
+   * noisy. Running statistics (of batch normalisation) are then means over up to 50 batches of training, computed anew
+   * for each evaluation and for the end, where the data can be read again.
    */
   readonly average?: Average | boolean;
   /**
@@ -167,6 +169,7 @@ class Training<M, B extends Batch> {
   readonly #start = performance.now();
   #progress: Progress = progressFor(false, undefined, 0);
   #log: RunLog | undefined;
+  #statistics: Statistics<B, M> | undefined;
   #interrupt: Interrupt | undefined;
   #stopped = false;
   /** Epochs begun and left, be it early; steps begun. */
@@ -215,6 +218,7 @@ class Training<M, B extends Batch> {
     const { model, loss, evaluate, progress = false } = this.#options;
     const log = this.#logOptions;
     const evaluator = evaluate && new Evaluator(model, loss, evaluate.metrics ?? {});
+    if (this.#average !== false) this.#statistics = new Statistics(model, loss);
     let signatures = 0;
     try {
       await this.#resume();
@@ -223,12 +227,13 @@ class Training<M, B extends Batch> {
       this.#progress = progressFor(progress, progress === false ? undefined : this.#total(), this.#begun);
       await this.#epochsOf(evaluator);
       // Not in a checkpoint: training goes on from the newest parameters.
-      if (this.#average !== false && !this.#interrupt?.seen) await this.#step.keepAverage();
+      if (this.#average !== false && !this.#interrupt?.seen) await this.#keepAverage();
     } finally {
       this.#interrupt?.close();
       this.#progress.stop();
       await this.#step.drain().catch(() => undefined); // an error has been thrown by `run` or the last `drain` already
       evaluator?.dispose();
+      this.#statistics?.dispose();
       signatures = this.#step.signatures;
       this.#step.dispose();
       await this.#log?.close();
@@ -352,13 +357,34 @@ class Training<M, B extends Batch> {
 
   async #evaluate(evaluator: Evaluator<B, M>, batches: Batches<B>): Promise<void> {
     const measure = () => evaluator.measure(batches.epoch(0), this.#options.signal);
-    const measured = await (this.#average === false ? measure() : this.#step.averaged(measure));
+    const measured = await (this.#average === false
+      ? measure()
+      : this.#step.averaged(async () => {
+          const finish = await this.#renewStatistics();
+          return measure().finally(() => finish(true));
+        }));
     const evaluation: Evaluation = { step: this.#begun, epoch: this.#epochs, ...measured };
     this.#evaluations.push(evaluation);
     this.#log?.evaluation(evaluation);
     const metrics = Object.entries(measured.metrics).map(([name, value]) => `, ${name} ${short(value)}`);
     this.#progress.say(`epoch ${this.#epochs}: held-out loss ${short(measured.loss)}${metrics.join("")}`);
     for (const { onEvaluation } of this.#callbacks) await onEvaluation?.(evaluation, this.#control);
+  }
+
+  /** Ends with the averaged parameters, and with statistics that are theirs. */
+  async #keepAverage(): Promise<void> {
+    await this.#step.keepAverage();
+    const finish = await this.#renewStatistics();
+    finish(false);
+  }
+
+  /** Statistics of the parameters that the model has now, over batches of the epoch that ended last. */
+  async #renewStatistics(): Promise<(putBack: boolean) => void> {
+    if (this.#statistics?.needed !== true) return () => undefined;
+    const epoch = Math.max(0, this.#epochs - 1);
+    const batches = this.#batches(epoch);
+    if (!batches.repeats) return () => undefined;
+    return this.#statistics.renew(batches.epoch(epoch), undefined, this.#options.signal);
   }
 
   #seconds(): number {

@@ -1,5 +1,5 @@
 //! What the suites have run on which kind of device: counts of cases, printed as one line for each suite, and which dtypes of
-//! which ops, written to files of `RAPHSON_COVERAGE` for the table docs/devices.md. How close results were is in `report`.
+//! which ops, written to files of `RAPHSON_COVERAGE` for the table docs/devices.md. How close results were is in `report` and `accuracy`.
 
 use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
@@ -67,14 +67,10 @@ impl Coverage {
 
     /// Print the counts, past the test runner's capture, and write the rest if it is wanted.
     pub fn publish(&self) -> Result<()> {
-        let suite = std::thread::current().name().unwrap_or("suite").replace(':', "-");
         if !self.counts.is_empty() {
-            say(&format!("cases in {suite}: {}", self.line()));
+            say(&format!("cases in {}: {}", suite(), self.line()));
         }
-        match std::env::var_os(FOLDER) {
-            Some(folder) => self.write(Path::new(&folder), &suite),
-            None => Ok(()),
-        }
+        written_to("tsv", || self.lines())
     }
 
     /// `cpu 120 run; wgpu 30 run, 80 left out by sampling, 10 in dtypes it has not`
@@ -92,14 +88,26 @@ impl Coverage {
         kinds.collect::<Vec<_>>().join("; ")
     }
 
-    fn write(&self, folder: &Path, suite: &str) -> Result<()> {
-        let lines =
-            self.best.iter().map(|((op, dtype, kind), fate)| format!("{op}\t{dtype}\t{kind}\t{}\n", fate.word()));
-        let path = folder.join(format!("{suite}-{}.tsv", std::process::id()));
-        std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&path, lines.collect::<String>()))
-            .map_err(|error| Error::new(Code::File, "coverage", format!("cannot write {}: {error}", path.display())))
+    fn lines(&self) -> String {
+        let line = |((op, dtype, kind), fate): (&(String, DType, &str), &Fate)| {
+            format!("{op}\t{dtype}\t{kind}\t{}\n", fate.word())
+        };
+        self.best.iter().map(line).collect()
     }
+}
+
+/// The test that runs, as part of a file's name.
+fn suite() -> String {
+    std::thread::current().name().unwrap_or("suite").replace(':', "-")
+}
+
+/// Write notes of this suite to a file with this ending in the folder of `RAPHSON_COVERAGE`, if it is set.
+pub(crate) fn written_to(ending: &str, notes: impl FnOnce() -> String) -> Result<()> {
+    let Some(folder) = std::env::var_os(FOLDER) else { return Ok(()) };
+    let path = Path::new(&folder).join(format!("{}-{}.{ending}", suite(), std::process::id()));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&path, notes()))
+        .map_err(|error| Error::new(Code::File, "coverage", format!("cannot write {}: {error}", path.display())))
 }
 
 /// Print a line that shows even where tests pass: the runner captures what `println!` prints.

@@ -2,6 +2,7 @@
 //! on every runner against the reference, derivatives against finite differences, adjointness, second derivatives.
 //! Development only; nothing here ships. The cases themselves stand in `tests/`.
 
+pub mod accuracy;
 pub mod case;
 pub mod compare;
 pub mod coverage;

@@ -2,6 +2,7 @@
 //! graphs themselves against finite differences and against each other. Failures are collected, so that one run shows
 //! all of them.
 
+use crate::accuracy::Accuracy;
 use crate::case::{Case, Derivatives};
 use crate::compare::{Scale, largest_error};
 use crate::coverage::{Coverage, Fate};
@@ -21,6 +22,7 @@ pub struct Suite {
     runners: Vec<Box<dyn Runner>>,
     report: Report,
     coverage: Coverage,
+    accuracy: Accuracy,
     failures: Vec<String>,
     /// Slow runners take a sample of the cases.
     sample: bool,
@@ -54,6 +56,7 @@ impl Suite {
             runners,
             report: Report::default(),
             coverage: Coverage::default(),
+            accuracy: Accuracy::default(),
             failures: Vec::new(),
             sample: true,
             differentiated: HashMap::new(),
@@ -82,7 +85,7 @@ impl Suite {
     pub fn finish(self) {
         println!("{}", self.report);
         let n = self.failures.len();
-        if let Err(error) = self.coverage.publish() {
+        if let Err(error) = self.coverage.publish().and_then(|()| self.accuracy.publish()) {
             panic!("{error}");
         }
         assert!(n == 0, "{n} of {} checks failed:\n{}", self.report.cases(), self.failures[..n.min(60)].join("\n"));
@@ -149,6 +152,9 @@ impl Suite {
                 }
             }
             self.report.note(&case.op, case.dtype(), &name, worst);
+            if let Some(kind) = self.runners[index].device() {
+                self.accuracy.note(kind, coarsest.unwrap_or(case.dtype()), &case.op, worst);
+            }
         }
         self.coverage.note(&case.op, case.dtype(), &fates);
     }

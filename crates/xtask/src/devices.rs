@@ -58,7 +58,11 @@ fn read(folder: &Path) -> Result<Found, String> {
     let failed = |error| format!("cannot read {}: {error}", folder.display());
     let mut found = Found::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let text = std::fs::read_to_string(entry.map_err(failed)?.path()).map_err(failed)?;
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_none_or(|ending| ending != "tsv") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).map_err(failed)?;
         for line in text.lines() {
             note(&mut found, line)?;
         }
