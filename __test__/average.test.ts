@@ -205,7 +205,9 @@ describe("statistics of batch normalisation at averaged parameters", () => {
   function wanted(model: ReturnType<typeof make>): { mean: number[]; variance: number[] } {
     return tidy(() => {
       const { weight, bias } = model.layers[0] as nn.Linear;
-      const out = tensor([...numbers]).reshape([40, 3]).matmul(weight.value.transpose());
+      const out = tensor([...numbers])
+        .reshape([40, 3])
+        .matmul(weight.value.transpose());
       const h = (bias === undefined ? out : out.add(bias.value)).reshape([4, 10, 2]);
       const variance = h.variance(1, { correction: 1 }).mean(0);
       return { mean: [...h.mean(1).mean(0).dataSync()], variance: [...variance.dataSync()] };

@@ -61,7 +61,8 @@ async function main() {
   useDevice("device", values.device);
 
   const text = values.data === undefined ? SONNETS : readFileSync(values.data, "utf8");
-  const definition = values.tokenizer === undefined ? wordsOf(text) : JSON.parse(readFileSync(values.tokenizer, "utf8"));
+  const definition =
+    values.tokenizer === undefined ? wordsOf(text) : JSON.parse(readFileSync(values.tokenizer, "utf8"));
   // An ESM package, as most of this kind are: imported when it is needed.
   const { Tokenizer } = await import("@huggingface/tokenizers");
   const tokenizer = new Tokenizer(definition, {});
@@ -69,7 +70,13 @@ async function main() {
   const vocabulary = ids.reduce((most, id) => Math.max(most, id + 1), 0);
   const tokens = data.tokens(ids, { context: CONTEXT });
 
-  const model = nn.sequential(nn.embedding(vocabulary, 32), nn.flatten(), nn.linear(CONTEXT * 32, 64), nn.tanh(), nn.linear(64, vocabulary));
+  const model = nn.sequential(
+    nn.embedding(vocabulary, 32),
+    nn.flatten(),
+    nn.linear(CONTEXT * 32, 64),
+    nn.tanh(),
+    nn.linear(64, vocabulary),
+  );
   const run = await train({
     model,
     loss: ({ inputs, targets }, model) => loss.crossEntropy(model(inputs), targets),
@@ -84,7 +91,11 @@ async function main() {
   const written = ids.slice(0, CONTEXT);
   for (let i = 0; i < length; i++) {
     const last = Int32Array.from(written.slice(-CONTEXT));
-    const weights = tidy(() => model(fromTypedArray(last, [1, CONTEXT])).softmax(-1).dataSync());
+    const weights = tidy(() =>
+      model(fromTypedArray(last, [1, CONTEXT]))
+        .softmax(-1)
+        .dataSync(),
+    );
     let rest = uniform();
     const drawn = weights.findIndex((weight) => {
       rest -= weight;
@@ -96,7 +107,8 @@ async function main() {
   console.log(run.summary());
   console.log(said);
   const heldLoss = run.evaluations.at(-1)?.loss;
-  if (values.json) console.log(JSON.stringify({ steps: run.steps, tokens: ids.length, vocabulary, heldLoss, text: said }));
+  if (values.json)
+    console.log(JSON.stringify({ steps: run.steps, tokens: ids.length, vocabulary, heldLoss, text: said }));
 }
 
 runExample(main, USAGE);

@@ -101,7 +101,6 @@ impl Drop for Queue {
 fn work(device: &dyn Device, jobs: &Receiver<Job>, closing: &AtomicBool, open: &AtomicUsize) {
     for job in jobs {
         let done = Done(open);
-        let done = Done(open);
         let guarded = catch_unwind(AssertUnwindSafe(move || {
             if closing.load(Ordering::Acquire) {
                 job.refuse(Error::new(Code::Disposed, "session", "the session ended before this could run"));
