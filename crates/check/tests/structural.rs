@@ -231,7 +231,11 @@ fn pooling() {
         Ok(pooled)
     };
     let dtypes = [DType::F32, DType::F64, DType::F16, DType::BF16];
-    check(dtypes.into_iter().flat_map(|dtype| unary("maximum", "windows".to_string(), Input::new([3, 4, 6], dtype), pool)));
+    check(
+        dtypes
+            .into_iter()
+            .flat_map(|dtype| unary("maximum", "windows".to_string(), Input::new([3, 4, 6], dtype), pool)),
+    );
 }
 
 #[test]
