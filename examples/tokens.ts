@@ -66,7 +66,7 @@ async function main() {
   // An ESM package, as most of this kind are: imported when it is needed.
   const { Tokenizer } = await import("@huggingface/tokenizers");
   const tokenizer = new Tokenizer(definition, {});
-  const { ids } = tokenizer.encode(text);
+  const ids: readonly number[] = tokenizer.encode(text).ids;
   const vocabulary = ids.reduce((most, id) => Math.max(most, id + 1), 0);
   const tokens = data.tokens(ids, { context: CONTEXT });
 
