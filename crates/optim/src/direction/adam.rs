@@ -37,7 +37,7 @@ impl Direction for Adam {
         state: &[Value],
     ) -> Result<Option<Recalled>> {
         let omega = omega_left(self.name(), options, params, state)?;
-        let start = starts(params, applied, &omega, |start| Ok(start))?;
+        let start = starts(params, applied, &omega, Ok)?;
         Ok(Some(Recalled { start, omega }))
     }
 }
