@@ -190,8 +190,8 @@ fn sums_of_pads() {
         }
         let pads = values.iter().zip(parts).map(|(value, [low, high])| value.pad(low, high, interior));
         let pads = pads.collect::<Result<Vec<_>>>()?;
-        let total = pads[1..].iter().try_fold(pads[0].clone(), |total, pad| total.add(pad));
-        Ok((total?, pads, values))
+        let total = pads[1..].iter().try_fold(pads[0].clone(), |total, pad| total.add(pad))?;
+        Result::Ok((total, pads, values))
     };
     let mut cases = Vec::new();
     for dtype in NUMERIC {
