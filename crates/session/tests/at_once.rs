@@ -70,7 +70,8 @@ struct Added {
 impl Loaded for Added {
     fn run(&mut self, inputs: Vec<Memory>) -> Result<Vec<Memory>> {
         self.log.threads.lock().unwrap().push(std::thread::current().id());
-        match std::mem::replace(&mut *self.log.mishap.lock().unwrap(), Mishap::None) {
+        let mishap = std::mem::replace(&mut *self.log.mishap.lock().unwrap(), Mishap::None); // unlocked before a panic
+        match mishap {
             Mishap::None => {}
             Mishap::Fail => return Err(Error::new(Code::Index, "gather", "index 9 is outside 0..3")),
             Mishap::Panic => panic!("the device broke"),

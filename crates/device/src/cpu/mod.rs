@@ -148,7 +148,7 @@ impl Device for Cpu {
         let kernels = program.kernels.iter().map(|kernel| prepare(kernel, &program, self.level));
         let kernels = kernels.collect::<Result<Vec<_>>>()?;
         let plans = kernels.iter().filter_map(|kernel| match kernel {
-            Prepared::Row(plan) => Some(plan),
+            Prepared::Row(plan) => Some(&**plan),
             _ => None,
         });
         let brief = brief::is_brief(&program);
@@ -189,7 +189,7 @@ impl Device for Cpu {
 
 /// A kernel with everything decided that does not depend on the data.
 enum Prepared {
-    Row(plan::RowPlan),
+    Row(Box<plan::RowPlan>),
     Dot(Box<dot::DotPlan>),
     Conv(Box<conv::ConvPlan>),
     Attention(Box<attention::AttentionPlan>),
@@ -200,7 +200,7 @@ enum Prepared {
 fn prepare(kernel: &Kernel, program: &Program, level: Level) -> Result<Prepared> {
     let buffers = &program.buffers;
     match kernel {
-        Kernel::Row(kernel) => Ok(Prepared::Row(lower::lower(kernel, buffers, level)?)),
+        Kernel::Row(kernel) => Ok(Prepared::Row(Box::new(lower::lower(kernel, buffers, level)?))),
         Kernel::Dot(kernel) => Ok(Prepared::Dot(Box::new(dot::lower(kernel, buffers, level)?))),
         Kernel::Conv(kernel) => Ok(Prepared::Conv(Box::new(conv::lower(kernel, buffers, level)?))),
         Kernel::Attention(kernel) => Ok(Prepared::Attention(Box::new(attention::lower(kernel, buffers, level)?))),

@@ -280,10 +280,10 @@ unsafe fn store<const R: usize>(plan: &Plan, out: *mut f32, panel: usize, column
                 out.add(r * row_step).cast::<[f32; WIDTH]>().write_unaligned(*row);
             }
         } else if row_step == 1 && height == R {
-            for l in 0..width {
-                let column: [f32; R] = std::array::from_fn(|r| sums[r][l]);
+            (0..width).for_each(|l| {
+                let column: [f32; R] = sums.map(|row| row[l]);
                 out.add(l * column_step).cast::<[f32; R]>().write_unaligned(column);
-            }
+            });
         } else {
             for (r, row) in sums.iter().enumerate().take(height) {
                 row.iter().take(width).enumerate().for_each(|(l, &sum)| *out.add(r * row_step + l * column_step) = sum);
