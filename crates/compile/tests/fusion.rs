@@ -147,7 +147,8 @@ fn products(program: &Program) -> Vec<(Vec<usize>, [usize; 3])> {
 fn a_dense_layer_over_batch_and_time_multiplies_all_rows_at_once() {
     let (x, weight, cotangent) = (input([4, 8, 32]), input([24, 32]), input([4, 8, 24]));
     let y = x.dot(&weight.transpose().unwrap()).unwrap();
-    let gradients = vjp(&[y.clone()], &[x.clone(), weight.clone()], &[cotangent.clone()]).unwrap();
+    let gradients =
+        vjp(std::slice::from_ref(&y), &[x.clone(), weight.clone()], std::slice::from_ref(&cotangent)).unwrap();
     let program = compiled(&[x, weight, cotangent], &[vec![y], gradients].concat(), &[false; 3]);
     // Forward, data and weight: nothing is stored or added up for each batch entry.
     assert_eq!(
@@ -176,7 +177,7 @@ fn the_derivative_of_parts_is_written_part_by_part() {
     let x = input([8, 12]);
     let part = |i: usize| x.slice(&[0, 4 * i], &[8, 4 * i + 4], &[1, 1]).unwrap();
     let (outputs, cotangents) = ([0, 1, 2].map(part), [(); 3].map(|()| input([8, 4])));
-    let gradient = vjp(&outputs, &[x.clone()], &cotangents).unwrap();
+    let gradient = vjp(&outputs, std::slice::from_ref(&x), &cotangents).unwrap();
     let program = compiled(&cotangents, &gradient, &[false; 3]);
     assert_eq!((program.kernels.len(), row_kernels(&program), program.arena_bytes), (3, 3, 0));
 }
