@@ -184,8 +184,7 @@ pub struct Spec {
     /// `next` only: how many steps there will be, if that is known. α then stays as it is in the second half, and falls
     /// to nothing by a factor outside its state.
     pub total_steps: Option<u32>,
-    /// `next` only: of large tensors, traces and slopes see one number of k (of those of less than 16,384·k numbers, one of 8, or 16,384).
-    /// 1: they see everything.
+    /// `next` only: of large tensors, traces and slopes see every k-th row, but at least 8 rows. 1: they see everything.
     pub sample: u32,
     /// Whether this traced step measures and moves α. Without it the step is taken with α as it is.
     pub measure: bool,
@@ -212,7 +211,7 @@ impl Spec {
             needs,
             scalar,
             total_steps: None,
-            sample: 64,
+            sample: 32,
             measure: true,
         }
     }
