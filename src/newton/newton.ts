@@ -48,8 +48,8 @@ export interface NewtonOptions {
    */
   readonly totalSteps?: number;
   /**
-   * Rule `next`: of the largest tensors, traces and slopes see one number of this many only; 64 if not given, 1 for all.
-   * Tensors of up to 16,384 numbers are seen whole, others at one number of 8, or at 16,384 where that is less.
+   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only, but at least 8 rows; 32
+   * if not given, 1 for all. Small tensors are always seen whole.
    */
   readonly sample?: number;
   /** Same-batch rules measure at every k-th step only; 1 if not given. */

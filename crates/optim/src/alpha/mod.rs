@@ -191,8 +191,7 @@ pub struct Spec {
     /// `next` only: how many steps there will be, if that is known. α then stays as it is in the second half, and falls
     /// to nothing by a factor outside its state.
     pub total_steps: Option<u32>,
-    /// `next` only: of large tensors, traces and slopes see one number of k (of those of less than 16,384·k numbers, one of 8, or 16,384).
-    /// 1: they see everything.
+    /// `next` only: of large tensors, traces and slopes see every k-th row, but at least 8 rows. 1: they see everything.
     pub sample: u32,
     /// Parameters that have an α of their own together: their positions, group after group. Empty: all share one.
     pub groups: Vec<Vec<usize>>,
@@ -221,7 +220,7 @@ impl Spec {
             needs,
             scalar,
             total_steps: None,
-            sample: 64,
+            sample: 32,
             groups: Vec::new(),
             measure: true,
         }

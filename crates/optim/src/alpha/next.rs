@@ -8,7 +8,7 @@
 //! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α stays
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
-//! Of large tensors, traces and slopes see one number of k only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
+//! Of large tensors, traces and slopes see every k-th row only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
 //! them) θ_prev and ω for each parameter, then e, f, y for each.
 
 use super::lookahead::{

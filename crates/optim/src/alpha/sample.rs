@@ -1,7 +1,6 @@
-//! The places of tensors that traces and inner products look at. Small tensors are seen whole; of large ones one number of k,
-//! which is enough to compare slopes (both sides of the comparison see the same places) and costs a k-th. Of a matrix that is
-//! about every √k-th row, and in it every √k-th line: whole rows would be the weights of a few neurons only. Few numbers make α
-//! noisier, and training worse: so k grows with the tensor.
+//! The places of tensors that traces and inner products look at. Small tensors are seen whole; of large ones every k-th
+//! row, which is enough to compare slopes (both sides of the comparison see the same places) and costs a k-th. Rows of a layer's matrix
+//! are its neurons, which are alike; its columns may be features of the data, which are not.
 
 use super::Spec;
 use super::measure::inner;
@@ -14,69 +13,29 @@ use std::collections::{HashMap, HashSet};
 /// Tensors of up to this many elements are seen whole.
 const WHOLE: usize = 16_384;
 
-/// Where one number of more than `CLOSE` is seen, there are this many at least.
-const LEAST: usize = 16_384;
-/// The k of the smallest tensors that are not seen whole.
-const CLOSE: usize = 8;
-/// Rows that are seen at least, so that a matrix is not judged by two or three of them.
+/// Rows that are seen at least, so that a narrow matrix is not judged by two or three of them.
 const ROWS: usize = 8;
 /// Axes are thinned out by this or more (or by k, if that is less): shorter ones are left to the next axis.
 const THIN: usize = 4;
-/// Numbers that lie together in memory and are seen together.
-const LINE: usize = 64;
-/// Lines of a row that are seen at least.
-const LINES: usize = 2;
 
-/// Every `step`-th block of so many places of an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Every {
+/// Where a tensor is seen: every k-th place of one axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
     axis: usize,
-    block: usize,
     first: usize,
     step: usize,
 }
 
-impl Every {
-    fn new(axis: usize, block: usize, step: usize) -> Every {
-        Every { axis, block, first: step / 2, step }
-    }
-
-    /// Blocks that are seen of an axis of this size.
-    fn seen(&self, size: usize) -> usize {
-        (size / self.block - self.first).div_ceil(self.step)
-    }
-}
-
-/// Where a tensor is seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Places {
-    rows: Every,
-    /// Within the rows, on an axis behind theirs.
-    columns: Option<Every>,
-}
-
-/// The places of a tensor of this shape, `None` where it is seen whole.
+/// The places of a tensor of this shape, `None` where it is seen whole. The axis is the first that is long enough to be
+/// thinned out, so that what is seen are long rows of memory: every k-th, or closer together where that would be fewer than [`ROWS`].
 fn places(spec: &Spec, shape: &Shape) -> Option<Places> {
-    let most = (spec.sample as usize).min((shape.elements() / LEAST).max(CLOSE));
+    let most = spec.sample as usize;
     if most < 2 || shape.elements() <= WHOLE {
         return None;
     }
     let axis = shape.iter().position(|&size| size >= ROWS * most.min(THIN))?;
-    let columns = columns(most, &shape[axis + 1..], axis + 1);
-    let left = most / columns.map_or(1, |columns| columns.step);
-    Some(Places { rows: Every::new(axis, 1, left.min(shape[axis] / ROWS).max(1)), columns })
-}
-
-/// About the root of k-th part of the first of these axes that has enough lines, whose numbers lie as close as a line.
-fn columns(most: usize, sizes: &[usize], first: usize) -> Option<Every> {
-    let lines = |i: usize| {
-        let block = (LINE / sizes[i + 1..].iter().product::<usize>().max(1)).max(1);
-        (block, sizes[i] / block)
-    };
-    let found = (0..sizes.len()).find(|&i| lines(i).1 >= LINES * THIN)?;
-    let (block, blocks) = lines(found);
-    let step = most.isqrt().min(blocks / LINES);
-    (step > 1).then(|| Every::new(first + found, block, step))
+    let step = most.min(shape[axis] / ROWS);
+    Some(Places { axis, first: step / 2, step })
 }
 
 /// Looks at tensors at their places. Elementwise ops are computed there only: their operands are looked at instead, down
@@ -126,10 +85,8 @@ impl<'a> Sampler<'a> {
             Op::Elementwise(row) => elementwise::apply(row, &seen()?.iter().collect::<Vec<_>>()),
             Op::Cast => seen()?[0].cast(value.dtype()),
             Op::Constant(number) => Ok(Value::constant(number.to_f64(), value.dtype(), &places.shape(value.shape()))),
-            Op::Expand if operands[0].shape().elements() == 1 => {
-                let shape = places.shape(value.shape());
-                operands[0].reshape(&vec![1; shape.rank()][..].into())?.expand(&shape)
-            }
+            Op::Expand if operands[0].shape()[places.axis] == 1 => operands[0].expand(&places.shape(value.shape())),
+            Op::Expand => seen()?[0].expand(&places.shape(value.shape())),
             _ => places.slice(value),
         }
     }
@@ -202,40 +159,17 @@ pub(super) fn inner_sampled(spec: &Spec, params: &[Value], a: &[Value], b: &[Val
 }
 
 impl Places {
-    /// The shape of what is seen: columns seen in blocks are an axis of blocks and one of the numbers in them.
     fn shape(&self, whole: &Shape) -> Shape {
         let mut sizes = whole.to_vec();
-        sizes[self.rows.axis] = self.rows.seen(whole[self.rows.axis]);
-        if let Some(columns) = self.columns {
-            sizes[columns.axis] = columns.seen(whole[columns.axis]);
-            if columns.block > 1 {
-                sizes.insert(columns.axis + 1, columns.block);
-            }
-        }
+        sizes[self.axis] = (sizes[self.axis] - self.first).div_ceil(self.step);
         sizes[..].into()
     }
 
     fn slice(&self, value: &Value) -> Result<Value> {
-        let rows = every(value, &self.rows)?;
-        let Some(columns) = self.columns else { return Ok(rows) };
-        if columns.block == 1 {
-            return every(&rows, &columns);
-        }
-        let mut sizes = rows.shape().to_vec();
-        let blocks = sizes[columns.axis] / columns.block;
-        sizes[columns.axis] = blocks * columns.block;
-        let even = rows.slice(&vec![0; sizes.len()], &sizes, &vec![1; sizes.len()])?;
-        sizes[columns.axis] = blocks;
-        sizes.insert(columns.axis + 1, columns.block);
-        every(&even.reshape(&sizes[..].into())?, &columns)
+        let (mut start, mut step) = (vec![0; value.shape().rank()], vec![1; value.shape().rank()]);
+        (start[self.axis], step[self.axis]) = (self.first, self.step);
+        value.slice(&start, value.shape(), &step)
     }
-}
-
-/// Every so many places of an axis.
-fn every(value: &Value, &Every { axis, first, step, .. }: &Every) -> Result<Value> {
-    let (mut starts, mut steps) = (vec![0; value.shape().rank()], vec![1; value.shape().rank()]);
-    (starts[axis], steps[axis]) = (first, step);
-    value.slice(&starts, value.shape(), &steps)
 }
 
 #[cfg(test)]
@@ -273,37 +207,30 @@ mod tests {
     }
 
     #[test]
-    fn of_a_matrix_some_rows_are_seen_and_some_lines_of_those() {
-        let mut want = Vec::new();
-        for row in (3..512).step_by(6) {
-            for line in [2, 6, 10] {
-                want.extend((0..64).map(|i| (row * 784 + line * 64 + i) as f64));
-            }
-        }
-        assert_eq!(seen(64, &[512, 784]), want);
+    fn of_a_matrix_some_rows_are_seen() {
+        let rows = |first: usize, step: usize| {
+            (first..512).step_by(step).flat_map(|row| (0..784).map(move |i| (row * 784 + i) as f64)).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(32, &[512, 784]), rows(16, 32));
+        // At least eight of them.
+        assert_eq!(seen(1000, &[512, 784]), rows(32, 64));
+        assert_eq!(seen(1, &[512, 784]), rows(0, 1));
     }
 
     #[test]
-    fn what_is_seen_is_about_a_kth() {
-        // Of those in the middle 16,384 numbers.
-        let cases: [(&[usize], f64); 7] = [
-            (&[512, 512], 16.0),
-            (&[384, 128], 8.0),
-            (&[128, 512], 8.0),
-            (&[10, 5005], 8.0),
-            (&[64, 32, 3, 3], 8.0),
-            (&[512, 512, 3, 3], 64.0),
-            (&[20_000], 8.0),
+    fn axes_that_are_short_are_left_to_the_next() {
+        let cases: [(&[usize], usize); 5] = [
+            (&[10, 5008], 10 * 5008 / 32),
+            (&[64, 32, 3, 3], 8 * 32 * 9),
+            (&[512, 512, 3, 3], 16 * 512 * 9),
+            (&[20_480], 20_480 / 32),
+            (&[128, 128], 128 * 128),
         ];
-        for (sizes, part) in cases {
-            let found = seen(64, sizes);
-            let all = sizes.iter().product::<usize>() as f64;
-            let ratio = all / found.len() as f64;
-            assert!((0.7..1.4).contains(&(ratio / part)), "{sizes:?}: 1 of {ratio}");
-            assert!(found.windows(2).all(|pair| pair[0] < pair[1]) && found[found.len() - 1] < all, "{sizes:?}");
+        for (sizes, count) in cases {
+            let found = seen(32, sizes);
+            assert!(found.len().abs_diff(count) <= 10, "{sizes:?}: {}", found.len());
+            assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "{sizes:?}");
         }
-        assert_eq!(seen(64, &[128, 128]).len(), 128 * 128);
-        assert_eq!(seen(1, &[512, 512]).len(), 512 * 512);
     }
 
     #[test]
