@@ -2,38 +2,29 @@
 //! summed inside the product, and neither stored for each batch entry nor added up afterwards. (Batches that share an operand are
 //! merged where accesses are known, in `lower`.)
 
+use crate::rewrite::{rewrite, uses};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
-use raphson_graph::work::visiting;
 
 /// The same graph with such sums inside their products.
 pub fn fold_sums(graph: &Graph) -> Graph {
-    let mut uses = vec![0usize; graph.nodes.len()];
-    graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&input| uses[input as usize] += 1);
-    graph.outputs.iter().for_each(|&output| uses[output as usize] += 1);
-    let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
-    let mut new: Vec<NodeIndex> = Vec::with_capacity(graph.nodes.len());
-    for node in visiting(&graph.nodes) {
-        let mut folded = node.clone();
-        folded.inputs.iter_mut().for_each(|input| *input = new[*input as usize]);
-        if let (Op::Reduce { op: ReduceOp::Sum, axes }, Some(&input)) = (&node.op, node.inputs.first())
+    let uses = uses(graph);
+    rewrite(graph, |nodes, mut node, old| {
+        if let (Op::Reduce { op: ReduceOp::Sum, axes }, Some(&input)) = (&old.op, old.inputs.first())
             && uses[input as usize] == 1
             && let product = &graph.nodes[input as usize]
             && product.op == Op::Dot
             && (0..product.shape.rank() - 2).eq(axes.iter().copied())
             && !product.inputs.iter().any(|&factor| graph.nodes[factor as usize].op == Op::Expand)
         {
-            let factors: Vec<NodeIndex> = product.inputs.iter().map(|&factor| new[factor as usize]).collect();
-            folded.inputs = vec![beside(&mut nodes, factors[0]), below(&mut nodes, factors[1])];
-            folded.op = Op::Dot;
+            let factors = nodes[node.inputs[0] as usize].inputs.clone();
+            node.inputs = vec![beside(nodes, factors[0]), below(nodes, factors[1])];
+            node.op = Op::Dot;
         }
-        nodes.push(folded);
-        new.push((nodes.len() - 1) as NodeIndex);
-    }
-    let at = |list: &[NodeIndex]| list.iter().map(|&i| new[i as usize]).collect();
-    Graph { inputs: at(&graph.inputs), outputs: at(&graph.outputs), nodes }
+        node
+    })
 }
 
 fn push(nodes: &mut Vec<Node>, op: Op, of: NodeIndex, sizes: &[usize]) -> NodeIndex {

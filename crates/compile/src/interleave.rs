@@ -1,6 +1,7 @@
 //! Sums of pads that do not meet, as in the gradient of pooling: each element of the sum is an element of one pad, or zero, so the sum
 //! is one buffer to which all parts are written. This file finds them in a flat graph; `lower` makes one node of each.
 
+use crate::rewrite::uses;
 use raphson_graph::flat::{Graph, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::work::visiting;
@@ -27,9 +28,7 @@ pub struct Sums {
 
 /// Find the sums of pads that do not meet and that nobody else reads.
 pub fn sums(graph: &Graph) -> Sums {
-    let mut users = vec![0usize; graph.nodes.len()];
-    let read = graph.nodes.iter().flat_map(|node| node.inputs.iter());
-    read.chain(&graph.outputs).for_each(|&input| users[input as usize] += 1);
+    let uses = uses(graph);
     let mut found = Sums::default();
     for (index, node) in visiting(graph.nodes.iter().enumerate()) {
         let adds = matches!(&node.op, Op::Elementwise(row) if row.name == "add");
@@ -37,7 +36,7 @@ pub fn sums(graph: &Graph) -> Sums {
             continue;
         }
         let parts_of = |input: NodeIndex| match graph.nodes[input as usize].op {
-            _ if users[input as usize] != 1 => None,
+            _ if uses[input as usize] != 1 => None,
             Op::Pad { .. } => Some(vec![input]),
             _ => found.pads.get(&input).cloned(),
         };

@@ -16,6 +16,7 @@ mod lower;
 mod orient;
 mod plan;
 pub mod program;
+mod rewrite;
 mod split;
 mod widen;
 

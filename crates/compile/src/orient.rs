@@ -2,35 +2,25 @@
 //! computing the transpose costs nothing, while reading one costs a walk across memory. The weight gradients of a dense
 //! layer are of this kind.
 
+use crate::rewrite::{rewrite, uses};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
-use raphson_graph::work::visiting;
 
 /// The same graph with such products turned round.
 pub fn orient_products(graph: &Graph) -> Graph {
-    let mut uses = vec![0usize; graph.nodes.len()];
-    graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|&input| uses[input as usize] += 1);
-    graph.outputs.iter().for_each(|&output| uses[output as usize] += 1);
-    let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
-    let mut new: Vec<NodeIndex> = Vec::with_capacity(graph.nodes.len());
-    for node in visiting(&graph.nodes) {
-        let mut oriented = node.clone();
-        oriented.inputs.iter_mut().for_each(|input| *input = new[*input as usize]);
-        if let (Op::Permute { axes }, Some(&input)) = (&node.op, node.inputs.first())
+    let uses = uses(graph);
+    rewrite(graph, |nodes, node, old| {
+        if let (Op::Permute { axes }, Some(&input)) = (&old.op, old.inputs.first())
             && swaps_last_two(axes)
             && graph.nodes[input as usize].op == Op::Dot
             && uses[input as usize] == 1
         {
-            let factors = nodes[new[input as usize] as usize].inputs.clone();
-            let transposed: Vec<NodeIndex> =
-                factors.iter().rev().map(|&factor| transpose(&mut nodes, factor)).collect();
-            oriented = Node { op: Op::Dot, inputs: transposed, ..oriented };
+            let factors = nodes[node.inputs[0] as usize].inputs.clone();
+            let inputs = factors.iter().rev().map(|&factor| transpose(nodes, factor)).collect();
+            return Node { op: Op::Dot, inputs, ..node };
         }
-        nodes.push(oriented);
-        new.push((nodes.len() - 1) as NodeIndex);
-    }
-    let at = |list: &[NodeIndex]| list.iter().map(|&i| new[i as usize]).collect();
-    Graph { inputs: at(&graph.inputs), outputs: at(&graph.outputs), nodes }
+        node
+    })
 }
 
 fn swaps_last_two(axes: &[usize]) -> bool {

@@ -2,11 +2,11 @@
 //! trailing axes first leaves partial results for many threads (or thread blocks), and a short second sum. How a
 //! reduction is split depends on its shape alone, so results do not depend on the device's width.
 
+use crate::rewrite::rewrite;
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::reduce::{ReduceOp, without_axes};
 use raphson_graph::shape::Shape;
-use raphson_graph::work::visiting;
 
 /// Reductions of at least this many elements to fewer than `FEW_RESULTS` are split.
 const LONG: usize = 16 * 1024;
@@ -18,22 +18,15 @@ const CHUNK: usize = 4096;
 
 /// The same graph with long reductions in two steps.
 pub fn split_reductions(graph: &Graph) -> Graph {
-    let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes.len());
-    let mut new: Vec<NodeIndex> = Vec::with_capacity(graph.nodes.len());
-    for node in visiting(&graph.nodes) {
-        let mut node = node.clone();
-        node.inputs.iter_mut().for_each(|input| *input = new[*input as usize]);
-        if let Op::Reduce { op, axes } = node.op.clone()
-            && op != ReduceOp::ArgMax
+    rewrite(graph, |nodes, mut node, old| {
+        if let Op::Reduce { op, axes } = &old.op
+            && *op != ReduceOp::ArgMax
             && node.shape.elements() < FEW_RESULTS
         {
-            partial(&mut nodes, &mut node, op, &axes);
+            partial(nodes, &mut node, *op, axes);
         }
-        nodes.push(node);
-        new.push((nodes.len() - 1) as NodeIndex);
-    }
-    let at = |list: &[NodeIndex]| list.iter().map(|&i| new[i as usize]).collect();
-    Graph { inputs: at(&graph.inputs), outputs: at(&graph.outputs), nodes }
+        node
+    })
 }
 
 /// Push the first of two reductions and let `node` be the second, where that pays.
