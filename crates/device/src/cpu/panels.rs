@@ -1,5 +1,6 @@
 //! The innermost loop of products and convolutions of f32, and when it is worth using: a tile of rows × 16 sums that stays in
-//! registers while terms go by. What rows and columns are, and how they are packed, is the matter of `product.rs` and `conv`.
+//! registers while terms go by. What rows and columns are, and how they are packed, is the matter of
+//! `product.rs`, `conv` and `attention`.
 
 use super::isa::{Args, Isa, Level};
 use raphson_graph::dtype::DType;
@@ -56,6 +57,7 @@ pub unsafe fn accumulate<I: Isa, const R: usize>(
 ///
 /// # Safety
 /// These addresses may be read, and `terms · W` elements written.
+#[inline(always)]
 pub unsafe fn pack<const W: usize>(
     from: *const f32,
     (term, step): (isize, isize),

@@ -1,16 +1,13 @@
 //! Products of attention's tiles: so small that packing both sides, as for large products, would cost as much as multiplying.
 //! The right matrix is packed in panels of sixteen columns; rows of the left one are read where they lie.
 
-use super::super::dot::{Multiply, Strip};
+use super::super::dot::Strip;
 use super::super::isa::{Args, Isa, Loop, LoopFn};
-
-/// Columns of a panel, and rows that are multiplied with it at once: twelve sums of eight lanes, of sixteen registers.
-const COLUMNS: usize = 16;
-const ROWS: usize = 6;
+use super::super::panels::{TALL, WIDTH, accumulate, leading_to, pack};
 
 /// Elements that packing a right matrix of `k` × `n` takes.
 pub fn packed(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(COLUMNS)
+    k * n.next_multiple_of(WIDTH)
 }
 
 /// A product and the memory for its packed right matrix.
@@ -27,14 +24,11 @@ pub fn find<I: Isa>() -> Option<LoopFn> {
 /// Multiply a strip by a loop from [`find`].
 ///
 /// # Safety
-/// As for [`Multiply::multiply`]; `packed` has room for [`packed`] elements of the right matrix and overlaps nothing, and the
+/// As for `Multiply::multiply` of `dot.rs`; `packed` has room for [`packed`] elements of the right matrix and overlaps nothing, and the
 /// machine has the loop's instruction set.
 pub unsafe fn multiply(product_loop: LoopFn, strip: Strip<f32>, packed: *mut f32) {
-    let product = Product { strip, packed };
-    let a = std::ptr::from_ref(&product).cast();
-    let (nothing, out) = (std::ptr::null(), std::ptr::null_mut());
     // SAFETY: passed on to our caller.
-    unsafe { product_loop(&Args { n: 0, m: 0, out, a, b: nothing, c: nothing, d: nothing, single: 0, position: 0 }) }
+    unsafe { product_loop(&leading_to(&Product { strip, packed })) }
 }
 
 impl Loop for Product {
@@ -43,17 +37,18 @@ impl Loop for Product {
         // SAFETY: `multiply` gives a product, whose addresses its caller vouches for.
         unsafe {
             let Product { strip: s, packed } = &*args.a.cast::<Product>();
-            for first in (0..s.n).step_by(COLUMNS) {
+            for first in (0..s.n).step_by(WIDTH) {
                 let panel = packed.add(first * s.k);
-                let width = COLUMNS.min(s.n - first);
-                pack(s, first, width, panel);
+                let width = WIDTH.min(s.n - first);
+                let columns = s.right.wrapping_offset(first as isize * s.right_columns);
+                pack::<WIDTH>(columns, (s.right_rows, s.right_columns), s.k, width, panel);
                 let (left, out) = (|row: usize| s.left.offset(row as isize * s.left_rows), s.out.add(first));
                 let out = |row: usize| out.offset(row as isize * s.out_rows);
-                let whole = s.m - s.m % ROWS;
-                for row in (0..whole).step_by(ROWS) {
-                    tile::<I, ROWS>(s, left(row), panel, out(row), width);
+                let whole = s.m - s.m % TALL;
+                for row in (0..whole).step_by(TALL) {
+                    tile::<I, TALL>(s, left(row), panel, out(row), width);
                 }
-                match s.m % ROWS {
+                match s.m % TALL {
                     0 => {}
                     1 => tile::<I, 1>(s, left(whole), panel, out(whole), width),
                     2 => tile::<I, 2>(s, left(whole), panel, out(whole), width),
@@ -61,29 +56,6 @@ impl Loop for Product {
                     4 => tile::<I, 4>(s, left(whole), panel, out(whole), width),
                     _ => tile::<I, 5>(s, left(whole), panel, out(whole), width),
                 }
-            }
-        }
-    }
-}
-
-/// Columns `first..first + width` of the right matrix, row by row, with zeros behind them.
-///
-/// # Safety
-/// As for [`multiply`].
-#[inline(always)]
-unsafe fn pack(s: &Strip<f32>, first: usize, width: usize, panel: *mut f32) {
-    let from = s.right.wrapping_offset(first as isize * s.right_columns);
-    for k in 0..s.k {
-        // SAFETY: passed on to our caller.
-        unsafe {
-            let (from, to) = (from.offset(k as isize * s.right_rows), panel.add(k * COLUMNS).cast::<[f32; COLUMNS]>());
-            if width < COLUMNS {
-                let element = |i: usize| if i < width { *from.offset(i as isize * s.right_columns) } else { 0.0 };
-                to.write(std::array::from_fn(element));
-            } else if s.right_columns == 1 {
-                to.write(from.cast::<[f32; COLUMNS]>().read());
-            } else {
-                to.write(std::array::from_fn(|i| *from.offset(i as isize * s.right_columns)));
             }
         }
     }
@@ -101,20 +73,11 @@ unsafe fn tile<I: Isa, const M: usize>(
     out: *mut f32,
     width: usize,
 ) {
-    let mut sums = [[f32::ZERO; COLUMNS]; M];
-    let (mut at, mut right) = (left, panel);
-    for _ in 0..s.k {
-        // SAFETY: passed on to our caller: these are row `k` of the panel and column `k` of the left matrix.
-        let columns = unsafe { right.cast::<[f32; COLUMNS]>().read() };
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: as above.
-            let x = unsafe { *at.offset(i as isize * s.left_rows) };
-            for (sum, &y) in sums.iter_mut().zip(&columns) {
-                *sum = I::fma32(x, y, *sum);
-            }
-        }
-        (at, right) = (at.wrapping_offset(s.left_columns), right.wrapping_add(COLUMNS));
-    }
+    let mut sums = [[0.0; WIDTH]; M];
+    let rows = std::array::from_fn(|i| left.wrapping_offset(i as isize * s.left_rows));
+    let at = |k: usize| (k as isize * s.left_columns, (k * WIDTH) as isize);
+    // SAFETY: passed on to our caller: a term is a column of the left matrix and a row of the panel.
+    unsafe { accumulate::<I, M>(s.k, rows, panel, at, &mut sums) };
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: these elements of the result are ours.
         let out = unsafe { std::slice::from_raw_parts_mut(out.offset(i as isize * s.out_rows), width) };
