@@ -7,7 +7,7 @@ use raphson_graph::dtype::DType;
 
 /// Sums of one row of a tile: neighbours in memory, two vectors of AVX2.
 pub const WIDTH: usize = 16;
-/// Rows of a tile: twelve accumulators of AVX2's sixteen registers, or eight where six rows would leave more of them idle.
+/// Rows of a tile: twelve accumulators of AVX2's sixteen registers, or eight, which wait for each other, where six rows would be idle.
 pub const TALL: usize = 6;
 pub const LOW: usize = 4;
 
@@ -20,9 +20,43 @@ pub fn suits(dtype: DType, level: Level) -> bool {
     return dtype == DType::F32 && level != level;
 }
 
-/// The rows of a tile that leave the fewest idle.
-pub fn height(rows: usize) -> usize {
-    if rows.next_multiple_of(LOW) < rows.next_multiple_of(TALL) { LOW } else { TALL }
+/// Rows cut into panels: of `TALL` rows each, but for up to two of `LOW` at the end, so that at most one row is idle (or three, where
+/// there is but one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panels {
+    tall: usize,
+    low: usize,
+}
+
+impl Panels {
+    pub fn of(rows: usize) -> Panels {
+        let tall = rows / TALL;
+        match rows % TALL {
+            0 => Panels { tall, low: 0 },
+            1 | 2 if tall > 0 => Panels { tall: tall - 1, low: 2 },
+            5 => Panels { tall: tall + 1, low: 0 },
+            _ => Panels { tall, low: 1 },
+        }
+    }
+
+    pub fn count(self) -> usize {
+        self.tall + self.low
+    }
+
+    pub fn is_tall(self, panel: usize) -> bool {
+        panel < self.tall
+    }
+
+    /// The first row of a panel.
+    pub fn start(self, panel: usize) -> usize {
+        let tall = panel.min(self.tall);
+        tall * TALL + (panel - tall) * LOW
+    }
+
+    /// All rows, idle ones included.
+    pub fn rows(self) -> usize {
+        self.start(self.count())
+    }
 }
 
 /// sums[r][l] += Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t)
@@ -89,4 +123,24 @@ pub fn leading_to<C>(call: &C) -> Args {
 /// Part `index` of `0..n` cut into `parts` even ones.
 pub fn part(n: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
     index * n / parts..(index + 1) * n / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_all_rows_and_leave_few_idle() {
+        for rows in 0..200 {
+            let panels = Panels::of(rows);
+            let mut end = 0;
+            for panel in 0..panels.count() {
+                assert_eq!(panels.start(panel), end, "{rows} rows");
+                assert!(end < rows, "{rows} rows: panel {panel} is idle");
+                end += if panels.is_tall(panel) { TALL } else { LOW };
+            }
+            assert_eq!(panels.rows(), end);
+            assert!(end >= rows && end - rows <= if rows < LOW { 3 } else { 1 }, "{rows} rows of {end}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use super::memory::Workspace;
-use super::panels::{LOW, TALL, WIDTH, accumulate, height, leading_to, pack, part, suits};
+use super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, part, suits};
 use super::pool::Crew;
 use super::row::Bases;
 use raphson_compile::program::DotKernel;
@@ -12,6 +12,8 @@ use std::ops::Range;
 
 /// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 KiB of it.
 const DEPTH: usize = 256;
+/// Elements of rows for these terms that stay in the second-level cache: 256 KiB of it.
+const BLOCK: usize = 1 << 16;
 /// Multiply-adds that are worth a plan of their own.
 const LEAST: usize = 1 << 18;
 /// Multiply-adds that make a piece of work, and the most pieces.
@@ -38,8 +40,7 @@ pub struct Plan {
     rows: Side,
     columns: Side,
     terms: usize,
-    /// Rows of a tile.
-    height: usize,
+    row_panels: Panels,
     /// Whether rows are read where they lie.
     direct: bool,
     out: usize,
@@ -71,62 +72,69 @@ impl Plan {
         let straight = cost(left, right, k);
         let turned = cost(right, left, k) + SCATTERED * (m * n) as f64;
         let (rows, columns, out_steps) = if turned < straight { (right, left, (1, n)) } else { (left, right, (n, 1)) };
-        let height = height(rows.count);
-        let (row_panels, column_panels) = (rows.count.div_ceil(height), columns.count.div_ceil(WIDTH));
-        let padded = row_panels * height * column_panels * WIDTH;
-        let packed = k.saturating_mul(column_panels * WIDTH + row_panels * height);
+        let (row_panels, column_panels) = (Panels::of(rows.count), columns.count.div_ceil(WIDTH));
+        let padded = row_panels.rows() * column_panels * WIDTH;
+        let packed = k.saturating_mul(column_panels * WIDTH + row_panels.rows());
         if padded * 10 > m * n * 13 || packed > MOST_PACKED {
             return None;
         }
         let pieces = (work / PIECE).clamp(2, MOST_PIECES) & !1;
-        let row_parts = pieces.min(row_panels);
-        let column_parts = pieces.div_ceil(row_parts).min(column_panels);
+        // Rows that are used again and again, by one panel of columns after another, stay in the second-level cache.
+        let fitting = (row_panels.rows() * k.min(DEPTH)).div_ceil(BLOCK).clamp(1, pieces);
+        let column_parts = (pieces / fitting).min(column_panels);
+        let row_parts = pieces.div_ceil(column_parts).min(row_panels.count());
         Some(Plan {
             rows,
             columns,
             terms: k,
-            height,
+            row_panels,
             direct: rows.term == 1,
             out: kernel.out.0 as usize,
             out_steps,
             row_parts,
             column_parts,
-            run: with_isa!(level, find(height)),
+            run: with_isa!(level, find()),
         })
-    }
-
-    fn row_panels(&self) -> usize {
-        self.rows.count.div_ceil(self.height)
     }
 
     fn column_panels(&self) -> usize {
         self.columns.count.div_ceil(WIDTH)
     }
 
-    /// Elements of packed columns, behind which packed rows lie.
+    /// Whether each panel of columns is used by one piece of work, which packs it for itself.
+    fn packs_alone(&self) -> bool {
+        self.row_parts == 1
+    }
+
+    /// Elements of columns that all threads pack together, behind which packed rows lie.
     fn packed_columns(&self) -> usize {
-        self.column_panels() * WIDTH * self.terms
+        if self.packs_alone() { 0 } else { self.column_panels() * WIDTH * self.terms }
+    }
+
+    /// Elements of the tiles that a thread keeps between blocks of terms, behind which its panel of columns lies.
+    fn kept(&self) -> usize {
+        if self.terms > DEPTH { self.row_panels.count().div_ceil(self.row_parts) * TALL * WIDTH } else { 0 }
     }
 
     /// Bytes that each thread, and that all together need.
     pub fn scratch_bytes(&self) -> (usize, usize) {
-        let rows = if self.direct { 0 } else { self.row_panels() * self.height * self.terms };
-        let own = if self.terms > DEPTH { self.row_panels().div_ceil(self.row_parts) * self.height * WIDTH } else { 0 };
+        let rows = if self.direct { 0 } else { self.row_panels.rows() * self.terms };
+        let own = self.kept() + if self.packs_alone() { WIDTH * self.terms } else { 0 };
         (own * size_of::<f32>(), (self.packed_columns() + rows) * size_of::<f32>())
     }
 }
 
 /// Clock cycles of one way round: tiles, idle parts included, and packing.
 fn cost(rows: Side, columns: Side, terms: usize) -> f64 {
-    let tiles = rows.count.next_multiple_of(height(rows.count)) * columns.count.next_multiple_of(WIDTH);
+    let tiles = Panels::of(rows.count).rows() * columns.count.next_multiple_of(WIDTH);
     let each = |count: usize, cycles: f64| (count * terms) as f64 * cycles;
     let packed_rows = if rows.term == 1 { 0.0 } else { each(rows.count, SCATTERED) };
     let packed_columns = each(columns.count, if columns.step == 1 { NEIGHBOUR } else { SCATTERED });
     (tiles * terms) as f64 / WIDTH as f64 + packed_rows + packed_columns
 }
 
-fn find<I: Isa>(height: usize) -> LoopFn {
-    if height == LOW { I::call::<Tiles<LOW>> } else { I::call::<Tiles<TALL>> }
+fn find<I: Isa>() -> LoopFn {
+    I::call::<Tiles>
 }
 
 /// Run a product.
@@ -134,28 +142,29 @@ fn find<I: Isa>(height: usize) -> LoopFn {
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand, and the machine has the plan's instruction set.
 pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
-    let (row_panels, column_panels) = (plan.row_panels(), plan.column_panels());
+    let (row_panels, column_panels) = (plan.row_panels.count(), plan.column_panels());
     let packed = || workspace.shared::<f32>();
     let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
-    let panels = column_panels + if plan.direct { 0 } else { row_panels };
+    let together = if plan.packs_alone() { 0 } else { column_panels };
     let fill = |_: usize, panel: usize| {
         // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
         unsafe {
-            if panel < column_panels {
+            if panel < together {
                 let out = packed().add(panel * WIDTH * plan.terms);
-                pack_panel::<WIDTH>(&plan.columns, base(&plan.columns), panel, plan.terms, out);
+                pack_panel::<WIDTH>(&plan.columns, base(&plan.columns), panel * WIDTH, plan.terms, out);
             } else {
-                let panel = panel - column_panels;
-                let out = packed().add(plan.packed_columns() + panel * plan.height * plan.terms);
-                if plan.height == LOW {
-                    pack_panel::<LOW>(&plan.rows, base(&plan.rows), panel, plan.terms, out);
+                let panel = panel - together;
+                let start = plan.row_panels.start(panel);
+                let out = packed().add(plan.packed_columns() + start * plan.terms);
+                if plan.row_panels.is_tall(panel) {
+                    pack_panel::<TALL>(&plan.rows, base(&plan.rows), start, plan.terms, out);
                 } else {
-                    pack_panel::<TALL>(&plan.rows, base(&plan.rows), panel, plan.terms, out);
+                    pack_panel::<LOW>(&plan.rows, base(&plan.rows), start, plan.terms, out);
                 }
             }
         }
     };
-    crew.run(panels, &fill);
+    crew.run(together + if plan.direct { 0 } else { row_panels }, &fill);
     let body = |thread: usize, chunk: usize| {
         let call = Call {
             plan,
@@ -166,7 +175,7 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
             } else {
                 packed().wrapping_add(plan.packed_columns()).cast_const()
             },
-            columns: packed().cast_const(),
+            columns: if plan.packs_alone() { base(&plan.columns) } else { packed().cast_const() },
             out: bases.0[plan.out].cast::<f32>(),
             own: workspace.own::<f32>(thread),
         };
@@ -176,11 +185,14 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
     crew.run(plan.row_parts * plan.column_parts, &body);
 }
 
+/// Pack the rows or columns from `start` on.
+///
 /// # Safety
 /// As for [`pack`]; `from` is the operand's first element.
-unsafe fn pack_panel<const W: usize>(side: &Side, from: *const f32, panel: usize, terms: usize, out: *mut f32) {
-    let width = W.min(side.count - panel * W);
-    let from = from.wrapping_offset((panel * W) as isize * side.step);
+#[inline(always)]
+unsafe fn pack_panel<const W: usize>(side: &Side, from: *const f32, start: usize, terms: usize, out: *mut f32) {
+    let width = W.min(side.count - start);
+    let from = from.wrapping_offset(start as isize * side.step);
     // SAFETY: passed on to our caller.
     unsafe { pack::<W>(from, (side.term, side.step), terms, width, out) };
 }
@@ -197,32 +209,33 @@ struct Call<'a> {
 }
 
 /// The tiles of some panels of rows with some of columns.
-struct Tiles<const R: usize>;
+struct Tiles;
 
-impl<const R: usize> Loop for Tiles<R> {
+impl Loop for Tiles {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
-        let (plan, terms) = (call.plan, call.plan.terms);
+        let (panels, terms) = (call.plan.row_panels, call.plan.terms);
         let blocks = terms.div_ceil(DEPTH);
-        let kept = call.own.cast::<[[f32; WIDTH]; R]>();
         for column in call.column_panels.clone() {
+            let columns = if call.plan.packs_alone() {
+                let own = call.own.wrapping_add(call.plan.kept());
+                // SAFETY: the operand's view was checked, and this thread's memory has room for a panel behind the tiles.
+                unsafe { pack_panel::<WIDTH>(&call.plan.columns, call.columns, column * WIDTH, terms, own) };
+                own.cast_const()
+            } else {
+                call.columns.wrapping_add(column * terms * WIDTH)
+            };
             for block in 0..blocks {
                 let depth = part(terms, blocks, block);
                 for panel in call.row_panels.clone() {
-                    let held = kept.wrapping_add(panel - call.row_panels.start);
-                    // SAFETY: this thread's memory holds a tile for each panel of the chunk where there are several blocks.
-                    let mut sums = if block == 0 { [[0.0; WIDTH]; R] } else { unsafe { held.read_unaligned() } };
-                    let columns = call.columns.wrapping_add((column * terms + depth.start) * WIDTH);
-                    // SAFETY: panels were packed, or rows lie as the checked view says.
-                    unsafe { tile::<I, R>(call, panel, depth.clone(), columns, &mut sums) };
-                    // SAFETY: as above; tiles are disjoint parts of the output.
+                    // SAFETY: panels were packed, or rows lie as the checked view says; tiles are disjoint parts of the output.
                     unsafe {
-                        if block + 1 == blocks {
-                            store::<R>(plan, call.out, panel, column, &sums);
+                        if panels.is_tall(panel) {
+                            tile::<I, TALL>(call, panels.start(panel), column, columns, &depth);
                         } else {
-                            held.write_unaligned(sums);
+                            tile::<I, LOW>(call, panels.start(panel), column, columns, &depth);
                         }
                     }
                 }
@@ -231,36 +244,41 @@ impl<const R: usize> Loop for Tiles<R> {
     }
 }
 
-/// Some terms of one tile.
+/// Some terms of one tile: begun by the first of them, kept in this thread's memory, and stored after the last.
 ///
 /// # Safety
-/// The call's rows, and the columns from the first of these terms on, may be read.
+/// The call's rows and the panel of columns may be read and its output written; where these are not all terms, this thread's memory holds a tile for
+/// each panel of rows of the chunk.
 #[inline(always)]
 unsafe fn tile<I: Isa, const R: usize>(
     call: &Call,
-    panel: usize,
-    depth: Range<usize>,
+    start: usize,
+    column: usize,
     columns: *const f32,
-    sums: &mut [[f32; WIDTH]; R],
+    depth: &Range<usize>,
 ) {
     let plan = call.plan;
+    let held = call.own.wrapping_add((start - plan.row_panels.start(call.row_panels.start)) * WIDTH);
+    let held = held.cast::<[[f32; WIDTH]; R]>();
+    let columns = columns.wrapping_add(depth.start * WIDTH);
     // SAFETY: passed on to our caller. The last row stands for those that are missing.
     unsafe {
+        let mut sums = if depth.start == 0 { [[0.0; WIDTH]; R] } else { held.read_unaligned() };
         if plan.direct {
             let last = plan.rows.count - 1;
             let row =
-                |r: usize| call.rows.offset((panel * R + r).min(last) as isize * plan.rows.step + depth.start as isize);
-            accumulate::<I, R>(
-                depth.len(),
-                std::array::from_fn(row),
-                columns,
-                |t| (t as isize, (t * WIDTH) as isize),
-                sums,
-            );
+                |r: usize| call.rows.offset((start + r).min(last) as isize * plan.rows.step + depth.start as isize);
+            let at = |t: usize| (t as isize, (t * WIDTH) as isize);
+            accumulate::<I, R>(depth.len(), std::array::from_fn(row), columns, at, &mut sums);
         } else {
-            let rows = call.rows.add((panel * plan.terms + depth.start) * R);
+            let rows = call.rows.add(start * plan.terms + depth.start * R);
             let at = |t: usize| ((t * R) as isize, (t * WIDTH) as isize);
-            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, sums);
+            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, &mut sums);
+        }
+        if depth.end == plan.terms {
+            store::<R>(plan, call.out, start, column, &sums);
+        } else {
+            held.write_unaligned(sums);
         }
     }
 }
@@ -268,11 +286,11 @@ unsafe fn tile<I: Isa, const R: usize>(
 /// # Safety
 /// The output is the plan's.
 #[inline(always)]
-unsafe fn store<const R: usize>(plan: &Plan, out: *mut f32, panel: usize, column: usize, sums: &[[f32; WIDTH]; R]) {
+unsafe fn store<const R: usize>(plan: &Plan, out: *mut f32, start: usize, column: usize, sums: &[[f32; WIDTH]; R]) {
     let (row_step, column_step) = plan.out_steps;
-    let height = R.min(plan.rows.count - panel * R);
+    let height = R.min(plan.rows.count - start);
     let width = WIDTH.min(plan.columns.count - column * WIDTH);
-    let out = out.wrapping_add(panel * R * row_step + column * WIDTH * column_step);
+    let out = out.wrapping_add(start * row_step + column * WIDTH * column_step);
     // SAFETY: passed on to our caller.
     unsafe {
         if column_step == 1 && width == WIDTH {

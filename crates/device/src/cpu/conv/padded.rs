@@ -3,7 +3,7 @@
 //! read it there. Outputs are counted along padded rows; those behind the end of a row are computed and left out.
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
-use super::super::panels::{LOW, TALL, WIDTH, accumulate, height, leading_to, pack, suits};
+use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, suits};
 use super::{Job, PIECE, Run, piece, product};
 use raphson_graph::dtype::DType;
 use std::ops::Range;
@@ -15,8 +15,8 @@ const FEW_PIECES: usize = 8;
 
 /// How the work is cut.
 pub struct Plan {
-    /// Rows of a tile: output channels.
-    height: usize,
+    /// Output channels, the rows of tiles.
+    panels: Panels,
     /// Terms of a sum: taps of each input channel.
     k: usize,
     /// Padded planes, rows and columns of a block, and rows of outputs in it.
@@ -46,8 +46,8 @@ impl Plan {
         let wanted = s.outputs[1].div_ceil(FEW_PIECES.div_ceil(planes));
         let row_blocks = s.outputs[1].div_ceil(wanted.min(fitting).max(1));
         let rows = s.outputs[1].div_ceil(row_blocks);
-        let height = height(s.channels_out);
-        let tiles = (rows * pitch - reach(2)).next_multiple_of(WIDTH) * s.channels_out.next_multiple_of(height);
+        let panels = Panels::of(s.channels_out);
+        let tiles = (rows * pitch - reach(2)).next_multiple_of(WIDTH) * panels.rows();
         let idle = tiles * 10 > rows * s.outputs[2] * s.channels_out * 14;
         let repeated = (rows + reach(1)) > 4 * rows;
         let block = [s.taps[0], rows + reach(1), pitch];
@@ -58,7 +58,7 @@ impl Plan {
         let n_items = planes * row_blocks;
         let work = k * s.channels_out * rows * s.outputs[2];
         Some(Plan {
-            height,
+            panels,
             k,
             block,
             rows,
@@ -66,7 +66,7 @@ impl Plan {
             row_blocks,
             n_items,
             items_per_chunk: (PIECE / work.max(1)).clamp(1, n_items.div_ceil(FEW_PIECES)),
-            run: with_isa!(level, find(height)),
+            run: with_isa!(level, find()),
         })
     }
 
@@ -74,15 +74,10 @@ impl Plan {
         channels * product(self.block)
     }
 
-    fn panels(&self, channels_out: usize) -> usize {
-        channels_out.div_ceil(self.height)
-    }
-
     /// Elements that each thread (with what the last tile reads behind its block), and that all together need.
     pub fn scratch(&self, job: &Job) -> (usize, usize) {
         let s = &job.sizes;
-        let packed = self.panels(s.channels_out) * self.height * self.k;
-        (self.block_elements(s.channels_in) + WIDTH + self.block[2], s.groups * packed)
+        (self.block_elements(s.channels_in) + WIDTH + self.block[2], s.groups * self.panels.rows() * self.k)
     }
 }
 
@@ -102,19 +97,28 @@ pub(super) fn places(channels: usize, taps: [usize; 3], steps: [usize; 3], size:
     places
 }
 
-fn find<I: Isa>(height: usize) -> LoopFn {
-    if height == LOW { I::call::<Tiles<LOW>> } else { I::call::<Tiles<TALL>> }
+fn find<I: Isa>() -> LoopFn {
+    I::call::<Tiles>
 }
 
 /// # Safety
 /// As for `conv::run`; the data are f32, and the machine has the plan's instruction set.
 pub unsafe fn run(plan: &Plan, run: &Run) {
     let (job, s) = (run.job, &run.job.sizes);
-    let panels = plan.panels(s.channels_out);
-    let packed = || run.workspace.shared::<f32>();
-    let fill = |_: usize, panel: usize| {
+    let panels = plan.panels.count();
+    let packed = |group: usize| run.workspace.shared::<f32>().wrapping_add(group * plan.panels.rows() * plan.k);
+    let fill = |_: usize, index: usize| {
+        let (group, panel) = (index / panels, index % panels);
+        let start = plan.panels.start(panel);
         // SAFETY: the kernel was checked when the program was loaded; each panel has its own part of the workspace.
-        unsafe { pack_kernel(plan, run, panel / panels, panel % panels, packed().add(panel * plan.height * plan.k)) };
+        unsafe {
+            let out = packed(group).add(start * plan.k);
+            if plan.panels.is_tall(panel) {
+                pack_kernel::<TALL>(run, group, start, out);
+            } else {
+                pack_kernel::<LOW>(run, group, start, out);
+            }
+        }
     };
     run.chunks(s.groups * panels, &fill);
     let body = |thread: usize, chunk: usize| {
@@ -143,8 +147,7 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
                     let to = own.add(channel * product(plan.block));
                     copy_padded(from, job.data.spatial, s.data, origin, steps, plan.block, to);
                 }
-                let kernel = packed().add(group * panels * plan.height * plan.k).cast_const();
-                let call = Call { plan, job, kernel, data: own, out, rows: rows.len() };
+                let call = Call { plan, job, kernel: packed(group).cast_const(), data: own, out, rows: rows.len() };
                 (plan.run)(&leading_to(&call));
             }
         }
@@ -194,11 +197,11 @@ pub(super) unsafe fn copy_padded(
 ///
 /// # Safety
 /// As for `conv::run`; there is room for a panel.
-unsafe fn pack_kernel(plan: &Plan, run: &Run, group: usize, panel: usize, out: *mut f32) {
+unsafe fn pack_kernel<const R: usize>(run: &Run, group: usize, start: usize, out: *mut f32) {
     let (job, s) = (run.job, &run.job.sizes);
     let (kernel, taps) = (&job.kernel, s.taps);
-    let channels = piece(s.channels_out, plan.height, panel);
-    let at = group as isize * kernel.leading[0] + channels.start as isize * kernel.leading[1];
+    let n_channels = R.min(s.channels_out - start);
+    let at = group as isize * kernel.leading[0] + start as isize * kernel.leading[1];
     let from = kernel.base::<f32>(run.bases).wrapping_offset(at);
     let mut out = out;
     for channel in 0..s.channels_in as isize {
@@ -209,12 +212,8 @@ unsafe fn pack_kernel(plan: &Plan, run: &Run, group: usize, panel: usize, out: *
                 let steps = (kernel.spatial[2], kernel.leading[1]);
                 // SAFETY: passed on to our caller.
                 unsafe {
-                    if plan.height == LOW {
-                        pack::<LOW>(from, steps, taps[2], channels.len(), out);
-                    } else {
-                        pack::<TALL>(from, steps, taps[2], channels.len(), out);
-                    }
-                    out = out.add(taps[2] * plan.height);
+                    pack::<R>(from, steps, taps[2], n_channels, out);
+                    out = out.add(taps[2] * R);
                 }
             }
         }
@@ -232,30 +231,46 @@ struct Call<'a> {
 }
 
 /// All tiles of a block.
-struct Tiles<const R: usize>;
+struct Tiles;
 
-impl<const R: usize> Loop for Tiles<R> {
+impl Loop for Tiles {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
-        let (plan, s) = (call.plan, &call.job.sizes);
-        let (pitch, columns) = (plan.block[2], s.outputs[2]);
-        let end = (call.rows - 1) * pitch + columns;
+        let panels = call.plan.panels;
+        let end = (call.rows - 1) * call.plan.block[2] + call.job.sizes.outputs[2];
         for first in (0..end).step_by(WIDTH) {
-            for panel in 0..plan.panels(s.channels_out) {
-                let channels = piece(s.channels_out, R, panel);
-                let mut sums = [[0.0; WIDTH]; R];
-                // SAFETY: the last tile may read behind the block, where there is room for it. There are as many places as terms.
+            let places = first..(first + WIDTH).min(end);
+            for panel in 0..panels.count() {
+                // SAFETY: the last tile may read behind the block, where there is room for it.
                 unsafe {
-                    let kernel = call.kernel.add(panel * R * plan.k);
-                    let place = |t: usize| ((t * R) as isize, *plan.places.get_unchecked(t) as isize);
-                    let rows = std::array::from_fn(|r| kernel.add(r));
-                    accumulate::<I, R>(plan.k, rows, call.data.add(first), place, &mut sums);
-                    store::<R>(call, channels, first..(first + WIDTH).min(end), &sums);
+                    if panels.is_tall(panel) {
+                        tile::<I, TALL>(call, panels.start(panel), &places);
+                    } else {
+                        tile::<I, LOW>(call, panels.start(panel), &places);
+                    }
                 }
             }
         }
+    }
+}
+
+/// One tile: output channels from `start` on, at these places of a block.
+///
+/// # Safety
+/// The call's kernel, and `WIDTH` elements of the block from each term's place on, may be read; the output is the call's.
+#[inline(always)]
+unsafe fn tile<I: Isa, const R: usize>(call: &Call, start: usize, places: &Range<usize>) {
+    let plan = call.plan;
+    let mut sums = [[0.0; WIDTH]; R];
+    // SAFETY: passed on to our caller. There are as many places as terms.
+    unsafe {
+        let kernel = call.kernel.add(start * plan.k);
+        let place = |t: usize| ((t * R) as isize, *plan.places.get_unchecked(t) as isize);
+        let rows = std::array::from_fn(|r| kernel.add(r));
+        accumulate::<I, R>(plan.k, rows, call.data.add(places.start), place, &mut sums);
+        store::<R>(call, start..(start + R).min(call.job.sizes.channels_out), places, &sums);
     }
 }
 
@@ -264,7 +279,7 @@ impl<const R: usize> Loop for Tiles<R> {
 /// # Safety
 /// The output is the call's.
 #[inline(always)]
-unsafe fn store<const R: usize>(call: &Call, channels: Range<usize>, places: Range<usize>, sums: &[[f32; WIDTH]; R]) {
+unsafe fn store<const R: usize>(call: &Call, channels: Range<usize>, places: &Range<usize>, sums: &[[f32; WIDTH]; R]) {
     let (job, pitch, columns) = (call.job, call.plan.block[2], call.job.sizes.outputs[2]);
     let [_, row_step, step] = job.out.spatial;
     let mut place = places.start;

@@ -3,7 +3,7 @@
 //! channels read them there, image after image, beside the packed kernel. How sums are cut depends on shapes alone.
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
-use super::super::panels::{LOW, TALL, WIDTH, accumulate, height, leading_to, pack, part, suits};
+use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, part, suits};
 use super::padded::{copy_padded, places};
 use super::{Job, Run, product};
 use raphson_graph::dtype::DType;
@@ -18,8 +18,6 @@ const MOST_PACKED: usize = 1 << 22;
 
 /// How the work is cut.
 pub struct Plan {
-    /// Rows of a tile: outputs of some entries of the batch.
-    height: usize,
     /// Padded data of one entry.
     block: [usize; 3],
     /// Where in it the element of each tap lies, less the output's own place; and the places of outputs.
@@ -46,9 +44,8 @@ impl Plan {
         let n_parts = s.batch.min(PIECES.div_ceil(s.groups));
         let n_sums = PIECES.div_ceil(s.groups * n_parts).min(s.channels_in);
         let entries = s.batch.div_ceil(n_parts);
-        let height = height(entries * outputs);
         let used = entries * outputs * s.channels_out;
-        let tiles = (entries * outputs).next_multiple_of(height) * s.channels_out.next_multiple_of(WIDTH);
+        let tiles = Panels::of(entries * outputs).rows() * s.channels_out.next_multiple_of(WIDTH);
         let packed = s.groups * s.channels_in * taps * s.channels_out.next_multiple_of(WIDTH);
         // Copying one entry must be little beside its sums.
         let thin = outputs * s.channels_out < 64;
@@ -57,13 +54,12 @@ impl Plan {
         }
         let steps = |steps: [i64; 3]| steps.map(|step| step as usize);
         Some(Plan {
-            height,
             block,
             places: places(1, s.taps, steps(s.dilation), block),
             starts: places(1, s.outputs, steps(s.stride), block),
             n_parts,
             n_sums,
-            run: with_isa!(level, find(height)),
+            run: with_isa!(level, find()),
         })
     }
 
@@ -77,7 +73,7 @@ impl Plan {
 
     /// Elements of the tiles of a part of the batch.
     fn tile_elements(&self, job: &Job) -> usize {
-        (self.entries(job) * self.starts.len()).next_multiple_of(self.height) * self.column_panels(job) * WIDTH
+        Panels::of(self.entries(job) * self.starts.len()).rows() * self.column_panels(job) * WIDTH
     }
 
     fn packed_elements(&self, job: &Job) -> usize {
@@ -92,8 +88,8 @@ impl Plan {
     }
 }
 
-fn find<I: Isa>(height: usize) -> LoopFn {
-    if height == LOW { I::call::<Tiles<LOW>> } else { I::call::<Tiles<TALL>> }
+fn find<I: Isa>() -> LoopFn {
+    I::call::<Tiles>
 }
 
 /// # Safety
@@ -173,46 +169,63 @@ struct Call<'a> {
 }
 
 /// All tiles of a chunk.
-struct Tiles<const R: usize>;
+struct Tiles;
 
-impl<const R: usize> Loop for Tiles<R> {
+impl Loop for Tiles {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
         let (plan, job, s) = (call.plan, call.job, &call.job.sizes);
-        let (plane, taps, outputs) = (product(plan.block), plan.places.len(), plan.starts.len());
-        let n_rows = call.batch.len() * outputs;
-        let row_panels = n_rows.div_ceil(R);
+        let panels = Panels::of(call.batch.len() * plan.starts.len());
         let origin = s.low.map(|low| -low);
         for channel in call.channels.clone() {
             for (entry, b) in call.batch.clone().enumerate() {
                 let at = b as isize * job.data.leading[0] + channel as isize * job.data.leading[2];
-                let (from, to) = (call.data.wrapping_offset(at), call.padded.wrapping_add(entry * plane));
+                let to = call.padded.wrapping_add(entry * product(plan.block));
+                let from = call.data.wrapping_offset(at);
                 // SAFETY: the view was checked when the program was loaded; there is room for every entry.
                 unsafe { copy_padded(from, job.data.spatial, s.data, origin, [1; 3], plan.block, to) };
             }
             for column in 0..s.channels_out.div_ceil(WIDTH) {
-                let kernel = call.kernel.wrapping_add((column * s.channels_in + channel) * taps * WIDTH);
-                for panel in 0..row_panels {
-                    let row = |r: usize| {
-                        // The last row stands for those that are missing.
-                        let index = (panel * R + r).min(n_rows - 1);
-                        let start = plan.starts[index % outputs] as usize;
-                        call.padded.wrapping_add(index / outputs * plane + start).cast_const()
-                    };
-                    let held = call.tiles.cast::<[[f32; WIDTH]; R]>().wrapping_add(column * row_panels + panel);
-                    // SAFETY: tiles have room; there are as many places as taps, all inside the padded data.
+                for panel in 0..panels.count() {
+                    let (start, held) = (panels.start(panel), (column * panels.rows() + panels.start(panel)) * WIDTH);
+                    // SAFETY: tiles have room.
                     unsafe {
-                        let begun = channel > call.channels.start;
-                        let mut sums = if begun { held.read_unaligned() } else { [[0.0; WIDTH]; R] };
-                        let place = |t: usize| (*plan.places.get_unchecked(t) as isize, (t * WIDTH) as isize);
-                        accumulate::<I, R>(taps, std::array::from_fn(row), kernel, place, &mut sums);
-                        held.write_unaligned(sums);
+                        if panels.is_tall(panel) {
+                            tile::<I, TALL>(call, channel, column, start, call.tiles.add(held));
+                        } else {
+                            tile::<I, LOW>(call, channel, column, start, call.tiles.add(held));
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+/// The terms of one input channel of one tile, added to those of the channels before.
+///
+/// # Safety
+/// The padded data are those of the channel, and `held` has room for a tile.
+#[inline(always)]
+unsafe fn tile<I: Isa, const R: usize>(call: &Call, channel: usize, column: usize, start: usize, held: *mut f32) {
+    let (plan, s, held) = (call.plan, &call.job.sizes, held.cast::<[[f32; WIDTH]; R]>());
+    let (plane, taps, outputs) = (product(plan.block), plan.places.len(), plan.starts.len());
+    let kernel = call.kernel.wrapping_add((column * s.channels_in + channel) * taps * WIDTH);
+    let last = call.batch.len() * outputs - 1;
+    let row = |r: usize| {
+        // The last row stands for those that are missing.
+        let index = (start + r).min(last);
+        call.padded.wrapping_add(index / outputs * plane + plan.starts[index % outputs] as usize).cast_const()
+    };
+    // SAFETY: passed on to our caller; there are as many places as taps, all inside the padded data.
+    unsafe {
+        let begun = channel > call.channels.start;
+        let mut sums = if begun { held.read_unaligned() } else { [[0.0; WIDTH]; R] };
+        let place = |t: usize| (*plan.places.get_unchecked(t) as isize, (t * WIDTH) as isize);
+        accumulate::<I, R>(taps, std::array::from_fn(row), kernel, place, &mut sums);
+        held.write_unaligned(sums);
     }
 }
 
@@ -222,8 +235,8 @@ impl<const R: usize> Loop for Tiles<R> {
 /// As for `conv::run`; `tiles` are those of this part, all partial sums one after another.
 unsafe fn add_up(plan: &Plan, run: &Run, group: usize, batch: Range<usize>, tiles: *const f32) {
     let (job, s) = (run.job, &run.job.sizes);
-    let (outputs, height) = (plan.starts.len(), plan.height);
-    let row_panels = (batch.len() * outputs).div_ceil(height);
+    let outputs = plan.starts.len();
+    let rows = Panels::of(batch.len() * outputs).rows();
     let out = job.out.base::<f32>(run.bases).wrapping_offset(group as isize * job.out.leading[1]);
     for index in 0..batch.len() * outputs {
         let (b, y) = (batch.start + index / outputs, index % outputs);
@@ -232,8 +245,7 @@ unsafe fn add_up(plan: &Plan, run: &Run, group: usize, batch: Range<usize>, tile
         let place = (0..3).map(|axis| y[axis] as isize * job.out.spatial[axis]).sum::<isize>();
         let row = out.wrapping_offset(b as isize * job.out.leading[0] + place);
         for channel in 0..s.channels_out {
-            let panel = channel / WIDTH * row_panels + index / height;
-            let at = (panel * height + index % height) * WIDTH + channel % WIDTH;
+            let at = (channel / WIDTH * rows + index) * WIDTH + channel % WIDTH;
             // SAFETY: passed on to our caller.
             unsafe {
                 let sums = (0..plan.n_sums).map(|sum| *tiles.add(sum * plan.tile_elements(job) + at));
