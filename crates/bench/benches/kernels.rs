@@ -59,7 +59,7 @@ fn bench_product(bencher: Bencher, inputs: &[Value], output: Result<Value>, prod
 }
 
 /// x·Wᵀ: (m, k, n)
-#[divan::bench(args = [(128, 784, 512), (128, 512, 512), (32, 784, 512), (64, 3136, 128), (1024, 128, 512), (1024, 512, 128)])]
+#[divan::bench(args = [(128, 784, 512), (128, 512, 512), (32, 784, 512), (64, 3136, 128), (1024, 128, 512), (1024, 512, 128), (256, 512, 512)])]
 fn product_forward(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
     let (x, weight) = (input(&[m, k]), input(&[n, k]));
     let product = weight.permute(&[1, 0]).and_then(|weight| x.dot(&weight));

@@ -12,11 +12,13 @@ mod emit;
 mod fold;
 mod group;
 mod interleave;
+mod line;
 mod lower;
 mod orient;
 mod plan;
 pub mod program;
 mod rewrite;
+mod sign;
 mod split;
 mod widen;
 
@@ -38,9 +40,11 @@ pub fn compile_for(graph: &Graph, donated: &[bool], fused: &Fused) -> Result<Pro
     }
     // An expansion shares what it can with the graph around it.
     let expanded = simplify(&expand(&simplify(graph), |node, of| keeps(fused, node, of))?);
+    let signed = simplify(&sign::move_signs(&expanded));
+    let parted = line::part_products(&signed).map_or(signed, |parted| simplify(&parted));
     // The product that was turned round is dead after `orient`, and `widen` may convert one value twice; simplifying again
     // drops both.
-    let oriented = simplify(&widen::widen(&orient::orient_products(&fold::fold_sums(&expanded))));
+    let oriented = simplify(&widen::widen(&orient::orient_products(&fold::fold_sums(&parted))));
     let lowered = lower::lower(&split::split_reductions(&oriented));
     let groups = group::group(&lowered);
     let emitted = emit::emit(&lowered, &groups);
