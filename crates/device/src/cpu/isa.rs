@@ -1,5 +1,6 @@
 //! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
-//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`; no intrinsics are used, the compiler vectorises.
+//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`. The compiler vectorises; intrinsics only turn matrices,
+//! which it does element by element.
 
 /// Operands of a loop over one tile; each loop says what it expects.
 #[derive(Clone, Copy)]
@@ -39,6 +40,20 @@ pub trait Loop {
 pub trait Isa: 'static {
     /// Whether multiply-add is one instruction here (otherwise it would be a slow library call).
     const HAS_FMA: bool;
+    /// Whether [`Isa::transpose`] is quicker here than element by element.
+    const HAS_TRANSPOSE: bool = false;
+
+    /// Eight by eight numbers turned: `out[i + j·out_step] = from[j + i·step]`.
+    ///
+    /// # Safety
+    /// These addresses may be read and written, and the machine must have the set.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
+        for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
+            // SAFETY: passed on to our caller.
+            unsafe { *out.add(i + j * out_step) = *from.offset(j as isize + i as isize * step) };
+        }
+    }
 
     /// Run a loop compiled for this set.
     ///
@@ -60,11 +75,19 @@ pub trait Isa: 'static {
 }
 
 macro_rules! isa {
-    ($(#[$doc:meta])* $name:ident, fma: $fma:literal $(, $features:literal)?) => {
+    ($(#[$doc:meta])* $name:ident, fma: $fma:literal $(, transpose: $transpose:path)? $(, $features:literal)?) => {
         $(#[$doc])*
         pub struct $name;
         impl Isa for $name {
             const HAS_FMA: bool = $fma;
+            $(
+                const HAS_TRANSPOSE: bool = true;
+                #[inline(always)]
+                unsafe fn transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
+                    // SAFETY: passed on to our caller.
+                    unsafe { $transpose(from, step, out, out_step) }
+                }
+            )?
             $(#[target_feature(enable = $features)])?
             unsafe fn call<L: Loop>(args: &Args) {
                 // SAFETY: passed on to our caller.
@@ -81,18 +104,52 @@ isa!(
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 since 2013.
-    Avx2, fma: true, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx2, fma: true, transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 servers and recent desktops.
-    Avx512, fma: true, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx512, fma: true, transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "aarch64")]
 isa!(
     /// Every 64-bit ARM.
     Neon, fma: true, "neon"
 );
+
+/// [`Isa::transpose`]: pairs of rows, then pairs of pairs, then halves are interleaved.
+///
+/// # Safety
+/// As for that; the machine must have AVX.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_avx(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
+    use std::arch::x86_64::{
+        __m256, _mm256_loadu_ps as load, _mm256_permute2f128_ps as halves, _mm256_shuffle_ps as shuffle,
+        _mm256_storeu_ps as store, _mm256_unpackhi_ps as high, _mm256_unpacklo_ps as low,
+    };
+    const FIRST: i32 = 0b01_00_01_00;
+    const LAST: i32 = 0b11_10_11_10;
+    // SAFETY: passed on to our caller.
+    unsafe {
+        let row = |i: usize| -> __m256 { load(from.offset(i as isize * step)) };
+        let quads = |i: usize| -> [__m256; 4] {
+            let [a, b, c, d] = [row(i), row(i + 1), row(i + 2), row(i + 3)];
+            let (ab, cd, ab_high, cd_high) = (low(a, b), low(c, d), high(a, b), high(c, d));
+            [
+                shuffle::<FIRST>(ab, cd),
+                shuffle::<LAST>(ab, cd),
+                shuffle::<FIRST>(ab_high, cd_high),
+                shuffle::<LAST>(ab_high, cd_high),
+            ]
+        };
+        let (top, bottom) = (quads(0), quads(4));
+        for j in 0..4 {
+            store(out.add(j * out_step), halves::<0x20>(top[j], bottom[j]));
+            store(out.add((j + 4) * out_step), halves::<0x31>(top[j], bottom[j]));
+        }
+    }
+}
 
 /// The sets by name, for choosing at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,3 +220,38 @@ macro_rules! with_isa {
     };
 }
 pub(crate) use with_isa;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Transpose;
+
+    impl Loop for Transpose {
+        #[inline(always)]
+        unsafe fn run<I: Isa>(args: &Args) {
+            // SAFETY: the test gives matrices of 8 × 11 and 8 × 9 elements.
+            unsafe { I::transpose(args.a.cast(), 11, args.out.cast(), 9) }
+        }
+    }
+
+    #[test]
+    fn every_set_turns_matrices() {
+        fn find<I: Isa>() -> LoopFn {
+            I::call::<Transpose>
+        }
+        let from: [f32; 88] = std::array::from_fn(|i| i as f32);
+        for level in Level::available() {
+            let mut out = [-1f32; 72];
+            let a = from.as_ptr().cast::<u8>();
+            let args = Args { n: 0, m: 0, out: out.as_mut_ptr().cast(), a, b: a, c: a, d: a, single: 0, position: 0 };
+            // SAFETY: the machine has the set, and both matrices are as the loop says.
+            unsafe { with_isa!(level, find())(&args) };
+            for (place, &got) in out.iter().enumerate() {
+                let (j, i) = (place / 9, place % 9);
+                let want = if i < 8 { from[j + i * 11] } else { -1.0 };
+                assert_eq!(got, want, "{} at {i}, {j}", level.name());
+            }
+        }
+    }
+}

@@ -92,14 +92,19 @@ pub unsafe fn accumulate<I: Isa, const R: usize>(
 /// # Safety
 /// These addresses may be read, and `terms · W` elements written.
 #[inline(always)]
-pub unsafe fn pack<const W: usize>(
+pub unsafe fn pack<I: Isa, const W: usize>(
     from: *const f32,
     (term, step): (isize, isize),
     terms: usize,
     width: usize,
     out: *mut f32,
 ) {
-    for t in 0..terms {
+    let turned = if I::HAS_TRANSPOSE && term == 1 && width == W && W.is_multiple_of(8) { terms - terms % 8 } else { 0 };
+    for (t, i) in (0..turned).step_by(8).flat_map(|t| (0..W).step_by(8).map(move |i| (t, i))) {
+        // SAFETY: passed on to our caller.
+        unsafe { I::transpose(from.offset(t as isize + i as isize * step), step, out.add(t * W + i), W) };
+    }
+    for t in turned..terms {
         // SAFETY: passed on to our caller.
         unsafe {
             let (from, out) = (from.offset(t as isize * term), out.add(t * W));

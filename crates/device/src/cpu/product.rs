@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 KiB of it.
 const DEPTH: usize = 256;
-/// Elements of rows for these terms that stay in the second-level cache: 256 KiB of it.
+/// Elements that stay in the second-level cache: 256 KiB of it.
 const BLOCK: usize = 1 << 16;
 /// Multiply-adds that are worth a plan of their own.
 const LEAST: usize = 1 << 18;
@@ -21,9 +21,12 @@ const PIECE: usize = 1 << 19;
 const MOST_PIECES: usize = 16;
 /// The most elements that are packed; above, the `gemm` crate packs block by block.
 const MOST_PACKED: usize = 1 << 22;
-/// Clock cycles to pack or store an element that is no neighbour of the one before, and one that is.
+/// Clock cycles to pack or store an element that is no neighbour of the one before, one of a matrix that is turned, and a neighbour; and
+/// to read a row's element once more from the third-level cache.
 const SCATTERED: f64 = 1.5;
+const TURNED: f64 = 0.45;
 const NEIGHBOUR: f64 = 0.2;
+const AGAIN: f64 = 0.05;
 
 /// A matrix operand as a tile sees it: elements between its rows (or columns), and between the terms of a sum.
 #[derive(Clone, Copy)]
@@ -48,6 +51,8 @@ pub struct Plan {
     out_steps: (usize, usize),
     row_parts: usize,
     column_parts: usize,
+    /// Packs a panel, and multiplies a chunk.
+    fill: LoopFn,
     run: LoopFn,
 }
 
@@ -79,9 +84,12 @@ impl Plan {
             return None;
         }
         let pieces = (work / PIECE).clamp(2, MOST_PIECES) & !1;
-        // Rows that are used again and again, by one panel of columns after another, stay in the second-level cache.
-        let fitting = (row_panels.rows() * k.min(DEPTH)).div_ceil(BLOCK).clamp(1, pieces);
-        let column_parts = (pieces / fitting).min(column_panels);
+        let row_parts = match (blocks_of_rows(rows, k), columns_fit(columns, k)) {
+            (1, _) => 1,
+            (_, true) => pieces,
+            (blocks, false) => blocks.min(pieces),
+        };
+        let column_parts = (pieces / row_parts).min(column_panels);
         let row_parts = pieces.div_ceil(column_parts).min(row_panels.count());
         Some(Plan {
             rows,
@@ -93,7 +101,8 @@ impl Plan {
             out_steps,
             row_parts,
             column_parts,
-            run: with_isa!(level, find()),
+            fill: with_isa!(level, find_fill()),
+            run: with_isa!(level, find_run()),
         })
     }
 
@@ -124,16 +133,39 @@ impl Plan {
     }
 }
 
+/// Parts of the rows that stay in the second-level cache for a block of terms while one panel of columns after another uses them.
+fn blocks_of_rows(rows: Side, terms: usize) -> usize {
+    (Panels::of(rows.count).rows() * terms.min(DEPTH)).div_ceil(BLOCK)
+}
+
+/// Whether all columns stay there while one panel of rows after another uses them.
+fn columns_fit(columns: Side, terms: usize) -> bool {
+    columns.count.next_multiple_of(WIDTH) * terms <= BLOCK
+}
+
 /// Clock cycles of one way round: tiles, idle parts included, and packing.
 fn cost(rows: Side, columns: Side, terms: usize) -> f64 {
     let tiles = Panels::of(rows.count).rows() * columns.count.next_multiple_of(WIDTH);
     let each = |count: usize, cycles: f64| (count * terms) as f64 * cycles;
     let packed_rows = if rows.term == 1 { 0.0 } else { each(rows.count, SCATTERED) };
-    let packed_columns = each(columns.count, if columns.step == 1 { NEIGHBOUR } else { SCATTERED });
-    (tiles * terms) as f64 / WIDTH as f64 + packed_rows + packed_columns
+    let packed_columns = each(
+        columns.count,
+        match (columns.step, columns.term) {
+            (1, _) => NEIGHBOUR,
+            (_, 1) => TURNED,
+            _ => SCATTERED,
+        },
+    );
+    let stays = blocks_of_rows(rows, terms) == 1 || columns_fit(columns, terms);
+    let again = if stays { 0.0 } else { each(rows.count, AGAIN) * columns.count.div_ceil(WIDTH) as f64 };
+    (tiles * terms) as f64 / WIDTH as f64 + packed_rows + packed_columns + again
 }
 
-fn find<I: Isa>() -> LoopFn {
+fn find_fill<I: Isa>() -> LoopFn {
+    I::call::<Fill>
+}
+
+fn find_run<I: Isa>() -> LoopFn {
     I::call::<Tiles>
 }
 
@@ -147,22 +179,9 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
     let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
     let together = if plan.packs_alone() { 0 } else { column_panels };
     let fill = |_: usize, panel: usize| {
+        let fill = Fill { plan, panel, together, rows: base(&plan.rows), columns: base(&plan.columns), out: packed() };
         // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
-        unsafe {
-            if panel < together {
-                let out = packed().add(panel * WIDTH * plan.terms);
-                pack_panel::<WIDTH>(&plan.columns, base(&plan.columns), panel * WIDTH, plan.terms, out);
-            } else {
-                let panel = panel - together;
-                let start = plan.row_panels.start(panel);
-                let out = packed().add(plan.packed_columns() + start * plan.terms);
-                if plan.row_panels.is_tall(panel) {
-                    pack_panel::<TALL>(&plan.rows, base(&plan.rows), start, plan.terms, out);
-                } else {
-                    pack_panel::<LOW>(&plan.rows, base(&plan.rows), start, plan.terms, out);
-                }
-            }
-        }
+        unsafe { (plan.fill)(&leading_to(&fill)) };
     };
     crew.run(together + if plan.direct { 0 } else { row_panels }, &fill);
     let body = |thread: usize, chunk: usize| {
@@ -185,16 +204,48 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
     crew.run(plan.row_parts * plan.column_parts, &body);
 }
 
+/// A panel that is packed for all threads: one of `together` panels of columns, or of the rows behind them.
+struct Fill<'a> {
+    plan: &'a Plan,
+    panel: usize,
+    together: usize,
+    rows: *const f32,
+    columns: *const f32,
+    out: *mut f32,
+}
+
+impl Loop for Fill<'_> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put this behind `a`, with operands and room as the plan says.
+        unsafe {
+            let Fill { plan, panel, together, rows, columns, out } = *args.a.cast::<Fill>();
+            if panel < together {
+                let out = out.add(panel * WIDTH * plan.terms);
+                return pack_panel::<I, WIDTH>(&plan.columns, columns, panel * WIDTH, plan.terms, out);
+            }
+            let panel = panel - together;
+            let start = plan.row_panels.start(panel);
+            let out = out.add(plan.packed_columns() + start * plan.terms);
+            if plan.row_panels.is_tall(panel) {
+                pack_panel::<I, TALL>(&plan.rows, rows, start, plan.terms, out);
+            } else {
+                pack_panel::<I, LOW>(&plan.rows, rows, start, plan.terms, out);
+            }
+        }
+    }
+}
+
 /// Pack the rows or columns from `start` on.
 ///
 /// # Safety
 /// As for [`pack`]; `from` is the operand's first element.
 #[inline(always)]
-unsafe fn pack_panel<const W: usize>(side: &Side, from: *const f32, start: usize, terms: usize, out: *mut f32) {
+unsafe fn pack_panel<I: Isa, const W: usize>(side: &Side, from: *const f32, start: usize, terms: usize, out: *mut f32) {
     let width = W.min(side.count - start);
     let from = from.wrapping_offset(start as isize * side.step);
     // SAFETY: passed on to our caller.
-    unsafe { pack::<W>(from, (side.term, side.step), terms, width, out) };
+    unsafe { pack::<I, W>(from, (side.term, side.step), terms, width, out) };
 }
 
 /// What a loop works on.
@@ -222,7 +273,7 @@ impl Loop for Tiles {
             let columns = if call.plan.packs_alone() {
                 let own = call.own.wrapping_add(call.plan.kept());
                 // SAFETY: the operand's view was checked, and this thread's memory has room for a panel behind the tiles.
-                unsafe { pack_panel::<WIDTH>(&call.plan.columns, call.columns, column * WIDTH, terms, own) };
+                unsafe { pack_panel::<I, WIDTH>(&call.plan.columns, call.columns, column * WIDTH, terms, own) };
                 own.cast_const()
             } else {
                 call.columns.wrapping_add(column * terms * WIDTH)

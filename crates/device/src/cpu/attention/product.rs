@@ -41,7 +41,7 @@ impl Loop for Product {
                 let panel = packed.add(first * s.k);
                 let width = WIDTH.min(s.n - first);
                 let columns = s.right.wrapping_offset(first as isize * s.right_columns);
-                pack::<WIDTH>(columns, (s.right_rows, s.right_columns), s.k, width, panel);
+                pack::<I, WIDTH>(columns, (s.right_rows, s.right_columns), s.k, width, panel);
                 let (left, out) = (|row: usize| s.left.offset(row as isize * s.left_rows), s.out.add(first));
                 let out = |row: usize| out.offset(row as isize * s.out_rows);
                 let whole = s.m - s.m % TALL;

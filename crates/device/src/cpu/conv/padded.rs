@@ -2,7 +2,7 @@
 //! what a tap reads for neighbouring outputs lies together, a fixed way from the output's own place. Tiles of output channels × outputs
 //! read it there. Outputs are counted along padded rows; those behind the end of a row are computed and left out.
 
-use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use super::super::isa::{Args, Baseline, Isa, Level, Loop, LoopFn, with_isa};
 use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, suits};
 use super::{Job, PIECE, Run, piece, product};
 use raphson_graph::dtype::DType;
@@ -212,7 +212,7 @@ unsafe fn pack_kernel<const R: usize>(run: &Run, group: usize, start: usize, out
                 let steps = (kernel.spatial[2], kernel.leading[1]);
                 // SAFETY: passed on to our caller.
                 unsafe {
-                    pack::<R>(from, steps, taps[2], n_channels, out);
+                    pack::<Baseline, R>(from, steps, taps[2], n_channels, out);
                     out = out.add(taps[2] * R);
                 }
             }

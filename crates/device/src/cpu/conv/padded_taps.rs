@@ -2,7 +2,7 @@
 //! copied once with zeros around them, so that for every output the elements that its taps meet lie together. Tiles of outputs × output
 //! channels read them there, image after image, beside the packed kernel. How sums are cut depends on shapes alone.
 
-use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use super::super::isa::{Args, Baseline, Isa, Level, Loop, LoopFn, with_isa};
 use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, part, suits};
 use super::padded::{copy_padded, places};
 use super::{Job, Run, product};
@@ -149,7 +149,7 @@ unsafe fn pack_kernel(run: &Run, group: usize, panel: usize, channel: usize, out
             let from = from.wrapping_offset(t0 * kernel.spatial[0] + t1 * kernel.spatial[1]);
             // SAFETY: passed on to our caller.
             unsafe {
-                pack::<WIDTH>(from, (kernel.spatial[2], kernel.leading[1]), s.taps[2], width, out);
+                pack::<Baseline, WIDTH>(from, (kernel.spatial[2], kernel.leading[1]), s.taps[2], width, out);
                 out = out.add(s.taps[2] * WIDTH);
             }
         }
