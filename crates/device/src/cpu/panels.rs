@@ -100,9 +100,11 @@ pub unsafe fn pack<I: Isa, const W: usize>(
     out: *mut f32,
 ) {
     let turned = if I::HAS_TRANSPOSE && term == 1 && width == W && W.is_multiple_of(8) { terms - terms % 8 } else { 0 };
-    for (t, i) in (0..turned).step_by(8).flat_map(|t| (0..W).step_by(8).map(move |i| (t, i))) {
-        // SAFETY: passed on to our caller.
-        unsafe { I::transpose(from.offset(t as isize + i as isize * step), step, out.add(t * W + i), W) };
+    for t in (0..turned).step_by(8) {
+        for i in (0..W).step_by(8) {
+            // SAFETY: passed on to our caller.
+            unsafe { I::transpose(from.offset(t as isize + i as isize * step), step, out.add(t * W + i), W) };
+        }
     }
     for t in turned..terms {
         // SAFETY: passed on to our caller.
