@@ -9,6 +9,7 @@ import { native } from "./native";
 import { withValues } from "./nn/context";
 import type { ParameterLike } from "./nn/moduleLike";
 import { type AnyTensor, fromHandle, type Shape, type Tensor } from "./tensor";
+import { checkFunction, checkOptions } from "./tensor/validate";
 import { tidy, untracked } from "./tidy";
 import { isTracing, traced } from "./trace";
 import { moduleValues } from "./transforms";
@@ -95,6 +96,8 @@ export function compile<A extends readonly unknown[], R>(
   f: (...args: A) => R,
   options: CompileOptions = {},
 ): Compiled<A, R> {
+  checkFunction("compile", f);
+  checkOptions("compile", options, ["cacheSize", "donate"]);
   const limit = options.cacheSize ?? 32;
   if (!Number.isInteger(limit) || limit < 1)
     throw argumentError("compile", `cacheSize must be an integer ≥ 1, got ${limit}`);

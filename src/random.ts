@@ -10,7 +10,7 @@ import { type Key, keyOfSeed, subkey } from "./hostRandom";
 import { native } from "./native";
 import { fromHandle, type Shape, type Tensor } from "./tensor";
 import { arange, type DTyped, fromTypedArray } from "./tensor/creation";
-import { checkShape, count, elements, showShape } from "./tensor/validate";
+import { checkOptions, checkShape, count, elements, showShape } from "./tensor/validate";
 
 /** Options of `uniform`. */
 export interface UniformOptions<F extends FloatDType> {
@@ -89,6 +89,7 @@ export class RandomGenerator {
   uniform(shape: Shape, options?: UniformOptions<"f32">): Tensor;
   uniform<F extends FloatDType>(shape: Shape, options: UniformOptions<F> & DTyped<F>): Tensor<F>;
   uniform(shape: Shape, options: UniformOptions<FloatDType> = {}): Tensor<FloatDType> {
+    checkOptions("uniform", options, ["low", "high", "dtype"]);
     const { low = 0, high = 1, dtype = "f32" } = options;
     if (!(low < high)) throw argumentError("uniform", `needs low < high, got ${low} and ${high}`);
     const unit = this.#unit("uniform", shape, dtype, 0);
@@ -99,6 +100,7 @@ export class RandomGenerator {
   normal(shape: Shape, options?: NormalOptions<"f32">): Tensor;
   normal<F extends FloatDType>(shape: Shape, options: NormalOptions<F> & DTyped<F>): Tensor<F>;
   normal(shape: Shape, options: NormalOptions<FloatDType> = {}): Tensor<FloatDType> {
+    checkOptions("normal", options, ["mean", "deviation", "dtype"]);
     const { mean = 0, deviation = 1, dtype = "f32" } = options;
     // Box and Muller: √(−2 ln u) · cos(2π v) for u of (0, 1), v of [0, 1); half a step keeps u off 0
     const u = this.#unit("normal", shape, dtype, 0.5);

@@ -15,7 +15,7 @@ import {
   type NumericDType,
   view,
 } from "./dtype";
-import { disposedError, dtypeError, shapeError } from "./errors";
+import { argumentError, disposedError, dtypeError, shapeError } from "./errors";
 import { type Handle, native, readBytes } from "./native";
 import * as composed from "./tensor/composed";
 import * as indexing from "./tensor/indexing";
@@ -24,7 +24,7 @@ import { ComposedMethods } from "./tensor/methods";
 import * as movement from "./tensor/movement";
 import { formatTensor } from "./tensor/print";
 import * as reduction from "./tensor/reduction";
-import { scalarOperand } from "./tensor/validate";
+import { describe, scalarOperand } from "./tensor/validate";
 import { adopt, disposeHandles, forget } from "./tidy";
 
 /** Sizes of axes, outermost first; a scalar has none. */
@@ -186,6 +186,13 @@ export class Tensor<D extends DType = "f32"> extends ComposedMethods<D> {
       return Array.from({ length: size }, (_, i) => nest(axis + 1, offset + i * inner, inner));
     };
     return nest(0, 0, data.length);
+  }
+
+  /** What `JSON.stringify` writes: the elements as nested arrays (of strings, if they are i64). Blocks as `toArray`. */
+  toJSON(): unknown {
+    const text = (value: unknown): unknown =>
+      Array.isArray(value) ? value.map(text) : typeof value === "bigint" ? String(value) : value;
+    return text(this.toArray());
   }
 
   /** Starts computing the value now, without waiting for it; returns the tensor. */
@@ -449,6 +456,13 @@ export function isTensor(value: unknown): value is AnyTensor {
   return value instanceof Tensor;
 }
 
+/** Throws unless all of these are tensors. */
+export function requireTensors(op: string, ...values: readonly unknown[]): void {
+  const wrong = values.find((value) => !isTensor(value));
+  if (values.every(isTensor)) return;
+  throw argumentError(op, `expected a tensor, got ${describe(wrong)}; make one with tensor(…)`);
+}
+
 /** A tensor over a handle of the addon, which it then owns. */
 export function fromHandle<D extends DType>(handle: Handle, dtype?: D, shape?: Shape): Tensor<D> {
   return new Tensor(handle, dtype, shape);
@@ -456,6 +470,7 @@ export function fromHandle<D extends DType>(handle: Handle, dtype?: D, shape?: S
 
 /** Throws a RaphsonError (code `DTYPE`) unless the tensor is of a float dtype. */
 export function requireFloat(op: string, tensor: AnyTensor): asserts tensor is Tensor<FloatDType> {
+  requireTensors(op, tensor);
   if (!isFloat(tensor.dtype)) {
     throw dtypeError(op, `needs a float tensor, got ${tensor.dtype}; use .cast("f32")`, tensor.dtype);
   }

@@ -5,6 +5,7 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { type Handle, native } from "./native";
+import { checkFunction } from "./tensor/validate";
 import { type ReadonlyTensors, tensorsIn } from "./tree";
 
 /** What a scope needs of a tensor. */
@@ -52,6 +53,7 @@ export function disposeHandles(handles: Handle[]): void {
 
 /** Runs `fn` outside every scope: what it makes lives until it is disposed of or collected. */
 export function untracked<R>(fn: () => R): R {
+  checkFunction("untracked", fn);
   return scopes.run(undefined, fn);
 }
 
@@ -77,6 +79,7 @@ export function keep<T>(tree: T): T {
  * ```
  */
 export function tidy<R>(fn: () => R): R {
+  checkFunction("tidy", fn);
   const outer = scopes.getStore();
   const scope = new Scope();
   const finish = (result: unknown): void => {

@@ -11,7 +11,7 @@ import { withValues } from "./nn/context";
 import type { ParameterLike } from "./nn/moduleLike";
 import { type AnyTensor, fromHandle, isTensor, type Tensor } from "./tensor";
 import { full, onesLike } from "./tensor/creation";
-import { showShape } from "./tensor/validate";
+import { checkFunction, checkOptions, showShape } from "./tensor/validate";
 import { tidy } from "./tidy";
 import { traced } from "./trace";
 import { type Flat, flatten, type GradientOf } from "./tree";
@@ -67,6 +67,8 @@ export function valueAndGrad(
   f: (...args: readonly unknown[]) => unknown,
   options: ArgumentOption & { readonly aux?: boolean } = {},
 ): (...args: readonly unknown[]) => unknown {
+  checkFunction("valueAndGrad", f);
+  checkOptions("valueAndGrad", options, ["argument", "aux"]);
   return (...args) => lossAndGradient("valueAndGrad", f, args, options);
 }
 
@@ -84,6 +86,8 @@ export function grad<A extends readonly unknown[], const N extends number = 0>(
   f: (...args: A) => Loss,
   options: ArgumentOption<N> = {},
 ): (...args: A) => GradientOf<Argument<A, N>> {
+  checkFunction("grad", f);
+  checkOptions("grad", options, ["argument"]);
   return (...args) => {
     const { value, gradient } = lossAndGradient("grad", f as (...args: readonly unknown[]) => unknown, args, options);
     value.dispose();
@@ -121,6 +125,7 @@ export function vjp<T, R, Rest extends readonly unknown[]>(
   x: T,
   ...rest: Rest
 ): { readonly value: R; pullback(cotangents: GradientOf<R>): GradientOf<T>; dispose(): void } {
+  checkFunction("vjp", f);
   const primal = differentiable("vjp", [x, ...rest], 0);
   const [value, inputs] = tidy(() =>
     traced((): [unknown, AnyTensor[]] => {
@@ -159,6 +164,7 @@ export function jvp<T, R, Rest extends readonly unknown[]>(
   v: GradientOf<NoInfer<T>>,
   ...rest: Rest
 ): { readonly value: R; readonly tangent: GradientOf<R> } {
+  checkFunction("jvp", f);
   const primal = differentiable("jvp", [x, ...rest], 0);
   const tangents = matching("jvp", "tangents", flatten(v, "jvp"), primal);
   return tidy(() =>
@@ -184,6 +190,7 @@ export function hvp<T, Rest extends readonly unknown[]>(
   v: GradientOf<NoInfer<T>>,
   ...rest: Rest
 ): { readonly value: Loss; readonly gradient: GradientOf<T>; readonly product: GradientOf<T> } {
+  checkFunction("hvp", f);
   const primal = differentiable("hvp", [x, ...rest], 0);
   const tangents = matching("hvp", "tangents", flatten(v, "hvp"), primal);
   return tidy(() =>

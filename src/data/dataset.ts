@@ -6,6 +6,7 @@ import type { TypedArray } from "../dtype";
 import { argumentError } from "../errors";
 import { HostRandom, keyOfSeed, subkey } from "../hostRandom";
 import type { AnyTensor } from "../tensor";
+import { checkOptions } from "../tensor/validate";
 import { type Batch, keepThrough, madeTensor, release } from "./batch";
 import type { Column } from "./columns";
 
@@ -65,6 +66,7 @@ export class Dataset<B extends Batch> {
    * `shuffle: false` it is the first ones, in the order of the file.
    */
   split(fraction: number, options: { seed?: number; shuffle?: boolean } = {}): [Dataset<B>, Dataset<B>] {
+    checkOptions("split", options, ["seed", "shuffle"]);
     const { seed = 0, shuffle = true } = options;
     wholeSeed("split", seed);
     const cut = Math.round(this.size * fraction);
@@ -83,6 +85,7 @@ export class Dataset<B extends Batch> {
 
   /** Batches of `size` examples; the last of an epoch may be smaller. */
   batches(size: number, options: BatchOptions = {}): Batches<B> {
+    checkOptions("batches", options, ["shuffle", "seed", "dropLast"]);
     const { shuffle = false, seed = 0, dropLast = false } = options;
     count("batches", "size", size);
     wholeSeed("batches", seed);

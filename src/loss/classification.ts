@@ -9,7 +9,7 @@ import { isTensor, requireFloat, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { arange, tensor, zeros } from "../tensor/creation";
 import { wholeNumbers } from "../tensor/indexing";
-import { describe, sameShape } from "../tensor/validate";
+import { checkOptions, describe, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss, reduceWeighted } from "./reduction";
 
 /** Options of `nll`. Its mask has the shape of the labels. */
@@ -52,6 +52,7 @@ export function crossEntropy<F extends FloatDType>(
   labels: Labels<NoInfer<F>>,
   options: CrossEntropyOptions<F> = {},
 ): Tensor<F> {
+  checkOptions("crossEntropy", options, ["reduction", "mask", "ignore", "classWeights", "labelSmoothing"]);
   requireFloat("crossEntropy", logits);
   const smoothing = options.labelSmoothing ?? 0;
   if (!(smoothing >= 0 && smoothing < 1)) {
@@ -79,6 +80,7 @@ export function nll<F extends FloatDType>(
   labels: Labels<NoInfer<F>>,
   options: LabelOptions<F> = {},
 ): Tensor<F> {
+  checkOptions("nll", options, ["reduction", "mask", "ignore", "classWeights"]);
   requireFloat("nll", logProbabilities);
   const classes = classesOf("nll", logProbabilities);
   return labelled("nll", logProbabilities, integerLabels(labels, classes, options.ignore, "nll"), {
@@ -200,7 +202,9 @@ export function bce<F extends FloatDType>(
   target: Tensor<F> | Tensor<"bool">,
   options: BinaryCrossEntropyOptions<F> = {},
 ): Tensor<F> {
-  if (options.logits === true) return bceWithLogits(prediction, target, options);
+  checkOptions("bce", options, ["reduction", "mask", "positiveWeight", "logits"]);
+  const { logits = false, ...rest } = options;
+  if (logits) return bceWithLogits(prediction, target, rest);
   const wanted = yesOrNo("bce", prediction, target);
   const logYes = prediction.log().maximum(-100);
   const logNo = prediction.neg().log1p().maximum(-100);
@@ -223,6 +227,7 @@ export function bceWithLogits<F extends FloatDType>(
   target: Tensor<F> | Tensor<"bool">,
   options: LogitsOptions<F> = {},
 ): Tensor<F> {
+  checkOptions("bceWithLogits", options, ["reduction", "mask", "positiveWeight"]);
   const wanted = yesOrNo("bceWithLogits", logits, target);
   // −t log σ(x) − (1 − t) log(1 − σ(x)) = softplus(x) − t·x, and −log σ(x) = softplus(−x)
   const plain = logits.softplus().sub(wanted.mul(logits));
@@ -256,6 +261,7 @@ export function kl<F extends FloatDType>(
   target: Tensor<F>,
   options: DivergenceOptions = {},
 ): Tensor<F> {
+  checkOptions("kl", options, ["reduction", "mask", "logTarget"]);
   requireFloat("kl", logPrediction);
   const advice = "both have the classes as their last axis";
   sameShape("kl", logPrediction.shape, target.shape, advice);
@@ -283,6 +289,7 @@ export function hinge<F extends FloatDType>(
   target: Tensor<F>,
   options: HingeOptions = {},
 ): Tensor<F> {
+  checkOptions("hinge", options, ["reduction", "mask", "margin"]);
   requireFloat("hinge", prediction);
   const advice = "predictions and targets must not broadcast; reshape one of them";
   sameShape("hinge", prediction.shape, target.shape, advice);

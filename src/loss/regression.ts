@@ -6,7 +6,7 @@ import type { FloatDType } from "../dtype";
 import { argumentError } from "../errors";
 import { requireFloat, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
-import { sameShape } from "../tensor/validate";
+import { checkOptions, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss } from "./reduction";
 
 function difference<F extends FloatDType>(op: string, prediction: Tensor<F>, target: Tensor<F>): Tensor<F> {
@@ -22,6 +22,7 @@ export function mse<F extends FloatDType>(
   target: Tensor<F>,
   options: LossOptions = {},
 ): Tensor<F> {
+  checkOptions("mse", options, ["reduction", "mask"]);
   return reduceLoss("mse", difference("mse", prediction, target).square(), options);
 }
 
@@ -31,6 +32,7 @@ export function l1<F extends FloatDType>(
   target: Tensor<F>,
   options: LossOptions = {},
 ): Tensor<F> {
+  checkOptions("l1", options, ["reduction", "mask"]);
   return reduceLoss("l1", difference("l1", prediction, target).abs(), options);
 }
 
@@ -61,6 +63,7 @@ export function huber<F extends FloatDType>(
   target: Tensor<F>,
   options: HuberOptions = {},
 ): Tensor<F> {
+  checkOptions("huber", options, ["reduction", "mask", "delta"]);
   const { delta = 1 } = options;
   if (!(delta > 0)) throw argumentError("huber", `delta must be a positive number, got ${delta}`);
   return reduceLoss("huber", bent(difference("huber", prediction, target), delta), options);
@@ -78,6 +81,7 @@ export function smoothL1<F extends FloatDType>(
   target: Tensor<F>,
   options: SmoothL1Options = {},
 ): Tensor<F> {
+  checkOptions("smoothL1", options, ["reduction", "mask", "beta"]);
   const { beta = 1 } = options;
   if (!(beta > 0)) throw argumentError("smoothL1", `beta must be a positive number (0 would be l1), got ${beta}`);
   const each = bent(difference("smoothL1", prediction, target), beta).div(beta);
@@ -98,6 +102,7 @@ export function poissonNll<F extends FloatDType>(
   target: Tensor<F>,
   options: PoissonOptions = {},
 ): Tensor<F> {
+  checkOptions("poissonNll", options, ["reduction", "mask", "logInput", "epsilon"]);
   requireFloat("poissonNll", prediction);
   const advice = "predictions and targets must not broadcast; reshape one of them";
   sameShape("poissonNll", prediction.shape, target.shape, advice);

@@ -7,7 +7,7 @@ import { argumentError, shapeError } from "../errors";
 import { isTensor, requireFloat, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { tensor } from "../tensor/creation";
-import { sameShape } from "../tensor/validate";
+import { checkOptions, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss } from "./reduction";
 
 function requireVectors(op: string, first: Tensor<FloatDType>, ...others: readonly Tensor<FloatDType>[]): void {
@@ -35,6 +35,7 @@ export function cosineEmbedding<F extends FloatDType>(
   target: Tensor<F> | Tensor<"i32"> | readonly number[],
   options: CosineOptions = {},
 ): Tensor<F> {
+  checkOptions("cosineEmbedding", options, ["reduction", "mask", "margin"]);
   const op = "cosineEmbedding";
   requireVectors(op, first, second);
   const { margin = 0 } = options;
@@ -71,6 +72,7 @@ export function tripletMargin<F extends FloatDType>(
   negative: Tensor<F>,
   options: TripletOptions = {},
 ): Tensor<F> {
+  checkOptions("tripletMargin", options, ["reduction", "mask", "margin", "p", "swap"]);
   requireVectors("tripletMargin", anchor, positive, negative);
   const { margin = 1, p = 2, swap = false } = options;
   if (!(p > 0)) throw argumentError("tripletMargin", `p must be a positive number, got ${p}`);

@@ -6,6 +6,7 @@ import { argumentError } from "../errors";
 import { type AlphaSpec, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import type { Schedule } from "../optim/schedule";
+import { checkOptions } from "../tensor/validate";
 import type { AlphaRule, Measure } from "./rule";
 import { startUpOf } from "./startUp";
 
@@ -91,7 +92,7 @@ const KNOWN = [
   "schedule",
   "groups",
   "telemetry",
-];
+] as const;
 
 function checkNumbers(spec: AlphaSpec): void {
   const { rule, gamma, min, max, initial, every, totalSteps, sample } = spec;
@@ -182,10 +183,7 @@ export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}):
   if (typeof optimizer?.direction !== "function") {
     throw argumentError("newton", "the first argument must be an optimizer, such as optim.adam()");
   }
-  const unknown = Object.keys(options).find((name) => !KNOWN.includes(name));
-  if (unknown !== undefined) {
-    throw argumentError("newton", `there is no option ${unknown}; the options are ${KNOWN.join(", ")}`);
-  }
+  checkOptions("newton", options, KNOWN);
   if (options.schedule !== undefined && typeof options.schedule !== "function") {
     throw argumentError("newton", "schedule must be a function of the step, such as schedule.cosine({ steps: 1000 })");
   }

@@ -38,3 +38,17 @@ export interface TrainingStepOptions<P, B> {
   /** Called with each report, in order, a few steps after the step ran. */
   readonly onReport?: (report: StepReport) => void;
 }
+
+/** Their names. */
+export const STEP_OPTIONS = [
+  "model",
+  "params",
+  "loss",
+  "optimizer",
+  "clip",
+  "accumulate",
+  "average",
+  "precision",
+  "seed",
+  "onReport",
+] as const;

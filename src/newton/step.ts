@@ -10,6 +10,7 @@ import { argumentError, RaphsonError } from "../errors";
 import { type Handle, native, readBytes } from "../native";
 import { scheduled } from "../optim/schedule";
 import { fromHandle } from "../tensor";
+import { requireOptions } from "../tensor/validate";
 import { tidy, untracked } from "../tidy";
 import { type Flat, flatten } from "../tree";
 import { type Average, averageKinds, averageProgram, checkAverage } from "./average";
@@ -20,7 +21,7 @@ import { headsOf, withGroups } from "./groups";
 import { Launch } from "./launch";
 import { MicroBatches } from "./microBatches";
 import { asNewton, type NewtonOptimizer } from "./newton";
-import type { TrainingStepOptions } from "./options";
+import { STEP_OPTIONS, type TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
 import { KindsOfBatches, type Programs, programOf } from "./programs";
@@ -106,6 +107,7 @@ export class TrainingStep<P, B> {
 
   /** @internal Use `trainingStep`. */
   constructor(options: TrainingStepOptions<P, B>) {
+    requireOptions<TrainingStepOptions<P, B>>("trainingStep", options, STEP_OPTIONS);
     const { model, params, loss, seed = 0, clip, accumulate = 1, precision = "f32" } = options;
     if ((model === undefined) === (params === undefined)) {
       throw argumentError("trainingStep", "give either a model or params");

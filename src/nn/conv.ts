@@ -21,7 +21,7 @@ import {
   maxPool2d as greatest,
   type PoolOptions,
 } from "../tensor/pooling";
-import { count, showShape } from "../tensor/validate";
+import { checkOptions, count, showShape } from "../tensor/validate";
 import type { Initializer } from "./initializers";
 import { type Lambda, lambda } from "./layers";
 import { Module, type Parameter } from "./module";
@@ -43,6 +43,14 @@ export interface ConvLayerOptions extends ConvOptions, Learned {}
 export interface ConvTransposeLayerOptions extends ConvTransposeOptions, Learned {}
 
 /** A kernel and a bias: what the layers of this file share. */
+const LEARNED = ["bias", "weight", "biasInitializer"] as const;
+
+/** What the op itself takes. */
+function withoutLearned<O extends Learned>(options: O): Omit<O, keyof Learned> {
+  const { bias: _bias, weight: _weight, biasInitializer: _biasInitializer, ...rest } = options;
+  return rest;
+}
+
 abstract class Convolution extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter | undefined;
@@ -92,12 +100,13 @@ export class Conv extends Convolution {
     readonly options: ConvLayerOptions = {},
   ) {
     const title = `conv${axes}d`;
+    checkOptions(`nn.${title}`, options, ["stride", "padding", "dilation", "groups", ...LEARNED]);
     const { taps, channels } = sizes(title, axes, inputs, outputs, window, options.groups);
     super(title, inputs, outputs, taps, [outputs, channels.inputs, ...taps], options);
   }
 
   protected override convolve(x: Tensor, kernel: Tensor): Tensor {
-    return (this.window.length === 1 ? convolve1d : convolve2d)(x, kernel, this.options);
+    return (this.window.length === 1 ? convolve1d : convolve2d)(x, kernel, withoutLearned(this.options));
   }
 }
 
@@ -111,12 +120,14 @@ export class ConvTranspose extends Convolution {
     readonly options: ConvTransposeLayerOptions = {},
   ) {
     const title = `convTranspose${axes}d`;
+    const windows = ["stride", "padding", "outputPadding", "dilation", "groups"] as const;
+    checkOptions(`nn.${title}`, options, [...windows, ...LEARNED]);
     const { taps, channels } = sizes(title, axes, inputs, outputs, window, options.groups);
     super(title, inputs, outputs, taps, [inputs, channels.outputs, ...taps], options);
   }
 
   protected override convolve(x: Tensor, kernel: Tensor): Tensor {
-    return (this.window.length === 1 ? transposed1d : transposed2d)(x, kernel, this.options);
+    return (this.window.length === 1 ? transposed1d : transposed2d)(x, kernel, withoutLearned(this.options));
   }
 }
 

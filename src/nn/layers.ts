@@ -7,7 +7,7 @@
 import type { IntegerDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
-import { checkShape, count, sameShape, showShape } from "../tensor/validate";
+import { checkFunction, checkOptions, checkShape, count, describe, sameShape, showShape } from "../tensor/validate";
 import { currentRandom, isTraining } from "./context";
 import type { Initializer } from "./initializers";
 import { Module, Parameter } from "./module";
@@ -31,6 +31,7 @@ export class Linear extends Module {
 
   constructor(inputs: number, outputs: number, options: LinearOptions = {}) {
     super();
+    checkOptions("nn.linear", options, ["bias", "weight", "biasInitializer"]);
     this.inputs = count("nn.linear", "the number of inputs", inputs);
     this.outputs = count("nn.linear", "the number of outputs", outputs);
     const limit = 1 / Math.sqrt(Math.max(1, inputs));
@@ -130,6 +131,7 @@ export class Lambda<In extends readonly unknown[], Out> extends Module<In, Out> 
     readonly title: string,
   ) {
     super();
+    checkFunction("nn.lambda", run);
   }
 
   override forward(...input: In): Out {
@@ -147,6 +149,8 @@ export class Sequential<In extends readonly unknown[], Out> extends Module<In, O
 
   constructor(layers: readonly Layer[]) {
     super();
+    const odd = layers.findIndex((layer) => typeof layer !== "function");
+    if (odd >= 0) throw argumentError("nn.sequential", `layer ${odd} is no module, got ${describe(layers[odd])}`);
     this.layers = layers;
   }
 
@@ -171,6 +175,7 @@ export class Sequential<In extends readonly unknown[], Out> extends Module<In, O
 export class Residual extends Module {
   constructor(readonly inner: Module) {
     super();
+    checkFunction("nn.residual", inner);
   }
 
   override forward(x: Tensor): Tensor {

@@ -5,7 +5,7 @@
 import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
 import { inSingle } from "../tensor/composed";
-import { checkShape, count, showShape } from "../tensor/validate";
+import { checkOptions, checkShape, count, showShape } from "../tensor/validate";
 import { currentStatisticsWeight, isTraining } from "./context";
 import { Module, type Parameter } from "./module";
 import type { State } from "./state";
@@ -67,6 +67,7 @@ export class LayerNorm extends Module {
 
   constructor(sizes: number | readonly number[], options: LayerNormOptions = {}) {
     super();
+    checkOptions("nn.layerNorm", options, ["epsilon", "affine"]);
     this.sizes = checkShape("nn.layerNorm", typeof sizes === "number" ? [sizes] : sizes);
     this.epsilon = epsilonOf("nn.layerNorm", options);
     this.scale = options.affine === false ? undefined : this.parameter(this.sizes, "ones");
@@ -92,6 +93,7 @@ export class RmsNorm extends Module {
 
   constructor(sizes: number | readonly number[], options: NormOptions = {}) {
     super();
+    checkOptions("nn.rmsNorm", options, ["epsilon", "affine"]);
     this.sizes = checkShape("nn.rmsNorm", typeof sizes === "number" ? [sizes] : sizes);
     this.epsilon = epsilonOf("nn.rmsNorm", options);
     this.scale = options.affine === false ? undefined : this.parameter(this.sizes, "ones");
@@ -122,6 +124,7 @@ export class GroupNorm extends Module {
     options: NormOptions = {},
   ) {
     super();
+    checkOptions("nn.groupNorm", options, ["epsilon", "affine"]);
     count("nn.groupNorm", "the number of groups", groups);
     count("nn.groupNorm", "the number of channels", channels);
     if (groups < 1 || channels % groups !== 0) {
@@ -166,7 +169,8 @@ export class BatchNorm extends Module {
   ) {
     super();
     const op = `nn.batchNorm${axes}d`;
-    count(op, "the number of channels", channels);
+    checkOptions(op, options, ["epsilon", "affine", "momentum"]);
+    if (count(op, "the number of channels", channels) === 0) throw argumentError(op, "there must be a channel or more");
     this.epsilon = epsilonOf(op, options);
     this.momentum = options.momentum ?? 0.1;
     if (!(this.momentum >= 0 && this.momentum <= 1)) {

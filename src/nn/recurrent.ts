@@ -7,7 +7,7 @@ import { argumentError, shapeError } from "../errors";
 import type { Tensor } from "../tensor";
 import { zeros } from "../tensor/creation";
 import { concatenate, stack } from "../tensor/movement";
-import { count, sameShape, showShape } from "../tensor/validate";
+import { checkOptions, count, sameShape, showShape } from "../tensor/validate";
 import { dropout } from "./layers";
 import { Module, type Parameter } from "./module";
 
@@ -145,6 +145,7 @@ export class Recurrent extends Module {
     options: RecurrentOptions = {},
   ) {
     super();
+    checkOptions<RnnOptions>(`nn.${title}`, options, ["layers", "bidirectional", "bias", "dropout", "activation"]);
     const { layers = 1, bidirectional = false, bias = true } = options;
     count(`nn.${title}`, "the number of inputs", inputs);
     count(`nn.${title}`, "the hidden width", hidden);

@@ -5,9 +5,9 @@
 
 import type { DType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
-import type { Axes, Shape, Tensor } from "../tensor";
+import { type Axes, requireTensors, type Shape, type Tensor } from "../tensor";
 import { concatenate, split } from "./movement";
-import { checkAxis, checkShape, count, showShape } from "./validate";
+import { checkAxis, checkOptions, checkShape, count, listOf, showShape } from "./validate";
 
 /** The elements moved by `shift` places along each axis; what leaves at one end comes in at the other. */
 export function roll<D extends DType>(t: Tensor<D>, shift: Axes, axes?: Axes): Tensor<D> {
@@ -137,6 +137,8 @@ export interface MeshgridOptions {
  * ```
  */
 export function meshgrid<D extends DType>(vectors: readonly Tensor<D>[], options: MeshgridOptions = {}): Tensor<D>[] {
+  checkOptions("meshgrid", options, ["indexing"]);
+  requireTensors("meshgrid", ...listOf("meshgrid", vectors));
   const odd = vectors.find((v) => v.rank > 1);
   if (odd !== undefined) throw shapeError("meshgrid", `takes vectors, got ${showShape(odd.shape)}`, odd.shape);
   const shape = vectors.map((v) => v.size);
@@ -169,6 +171,7 @@ export function broadcastShapes(op: string, shapes: readonly Shape[]): number[] 
  * ```
  */
 export function broadcast<D extends DType>(tensors: readonly Tensor<D>[]): Tensor<D>[] {
+  requireTensors("broadcast", ...listOf("broadcast", tensors));
   const shape = broadcastShapes(
     "broadcast",
     tensors.map((t) => t.shape),

@@ -6,8 +6,8 @@
 import type { NumericDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
-import { fromHandle, type Tensor } from "../tensor";
-import { describe, showShape } from "./validate";
+import { fromHandle, requireTensors, type Tensor } from "../tensor";
+import { checkOptions, describe, showShape } from "./validate";
 
 /** One number for all spatial axes, or one for each. */
 export type PerAxis = number | readonly number[];
@@ -150,6 +150,7 @@ function checked(
   kernel: Tensor<NumericDType>,
   options: { readonly stride?: PerAxis; readonly dilation?: PerAxis; readonly groups?: number },
 ): { axes: Axis[]; groups: number } {
+  requireTensors(op, x, kernel);
   const [data, taps] = [x.shape, kernel.shape];
   if (data.length !== n + 2 || taps.length !== n + 2) {
     const spatial = n === 1 ? "length" : "height, width";
@@ -203,6 +204,7 @@ function convolve<D extends NumericDType>(
   kernel: Tensor<D>,
   options: ConvOptions = {},
 ): Tensor<D> {
+  checkOptions(op, options, ["stride", "padding", "dilation", "groups"]);
   const { axes, groups } = checked(op, n, x, kernel, options);
   const [batch = 0, channels = 0] = x.shape;
   const [outputs = 0, perGroup = 0] = kernel.shape;
@@ -246,6 +248,7 @@ function convolveTransposed<D extends NumericDType>(
   kernel: Tensor<D>,
   options: ConvTransposeOptions = {},
 ): Tensor<D> {
+  checkOptions(op, options, ["stride", "padding", "outputPadding", "dilation", "groups"]);
   const { axes, groups } = checked(op, n, x, kernel, options);
   const [batch = 0, channels = 0] = x.shape;
   const [inputs = 0, perGroup = 0] = kernel.shape;

@@ -20,7 +20,7 @@ import { argumentError, shapeError } from "../errors";
 import { floatToHalf } from "../half";
 import { native } from "../native";
 import { fromHandle, type Shape, type Tensor } from "../tensor";
-import { checkShape, count, describe, elements, showShape } from "./validate";
+import { checkOptions, checkShape, count, describe, elements, showShape } from "./validate";
 
 /** Numbers or booleans, or arrays of arrays of them, all of one length at each depth. */
 export type Nested = number | boolean | readonly Nested[];
@@ -84,6 +84,7 @@ export function tensor<D extends DType>(
 export function tensor<const T extends TypedArray>(values: T, options?: TensorOptions<never>): Tensor<DTypeOfTyped<T>>;
 export function tensor<T extends Nested>(values: T, options?: TensorOptions<never>): Tensor<DTypeOfNested<T>>;
 export function tensor(values: Nested | TypedArray, options: TensorOptions<DType> = {}): Tensor<DType> {
+  checkOptions("tensor", options, ["dtype", "shape"]);
   if (isTypedArray(values)) {
     const dtype = options.dtype ?? dtypeOfData(values);
     dtypeCode(dtype, "tensor");
@@ -163,13 +164,15 @@ export function upload(data: TypedArray, shape: Shape, dtype: DType): Tensor<DTy
 export function full(shape: Shape, value: number | boolean): Tensor;
 export function full<D extends DType>(shape: Shape, value: number | boolean, options: DTyped<D>): Tensor<D>;
 export function full(shape: Shape, value: number | boolean, options: DTypeOption<DType> = {}): Tensor<DType> {
-  return constant("full", shape, Number(value), options.dtype);
+  checkOptions("full", options, ["dtype"]);
+  return constant("full", shape, scalarOf("full", value), options.dtype);
 }
 
 /** Zeros. */
 export function zeros(shape: Shape): Tensor;
 export function zeros<D extends DType>(shape: Shape, options: DTyped<D>): Tensor<D>;
 export function zeros(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DType> {
+  checkOptions("zeros", options, ["dtype"]);
   return constant("zeros", shape, 0, options.dtype);
 }
 
@@ -177,6 +180,7 @@ export function zeros(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DT
 export function ones(shape: Shape): Tensor;
 export function ones<D extends DType>(shape: Shape, options: DTyped<D>): Tensor<D>;
 export function ones(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DType> {
+  checkOptions("ones", options, ["dtype"]);
   return constant("ones", shape, 1, options.dtype);
 }
 
@@ -184,7 +188,14 @@ export function ones(shape: Shape, options: DTypeOption<DType> = {}): Tensor<DTy
 export function scalar(value: number | boolean): Tensor;
 export function scalar<D extends DType>(value: number | boolean, options: DTyped<D>): Tensor<D>;
 export function scalar(value: number | boolean, options: DTypeOption<DType> = {}): Tensor<DType> {
-  return constant("scalar", [], Number(value), options.dtype);
+  checkOptions("scalar", options, ["dtype"]);
+  return constant("scalar", [], scalarOf("scalar", value), options.dtype);
+}
+
+/** Truth values count as 1 and 0. */
+function scalarOf(op: string, value: number | boolean): number {
+  if (typeof value === "number" || typeof value === "boolean") return Number(value);
+  throw argumentError(op, `expected a number or a boolean, got ${describe(value)}`);
 }
 
 function constant(op: string, shape: Shape, value: number, dtype: DType = "f32"): Tensor<DType> {
@@ -219,6 +230,7 @@ export function arange(
   step = 1,
   options: DTypeOption<NumericDType> = {},
 ): Tensor<NumericDType> {
+  checkOptions("arange", options, ["dtype"]);
   const [from, to] = stop === undefined ? [0, start] : [start, stop];
   if (![from, to, step].every(Number.isFinite) || step === 0) {
     throw argumentError("arange", `needs finite numbers and a step that is not 0, got ${from}, ${to}, ${step}`);
@@ -240,6 +252,7 @@ export function linspace(
   length: number,
   options: DTypeOption<FloatDType> = {},
 ): Tensor<FloatDType> {
+  checkOptions("linspace", options, ["dtype"]);
   if (!Number.isFinite(start) || !Number.isFinite(stop)) {
     throw argumentError("linspace", `needs finite ends, got ${start} and ${stop}`);
   }
@@ -259,6 +272,7 @@ function ramp<D extends NumericDType>(op: string, start: number, step: number, n
 export function eye(rows: number, columns?: number): Tensor;
 export function eye<D extends NumericDType>(rows: number, columns: number | undefined, options: DTyped<D>): Tensor<D>;
 export function eye(rows: number, columns = rows, options: DTypeOption<NumericDType> = {}): Tensor<NumericDType> {
+  checkOptions("eye", options, ["dtype"]);
   const shape = checkShape("eye", [rows, columns]);
   const i32 = dtypeCode("i32", "eye");
   const row: Tensor<"i32"> = fromHandle(native.iota(i32, shape, 0), "i32", shape);

@@ -4,7 +4,7 @@
 
 import type { DType, NumericDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
-import type { Tensor } from "../tensor";
+import { requireTensors, type Tensor } from "../tensor";
 import { where } from "./composed";
 import { arange } from "./creation";
 import { matmul } from "./linear";
@@ -115,6 +115,7 @@ export function diag<D extends DType>(t: Tensor<D>, offset: number): Tensor<D> {
  * ```
  */
 export function kron<D extends NumericDType>(left: Tensor<D>, right: Tensor<D>): Tensor<D> {
+  requireTensors("kron", left, right);
   const rank = Math.max(left.rank, right.rank);
   const padded = (t: Tensor<D>): number[] => [...Array<number>(rank - t.rank).fill(1), ...t.shape];
   const [a, b] = [padded(left), padded(right)];
@@ -137,6 +138,7 @@ export function tensordot<D extends NumericDType>(
   right: Tensor<D>,
   axes: number | readonly [left: readonly number[], right: readonly number[]] = 2,
 ): Tensor<D> {
+  requireTensors("tensordot", left, right);
   const n = typeof axes === "number" ? axes : 0;
   if (typeof axes === "number" && !(Number.isInteger(n) && n >= 0 && n <= left.rank && n <= right.rank)) {
     throw argumentError(

@@ -5,10 +5,10 @@
 import type { DType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
-import { type AnyTensor, type Axes, fromHandle, type Shape, type Tensor } from "../tensor";
+import { type AnyTensor, type Axes, fromHandle, requireTensors, type Shape, type Tensor } from "../tensor";
 import { where } from "./composed";
 import { full } from "./creation";
-import { checkAxes, checkAxis, checkShape, count, elements, showShape } from "./validate";
+import { checkAxes, checkAxis, checkShape, count, elements, listOf, showShape } from "./validate";
 
 export function reshape<D extends DType>(t: Tensor<D>, shape: Shape): Tensor<D> {
   const sizes = resolve(t.shape, shape);
@@ -182,6 +182,7 @@ function equalParts(size: number, parts: number): number[] {
  * ```
  */
 export function concatenate<D extends DType>(tensors: readonly Tensor<D>[], axis = 0): Tensor<D> {
+  requireTensors("concatenate", ...listOf("concatenate", tensors));
   const [first] = tensors;
   if (first === undefined) throw argumentError("concatenate", "needs at least one tensor");
   const at = checkAxis("concatenate", axis, first.rank);
@@ -190,6 +191,7 @@ export function concatenate<D extends DType>(tensors: readonly Tensor<D>[], axis
 
 /** Tensors of one shape along a new axis. */
 export function stack<D extends DType>(tensors: readonly Tensor<D>[], axis = 0): Tensor<D> {
+  requireTensors("stack", ...listOf("stack", tensors));
   const [first] = tensors;
   if (first === undefined) throw argumentError("stack", "needs at least one tensor");
   const at = checkAxis("stack", axis, first.rank + 1);

@@ -6,12 +6,12 @@
 import { type FloatDType, isFloat, type NumericDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
-import { fromHandle, requireFloat, type Tensor } from "../tensor";
+import { fromHandle, requireFloat, requireTensors, type Tensor } from "../tensor";
 import { type PerAxis, perAxis, type Sides, sides } from "./convolution";
 import { fromTypedArray } from "./creation";
 import { concatenate, pad } from "./movement";
 import { reduce } from "./reduction";
-import { showShape } from "./validate";
+import { checkOptions, showShape } from "./validate";
 
 /** Options of `maxPool1d` and `maxPool2d`. */
 export interface PoolOptions {
@@ -123,6 +123,7 @@ interface Axis {
 }
 
 function axesOf(op: string, n: number, x: Tensor<NumericDType>, window: PerAxis, options: PoolOptions): Axis[] {
+  requireTensors(op, x);
   if (x.rank < n) throw shapeError(op, `needs ${n} axes or more, got ${showShape(x.shape)}`, x.shape);
   const windows = perAxis(op, "window", window, n, 1);
   const strides = perAxis(op, "stride", options.stride ?? windows, n, 1);
@@ -151,6 +152,7 @@ function pool<D extends NumericDType>(
   window: PerAxis,
   options: PoolOptions = {},
 ): Tensor<D> {
+  checkOptions(op, options, ["stride", "padding"]);
   const axes = axesOf(op, n, x, window, options);
   const sideBySide = axes.every((a) => a.window === a.stride && a.before + a.after === 0 && a.size % a.window === 0);
   if (sideBySide && axes.reduce((product, a) => product * a.window, 1) >= LARGE) {
@@ -197,9 +199,11 @@ function average<D extends FloatDType>(
   options: AvgPoolOptions = {},
 ): Tensor<D> {
   requireFloat(op, x);
-  const sums = pool(op, "sum", n, x, window, options);
-  const axes = axesOf(op, n, x, window, options);
-  if (options.countIncludePad !== false || axes.every((axis) => axis.before + axis.after === 0)) {
+  checkOptions(op, options, ["stride", "padding", "countIncludePad"]);
+  const { countIncludePad = true, ...windows } = options;
+  const sums = pool(op, "sum", n, x, window, windows);
+  const axes = axesOf(op, n, x, window, windows);
+  if (countIncludePad || axes.every((axis) => axis.before + axis.after === 0)) {
     return sums.div(axes.reduce((product, axis) => product * axis.window, 1));
   }
   // elements of the data in each window, axis by axis
@@ -215,6 +219,7 @@ function average<D extends FloatDType>(
 
 function adaptive<D extends NumericDType>(op: string, kind: "max" | "mean", x: Tensor<D>, size: PerAxis): Tensor<D> {
   const n = 2;
+  requireTensors(op, x);
   if (x.rank < n) throw shapeError(op, `needs ${n} axes or more, got ${showShape(x.shape)}`, x.shape);
   const sizes = perAxis(op, "size", size, n, 1);
   return sizes.reduce((value, outputs, i) => windowed(op, kind, value, x.rank - n + i, outputs), x);

@@ -48,6 +48,42 @@ export function checkAxes(op: string, axes: Axes | undefined, rank: number): num
   return sorted;
 }
 
+/**
+ * Throws unless `options` is an object with no other names than these: one that is misspelt would do nothing, and nobody would
+ * know.
+ */
+export function checkOptions<O extends object>(
+  op: string,
+  options: O | undefined,
+  names: readonly (keyof O & string)[],
+): void {
+  if (options === undefined) return;
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw argumentError(op, `options are an object, such as { ${names[0]}: … }, got ${describe(options)}`);
+  }
+  const unknown = Object.keys(options).find((name) => !(names as readonly string[]).includes(name));
+  if (unknown !== undefined) {
+    throw argumentError(op, `there is no option ${unknown}; the options are ${names.join(", ")}`);
+  }
+}
+
+/** As `checkOptions`, where options must be given. */
+export function requireOptions<O extends object>(op: string, options: O, names: readonly (keyof O & string)[]): void {
+  if (options === undefined) throw argumentError(op, `needs an object with ${names.slice(0, 4).join(", ")}, …`);
+  checkOptions(op, options, names);
+}
+
+/** Throws unless `f` is a function. */
+export function checkFunction(op: string, f: unknown): void {
+  if (typeof f !== "function") throw argumentError(op, `the first argument is a function, got ${describe(f)}`);
+}
+
+/** An array of operands. */
+export function listOf<T>(op: string, values: readonly T[]): readonly T[] {
+  if (!Array.isArray(values)) throw argumentError(op, `takes an array of tensors, got ${describe(values)}`);
+  return values;
+}
+
 /** A number that stands beside a tensor of `dtype`. */
 export function scalarOperand(op: string, value: unknown, dtype: DType): number {
   if (typeof value === "boolean" && dtype === "bool") return value ? 1 : 0;

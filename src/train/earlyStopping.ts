@@ -1,5 +1,6 @@
 /** Early stopping: a callback of `train` that ends a run whose evaluations have not become better for a while. */
 import { argumentError } from "../errors";
+import { checkOptions } from "../tensor/validate";
 import type { Evaluation } from "./history";
 import type { Callbacks } from "./train";
 
@@ -50,6 +51,7 @@ function sinceBest(evaluations: readonly Evaluation[], numberOf: (evaluation: Ev
  * ```
  */
 export function earlyStopping(options: EarlyStoppingOptions = {}): Callbacks {
+  checkOptions("earlyStopping", options, ["patience", "metric", "least", "mode"]);
   const { patience = 5, metric = "loss", least = 0 } = options;
   const { mode = metric === "loss" ? "min" : "max" } = options;
   if (!(Number.isSafeInteger(patience) && patience >= 1)) {

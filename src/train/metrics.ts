@@ -9,7 +9,7 @@ import { crossEntropy } from "../loss";
 import type { AnyTensor, Tensor } from "../tensor";
 import { ones, scalar } from "../tensor/creation";
 import { stack } from "../tensor/movement";
-import { sameShape, showShape } from "../tensor/validate";
+import { checkOptions, sameShape, showShape } from "../tensor/validate";
 
 /** A metric whose batches are counted, and whose value comes from the sums of the counts: F1 is no mean of batches' F1. */
 export interface CountedMetric<B, M> {
@@ -44,6 +44,9 @@ export interface ClassMetricOptions<B, M> extends MetricOptions<B, M> {
   readonly average?: "macro" | "micro";
 }
 
+/** Those that are averaged over classes. */
+const CLASS_METRICS: ReadonlySet<string> = new Set(["precision", "recall", "f1"]);
+
 const WANTED = ["labels", "targets"] as const;
 
 /** Prediction and target of a batch of one input and `labels` (or `targets`) of these dtypes. */
@@ -71,6 +74,11 @@ function comparison<B, M, T extends AnyTensor>(
   options: MetricOptions<B, M, T>,
   dtypes: readonly string[],
 ): (batch: B, model: M) => Compared<T> {
+  checkOptions<ClassMetricOptions<B, M>>(
+    `metrics.${op}`,
+    options as object,
+    CLASS_METRICS.has(op) ? ["of", "average"] : ["of"],
+  );
   const { of } = options;
   if (of !== undefined) return of;
   // without `of`, B and M are named batches and predictors: `compared` looks at what it gets
@@ -155,7 +163,7 @@ const ratio = (a: number, b: number) => (b === 0 ? 0 : a / b);
 
 function classMetric(op: string, of: (counts: ClassCounts) => number) {
   return <B = NamedBatch, M = Predictor>(options: ClassMetricOptions<B, M> = {}): CountedMetric<B, M> => {
-    const { average = "macro" } = options;
+    const { average = "macro" } = options ?? {};
     if (average !== "macro" && average !== "micro") {
       throw argumentError(`metrics.${op}`, `average is "macro" or "micro", not ${JSON.stringify(average)}`);
     }

@@ -21,6 +21,7 @@ import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
 import type { Optimizer } from "../optim/optimizer";
 import type { AnyTensor } from "../tensor";
+import { requireOptions } from "../tensor/validate";
 import {
   type CheckpointOptions,
   checkCheckpoint,
@@ -131,7 +132,31 @@ function initializeMissing(tree: unknown, seed: number): void {
   }
 }
 
+const OPTIONS = [
+  "model",
+  "loss",
+  "optimizer",
+  "data",
+  "evaluate",
+  "clip",
+  "accumulate",
+  "average",
+  "precision",
+  "epochs",
+  "steps",
+  "progress",
+  "log",
+  "checkpoint",
+  "resume",
+  "signal",
+  "seed",
+  "device",
+  "callbacks",
+  "onStep",
+] as const;
+
 function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
+  requireOptions<TrainOptions<M, B>>("train", options, OPTIONS);
   const { epochs, steps, seed = 0, accumulate = 1 } = options;
   checkAccumulate("train", accumulate);
   if ((epochs === undefined) === (steps === undefined)) throw argumentError("train", "give either epochs or steps");

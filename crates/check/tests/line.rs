@@ -1,12 +1,14 @@
-//! Accuracy of products along a line in f32, θ − sω for s from far below the rounding of θ to far above ω: by `along` and
-//! by moving the parameters first, both held against f64.
+//! Products along a line. Their accuracy in f32, θ − sω for s from far below the rounding of θ to far above ω: by `along` and
+//! by moving the parameters first, both held against f64. And loss, slope and curvature along the line of a small network,
+//! whose products compilation takes apart, held against the graph as it was written.
 
 use raphson_check::runner::Runner;
 use raphson_check::runner::device::all;
-use raphson_graph::derivative::{along, substitute};
+use raphson_graph::derivative::{along, jvp, substitute};
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::flatten;
+use raphson_graph::reference::evaluate;
 use raphson_graph::value::Value;
 
 const ROWS: usize = 8;
@@ -77,6 +79,46 @@ fn a_product_along_a_line_is_as_accurate_as_one_at_its_point() {
             };
             let (along, substituted) = (difference(there), difference(plain));
             assert!(along <= 1.5 * substituted, "{} at {s}: {along:e}, by substitution {substituted:e}", device.name());
+        }
+    }
+}
+
+/// φ, φ′, φ″ and the parameters at θ − sω, of two dense layers with `activation` between them.
+fn network(activation: fn(&Value) -> Result<Value>) -> Result<(Vec<Value>, Vec<Value>)> {
+    let input = |shape: &[usize]| Value::input(shape.into(), DType::F32);
+    let (x, s) = (input(&[6, 20]), input(&[]));
+    let params = [input(&[24, 20]), input(&[16, 24])];
+    let omega = [input(&[24, 20]), input(&[16, 24])];
+    let hidden = activation(&x.dot(&params[0].transpose()?)?)?;
+    let loss = [hidden.dot(&params[1].transpose()?)?.square()?.sum_all()?];
+    let line = s.alias();
+    let phi = along(&loss, &params, &omega, &line)?;
+    let derivative = |of: &[Value]| jvp(of, std::slice::from_ref(&line), &[Value::scalar(1.0, DType::F32)]);
+    let first = derivative(&phi)?;
+    let second = derivative(&first)?;
+    let moved = params.iter().zip(&omega).map(|(w, omega)| w.sub(&omega.mul(&line)?));
+    let moved: Vec<Value> = moved.collect::<Result<_>>()?;
+    Ok(([vec![x, s], params.to_vec(), omega.to_vec()].concat(), [phi, first, second, moved].concat()))
+}
+
+#[test]
+fn a_network_along_a_line_is_what_its_graph_says() {
+    for activation in [Value::relu as fn(&Value) -> Result<Value>, Value::tanh] {
+        let (inputs, outputs) = network(activation).unwrap();
+        let graph = flatten(&inputs, &outputs).unwrap().graph;
+        for s in [0.0, 1e-6, 0.3, 2.0] {
+            let sizes = [6 * 20, 24 * 20, 16 * 24, 24 * 20, 16 * 24];
+            let mut data: Vec<Vec<f64>> = sizes.iter().zip(3u8..).map(|(&n, seed)| draw(n, f64::from(seed))).collect();
+            data.insert(1, vec![f64::from(s as f32)]);
+            let wanted = evaluate(&graph, &data).unwrap();
+            for device in all().unwrap() {
+                let got = device.run(&graph, &data).unwrap();
+                for (output, (got, want)) in got.iter().zip(&wanted).enumerate() {
+                    let scale = want.iter().fold(1.0, |most: f64, value| most.max(value.abs()));
+                    let error = got.iter().zip(want).fold(0.0, |most: f64, (got, want)| most.max((got - want).abs()));
+                    assert!(error <= 2e-5 * scale, "{} at {s}, output {output}: off by {error:e}", device.name());
+                }
+            }
         }
     }
 }

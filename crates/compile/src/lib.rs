@@ -1,10 +1,10 @@
 //! Fusion, ordering and memory planning: a flat graph becomes a flat list of kernels over planned buffers.
 //!
-//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then six
-//! steps, a file each: `fold` takes sums over a batch into its products; `orient` turns products round whose transpose is
-//! wanted; `split` breaks long reductions in two so that they can run in parallel; `lower` turns movement ops into strided
-//! accesses; `group` decides which nodes share a kernel; `emit` writes the kernels and `plan` places their buffers. No
-//! device is named here.
+//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then eight
+//! steps, a file each: `sign` moves signs behind products; `line` takes products along a line apart; `fold` takes sums over a
+//! batch into its products; `orient` turns products round whose transpose is wanted; `split` breaks long reductions in two so
+//! that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a
+//! kernel; `emit` writes the kernels and `plan` places their buffers. No device is named here.
 
 mod conv;
 pub mod direct;

@@ -108,6 +108,32 @@ fn an_input_that_is_read_later_is_not_overwritten() {
     assert_eq!(buffer.place, Place::Output(0));
 }
 
+/// h·(W − sω) beside h·ω: nothing reads the weights' new values early, so they are written once, over the old ones.
+#[test]
+fn weights_move_after_the_products_that_look_ahead() {
+    let (h, weights, omega, s) = (input([8, 20]), input([16, 20]), input([16, 20]), input([]));
+    let moved = weights.sub(&omega.mul(&s).unwrap()).unwrap();
+    let by = |matrix: &Value| h.dot(&matrix.transpose().unwrap()).unwrap();
+    let (there, tangent) = (by(&moved), by(&omega));
+    let inputs = [h.clone(), weights, omega, s];
+    let outputs = [there.clone(), tangent, moved.clone()];
+    let program = compiled(&inputs, &outputs, &[false, true, false, false]);
+    assert_eq!(program.buffers[program.outputs[2].0 as usize].place, Place::InPlace { input: 1, output: 2 });
+    assert_eq!((products(&program).len(), program.arena_bytes.div_ceil(8 * 16 * 4)), (2, 1), "h·W is all that is kept");
+    // Alone, the product takes the point as it is.
+    let program = compiled(&inputs, &[there, moved], &[false, true, false, false]);
+    assert_eq!((products(&program).len(), program.arena_bytes), (1, 0));
+}
+
+#[test]
+fn a_sign_is_applied_behind_its_product() {
+    let (a, u, v) = (input([4, 20]), input([20, 30]), input([20, 30]));
+    let x = u.mul(&v).unwrap();
+    let product = a.dot(&x.neg().unwrap()).unwrap();
+    let program = compiled(&[a, u, v], &[x, product], &[false; 3]);
+    assert!(program.arena_bytes <= 4 * 30 * 4 + 64, "{} bytes: is −x stored?", program.arena_bytes);
+}
+
 /// Two dense layers with ReLU and cross-entropy: loss and all gradients.
 fn network() -> (Vec<Value>, Vec<Value>) {
     let (images, labels) = (input([64, 784]), input([64, 10]));
