@@ -28,16 +28,20 @@ function layer<M extends nn.Layer>(
   };
 }
 
-const recurrent = (make: typeof nn.lstm): Runner => layer((a) => make(a.in, a.hidden, a));
+/** The options among the arguments of a case. */
+const optionsOf = ({ names: _names, in: _in, out: _out, hidden: _hidden, sizes: _sizes, ...options }: Args): Args =>
+  options;
+
+const recurrent = (make: typeof nn.lstm): Runner => layer((a) => make(a.in, a.hidden, optionsOf(a)));
 
 const LAYERS: Readonly<Record<string, Runner>> = {
-  linear: layer((a) => nn.linear(a.in, a.out, a)),
+  linear: layer((a) => nn.linear(a.in, a.out, optionsOf(a))),
   embedding: ([table], [indices]) => {
     const made = nn.embedding(5, 3);
     return nn.apply(made, { table: table as Tensor }, {}, () => made(indices as Tensor<"i32">));
   },
-  layerNorm: layer((a) => nn.layerNorm(a.sizes, a)),
-  rmsNorm: layer((a) => nn.rmsNorm(a.sizes, a)),
+  layerNorm: layer((a) => nn.layerNorm(a.sizes, optionsOf(a))),
+  rmsNorm: layer((a) => nn.rmsNorm(a.sizes, optionsOf(a))),
   groupNorm: layer((a) => nn.groupNorm(a.groups, a.channels)),
   batchNorm1d: layer((a) => nn.batchNorm1d(a.channels)),
   batchNorm2d: layer((a) => nn.batchNorm2d(a.channels)),
