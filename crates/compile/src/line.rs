@@ -2,7 +2,7 @@
 //! needed until the step is over. So a step that looks at its loss, slope and curvature at θ − sω writes its parameters once, not twice.
 //! What this does to rounding, `along` of the derivatives says, which does the same where A does not depend on s.
 
-use crate::rewrite::rewrite;
+use crate::rewrite::{MOST_VIEWS, rewrite};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::elementwise::{MUL, SUB};
@@ -34,17 +34,17 @@ pub fn part_products(graph: &Graph) -> Option<Graph> {
         return None;
     }
     let known: HashMap<&Node, NodeIndex> = visiting(&graph.nodes).zip(0..).collect();
-    // The line of which a node is a view.
-    let mut origin: HashMap<NodeIndex, NodeIndex> = lines.keys().map(|&line| (line, line)).collect();
+    // The line of which a node is a view, and how many movements lie between them.
+    let mut origin: HashMap<NodeIndex, (NodeIndex, usize)> = lines.keys().map(|&line| (line, (line, 0))).collect();
     let mut products: HashMap<NodeIndex, Along> = HashMap::new();
     for (i, node) in visiting(&graph.nodes).enumerate() {
         let i = i as NodeIndex;
         for (operand, input) in node.inputs.iter().enumerate() {
-            let Some(&at) = origin.get(input) else { continue };
+            let Some(&(at, views)) = origin.get(input) else { continue };
             let Some(line) = lines.get_mut(&at) else { continue };
             match node.op {
-                Op::Reshape | Op::Permute { .. } => {
-                    origin.insert(i, at);
+                Op::Reshape | Op::Permute { .. } if views < MOST_VIEWS => {
+                    origin.insert(i, (at, views + 1));
                 }
                 // What is elementwise, as the choice between W and W − sω, comes when the step is over.
                 Op::Elementwise(_) => {}

@@ -4,6 +4,9 @@
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::work::visiting;
 
+/// Movements that are looked through, one behind the other: transposed, and cut into heads or groups.
+pub const MOST_VIEWS: usize = 8;
+
 /// How often each node is read, as an operand or as an output.
 pub fn uses(graph: &Graph) -> Vec<usize> {
     let mut uses = vec![0; graph.nodes.len()];

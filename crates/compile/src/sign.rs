@@ -1,6 +1,6 @@
 //! Products with −x, where x is wanted too: A·(−x) = −(A·x) bit for bit, so only x is stored, and the sign goes to what reads the product.
 
-use crate::rewrite::{rewrite, uses};
+use crate::rewrite::{MOST_VIEWS, rewrite, uses};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::elementwise::NEG;
@@ -21,14 +21,16 @@ pub fn move_signs(graph: &Graph) -> Graph {
     })
 }
 
-/// x, if a node is a view of −x.
+/// x, if a node is −x or a view of that, with a few movements between them at most.
 fn negated(graph: &Graph, at: NodeIndex) -> Option<NodeIndex> {
-    let node = &graph.nodes[at as usize];
-    match node.op {
-        Op::Elementwise(row) if *row == NEG => Some(node.inputs[0]),
-        Op::Reshape | Op::Permute { .. } => negated(graph, node.inputs[0]),
-        _ => None,
+    let mut node = &graph.nodes[at as usize];
+    for _ in 0..MOST_VIEWS {
+        if !matches!(node.op, Op::Reshape | Op::Permute { .. }) {
+            break;
+        }
+        node = &graph.nodes[node.inputs[0] as usize];
     }
+    (node.op == Op::Elementwise(&NEG)).then(|| node.inputs[0])
 }
 
 /// The same view of x.
