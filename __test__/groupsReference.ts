@@ -175,7 +175,10 @@ export function nextPath(
       const now = own[k] as Own;
       const size = Math.sqrt(inner(group, omega, omega));
       if (t === 0) now.reach = now.alpha * size;
-      else if (t < 10) now.alpha = within(Math.min(now.alpha, (now.reach * 1.1 ** t) / Math.max(size, 1e-30)));
+      else if (t < 40) {
+        const longest = now.reach * 1.1 ** t * (t < 10 ? 1 : 1.5);
+        now.alpha = within(Math.min(now.alpha, longest / Math.max(size, 1e-30)));
+      }
     });
     const outside = total === undefined ? 1 : clip(2 * (1 - t / total), 0, 1);
     const applied = own.map((now) => outside * now.alpha);

@@ -31,7 +31,7 @@ const WORKLOADS = {
 } as const;
 type Name = keyof typeof WORKLOADS;
 /** Steps before the first timing: compilation, and the start-up of "next". */
-const WARM_UP = 12;
+const WARM_UP = 42;
 
 const { values } = parseArgs({
   options: {

@@ -5,7 +5,7 @@
 import { scalarDType } from "../device";
 import { view } from "../dtype";
 import { RaphsonError } from "../errors";
-import { type Handle, native } from "../native";
+import { type Handle, native, readBytes } from "../native";
 import { alphaCount } from "./groups";
 import { meanLoss } from "./microBatches";
 import type { NewtonOptimizer } from "./newton";
@@ -30,7 +30,7 @@ export type ReportSource = Float64Array | Float32Array | Handle;
 /** What belongs to a step beside its own report. */
 export interface Beside {
   /** What the start-up says in place of the report, for each group of parameters. */
-  readonly rates?: readonly Rates[] | undefined;
+  readonly rates?: readonly Rates[] | Promise<readonly Rates[]> | undefined;
   /** The losses of the step's batches before its last. */
   readonly losses?: readonly Promise<number>[];
   readonly onOwn?: ((report: StepReport) => void) | undefined;
@@ -99,11 +99,14 @@ export class Reports {
       return;
     }
     const numbers = typeof source === "number" ? this.#fetch(source) : Promise.resolve(source.slice());
-    numbers.catch(() => undefined); // handled below, in its turn
+    const all = Promise.all([numbers, beside.rates]);
+    all.catch(() => undefined); // handled below, in its turn
     this.#delivery = this.#delivery
       .then(async () => {
-        const plain = this.read(index, await numbers);
-        this.#deliver({ ...plain, loss: await meanLoss(losses, plain.loss) }, beside);
+        const [own, rates] = await all;
+        const plain = this.read(index, own);
+        const report = rates === undefined ? plain : withRates(plain, rates);
+        this.#deliver({ ...report, loss: await meanLoss(losses, plain.loss) }, beside);
       })
       .catch((error: unknown) => {
         this.#failure ??= { error };
@@ -112,6 +115,16 @@ export class Reports {
         this.#pending.shift();
       });
     this.#pending.push(this.#delivery);
+  }
+
+  /** α as applied and α of the next step, of each group: its part of a rule's state begins with them, at these places. */
+  ratesIn(state: readonly Handle[], heads: readonly number[]): Promise<Rates[]> {
+    const one = async (at: number) => this.numbersOf(await readBytes(state[at] ?? 0))[0] ?? Number.NaN;
+    const both = async (head: number) => {
+      const [nextAlpha, alpha] = await Promise.all([one(head), one(head + 1)]);
+      return { alpha, nextAlpha };
+    };
+    return Promise.all(heads.map(both));
   }
 
   async #fetch(report: Handle): Promise<Float64Array | Float32Array> {
@@ -126,8 +139,7 @@ export class Reports {
     }
   }
 
-  #deliver(plain: StepReport, { rates, onOwn }: Beside): void {
-    const report = rates === undefined ? plain : withRates(plain, rates);
+  #deliver(report: StepReport, { onOwn }: Beside): void {
     this.alphas = nextAlphas(report);
     this.#checkFinite(report);
     this.#onReport?.(report);

@@ -20,7 +20,7 @@ export interface StartUp {
 
 const SHARED = { probedSteps: 3, tries: 3, shrink: 0.2, caution: 0.1 } as const;
 const START_UPS = new Map<string, StartUp>([
-  ["next", { ...SHARED, boundedSteps: 10, firstTries: 16, grow: 5 }],
+  ["next", { ...SHARED, boundedSteps: 40, firstTries: 16, grow: 5 }],
   ["nextPlain", { ...SHARED, boundedSteps: 0, firstTries: 14 }],
 ]);
 

@@ -26,7 +26,7 @@ import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
 import { KindsOfBatches, type Programs, programOf } from "./programs";
 import { nextAlphas, type Rates, type StepReport } from "./report";
-import { Reports } from "./reports";
+import { type Beside, Reports } from "./reports";
 import { restoreFrom, type StepParts, snapshotOf } from "./resume";
 import { type StartUp, searchFactor, startUpOf } from "./startUp";
 import { handlesOf, initialState, ownCopy, type StepState } from "./state";
@@ -373,7 +373,10 @@ export class TrainingStep<P, B> {
       return this.#breathe();
     }
     this.#stale = this.#frozen && this.#startUp !== undefined;
-    if (this.#starting()) return this.#advanceSlowly(programs, tensors, onOwn);
+    const { probedSteps = 0, boundedSteps = 0 } = (!this.#frozen && this.#startUp) || {};
+    // After an overflow there is nothing to take.
+    const waits = this.#started < (this.#precision === "f16" ? boundedSteps : probedSteps);
+    if (waits || this.#started < boundedSteps) return this.#advanceStarting(programs, tensors, waits, onOwn);
     const index = this.steps;
     const read = this.#launchStep(programs, index, tensors, false);
     this.#values.replaceStates(this.#launch.others);
@@ -382,25 +385,26 @@ export class TrainingStep<P, B> {
     return this.#breathe();
   }
 
-  /** A step of the start-up, whose length is found by probes. */
-  async #advanceSlowly(programs: Programs, tensors: readonly Handle[], onOwn?: (report: StepReport) => void) {
-    const [index, counter] = [this.steps, this.#counterTensor()];
+  /** A step of the start-up. One that is probed is waited for before anything else goes on. */
+  #advanceStarting(programs: Programs, tensors: readonly Handle[], waits: boolean, onOwn: Beside["onOwn"]) {
+    const [index, counter] = [this.steps, this.#counter];
     // The probes see the states that the step saw.
     const before = this.#micro.states ?? handlesOf(this.#values.states());
-    try {
-      this.#launchStep(programs, index, tensors, true);
-      const { report, others } = this.#launch;
-      const rates = await this.#begin(programs, index, report, [...before, ...tensors, this.#state.key, counter]);
+    this.#launchStep(programs, index, tensors, true);
+    const { report, others } = this.#launch;
+    const scale = this.#scaleOf(this.#scheduled(index));
+    const end = (rates: Promise<Rates[]> | Rates[]) => {
       this.#values.replaceStates(others);
       this.#reports.add(index, report, { rates, losses: this.#micro.clear(), onOwn });
-    } finally {
-      native.dispose([counter]);
-    }
-    await this.#breathe();
+      return this.#breathe();
+    };
+    if (waits) return this.#begin(programs, report, [...before, ...tensors, this.#state.key], counter, scale).then(end);
+    this.#started += 1;
+    return end(this.#rescale(programs, 1, scale));
   }
 
-  #counterTensor(): Handle {
-    return native.upload(bytesOf(Uint32Array.of(this.#counter)), 3, []);
+  #counterTensor(counter = this.#counter): Handle {
+    return native.upload(bytesOf(Uint32Array.of(counter)), 3, []);
   }
 
   /** The programs for this kind of batch, and the batch's tensors. */
@@ -427,12 +431,6 @@ export class TrainingStep<P, B> {
       native.dispose([counter]);
     }
     this.#counter += 1;
-  }
-
-  /** Whether the next step belongs to the start-up of its rule. */
-  #starting(): boolean {
-    const { probedSteps = 0, boundedSteps = 0 } = this.#startUp ?? {};
-    return !this.#frozen && this.#started < Math.max(probedSteps, boundedSteps);
   }
 
   /**
@@ -573,26 +571,21 @@ export class TrainingStep<P, B> {
    * step with that α. Returns α as applied and α of the next step, of each group. A first step that was refused taught nothing: the next
    * one is the first again.
    */
-  async #begin(programs: Programs, index: number, report: Handle, common: readonly Handle[]): Promise<Rates[]> {
+  async #begin(programs: Programs, report: Handle, seen: readonly Handle[], counter: number, scale: Handle) {
     const startUp = this.#startUp as StartUp; // only steps of a start-up come here
     const first = this.#started === 0;
     const plain = this.#reports.read(0, this.#reports.numbersOf(await readBytes(report)));
     const refused = first && !plain.accepted;
     if (refused || plain.overflow === true) return nextAlphas(plain).map((alpha) => ({ alpha, nextAlpha: alpha }));
     this.#started += 1;
-    const probed = this.#started <= startUp.probedSteps;
-    const passes = (factor: number) => this.#passes(programs, first, factor, common);
-    const factor = probed ? await searchFactor(startUp, first, passes) : 1;
-    this.#rescale(programs, factor, this.#scaleOf(this.#scheduled(index)));
-    // Each group's state begins with α and the rate of the last step.
-    const { rule, kinds } = this.#state;
-    const read = async (handle = 0) => this.#reports.numbersOf(await readBytes(handle))[0] ?? Number.NaN;
-    return Promise.all(
-      headsOf(this.#newton, kinds.length, rule).map(async (head) => {
-        const [nextAlpha, alpha] = await Promise.all([read(rule[head]), read(rule[head + 1])]);
-        return { alpha, nextAlpha };
-      }),
-    );
+    if (this.#started > startUp.probedSteps) return this.#rescale(programs, 1, scale);
+    const common = [...seen, this.#counterTensor(counter)];
+    try {
+      const passes = (factor: number) => this.#passes(programs, first, factor, common);
+      return await this.#rescale(programs, await searchFactor(startUp, first, passes), scale);
+    } finally {
+      native.dispose(common.slice(-1));
+    }
   }
 
   /** Whether the step with α times the factor passes the start-up's test. */
@@ -614,7 +607,8 @@ export class TrainingStep<P, B> {
     }
   }
 
-  #rescale(programs: Programs, factor: number, scale: Handle): void {
+  /** Takes the step that stays where it begins, with α times the factor as the rule bounds it. */
+  #rescale(programs: Programs, factor: number, scale: Handle): Promise<Rates[]> {
     const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
     const { direction, rule } = this.#state;
     const params = this.#values.handles();
@@ -623,6 +617,7 @@ export class TrainingStep<P, B> {
     native.dispose([handle, ...rule]);
     this.#values.replace(results.slice(0, params.length));
     this.#state.rule = results.slice(params.length);
+    return this.#reports.ratesIn(this.#state.rule, headsOf(this.#newton, params.length, this.#state.rule));
   }
 
   /** What there is to wait for: few steps may be in flight, and the event loop has its turns. */

@@ -42,10 +42,13 @@ const FALL: f64 = 0.5;
 const WATCH: f64 = 10.0;
 /// High losses in a row that are taken for bad steps; after them, it is the loss that has changed.
 const PATIENCE: f64 = 5.0;
-/// Steps whose length is bounded.
-const RAMP_STEPS: f64 = 10.0;
+/// Steps whose length is bounded, more tightly in the first [`CLOSE_STEPS`].
+const RAMP_STEPS: f64 = 40.0;
+const CLOSE_STEPS: f64 = 10.0;
 /// How much longer than the one before each of them may be.
 const RAMP: f64 = 1.1;
+/// How much longer besides after the first [`CLOSE_STEPS`].
+const LOOSE: f64 = 1.5;
 /// How many times as far as the first step its probe looks.
 const REACH: f64 = 10.0;
 
@@ -375,8 +378,8 @@ pub(super) fn reach<'a>(
     Ok(Reach { start, omega, s, slope, loss_start: scalars.loss, tolerance, untaken })
 }
 
-/// Start-up: α ← α·factor; the first step sets the bound R = α|ω|, and up to step 10, α ← min(α, R·1.1ᵗ/|ω|), for
-/// momentum is still building up; θ′ = θ_start − scale·2(1 − t/T)·α·ω.
+/// Start-up: α ← α·factor; the first step sets the bound R = α|ω|, and then α ← min(α, R·1.1ᵗ/|ω|), for momentum is still
+/// building up, from step 10 to step 40 1.5 times that; θ′ = θ_start − scale·2(1 − t/T)·α·ω.
 pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
@@ -393,7 +396,9 @@ pub(super) fn rescale(
     let size = inner(omega, omega, spec.scalar)?.sqrt()?;
     let first = t.less_equal(&t.like(0.0))?;
     let reach = first.select(&alpha.mul(&size)?, &now.reach)?;
-    let bound = reach.mul(&t.scale(RAMP.ln())?.exp()?)?.div(&size.maximum(&size.like(1e-30))?)?;
+    let loose = t.less(&t.like(CLOSE_STEPS))?.select(&t.like(1.0), &t.like(LOOSE))?;
+    let longest = reach.mul(&t.scale(RAMP.ln())?.exp()?)?.mul(&loose)?;
+    let bound = longest.div(&size.maximum(&size.like(1e-30))?)?;
     let bounded = first.not()?.and(&t.less(&t.like(RAMP_STEPS))?)?;
     let alpha = bounded.select(&clip(&alpha.minimum(&bound)?, spec.min, spec.max)?, &alpha)?;
     let applied = alpha.mul(scale)?.mul(&multiplier(spec, &t)?)?;

@@ -23,7 +23,20 @@ def rule_class(path, name):
     spec = importlib.util.spec_from_file_location("rule", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    rule = getattr(module, name)
+    return bounded(rule) if name == "NextRule2" else rule
+
+
+def bounded(rule):
+    """The reference with its bound on the lengths of steps from 10 to 40 as well, 1.5 times as wide."""
+
+    class Bounded(rule):
+        ramp = property(lambda self: 1.1 * (1.0 if self.t < 10 else 1.5 ** (1 / self.t)), lambda self, value: None)
+
+        def __init__(self, optimizer, **options):
+            super().__init__(optimizer, ramp_steps=40, **options)
+
+    return Bounded
 
 
 def runs(name):
@@ -35,7 +48,10 @@ def runs(name):
     # A loss that stays high is taken for the usual one in the end.
     lasting = {step: 1e3 for step in range(150, 200)}
     nan = float("nan")
-    return [*starts, ({"alpha": 1e-6, "total_steps": None}, {4: nan, 50: nan, 51: nan, 100: 1e3, **lasting})]
+    spoilt = ({"alpha": 1e-6, "total_steps": None}, {4: nan, 50: nan, 51: nan, 100: 1e3, **lasting})
+    # Gradients that grow: the lengths of steps are bounded.
+    growing = ({"alpha": 1e-6, "total_steps": None}, {step: 1.3 ** min(step, 40) for step in range(STEPS)})
+    return [*starts, spoilt, growing]
 
 
 def optimizer(name, params):

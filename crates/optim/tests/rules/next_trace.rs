@@ -181,7 +181,7 @@ fn follow(file: &str, rule: Rule, recalls: bool) {
             let row = t * rows % total;
             let weight = factors.iter().find(|factor| factor[0] == t as f64).map_or(1.0, |factor| factor[1]);
             let batch = vec![x[row * 3..][..rows * 3].to_vec(), y[row * 2..][..rows * 2].to_vec(), vec![weight]];
-            let starting = t < probe_steps.max(if rule == Rule::Next { 10 } else { 0 });
+            let starting = t < probe_steps.max(if rule == Rule::Next { 40 } else { 0 });
             let report = run.step(&batch, if starting { 0.0 } else { 1.0 });
             if starting {
                 run.start_up(t, &batch, probe_steps);
