@@ -1,42 +1,88 @@
-//! The innermost loop of products and convolutions of f32, and when it is worth using: a tile of rows × 16 sums that stays in
-//! registers while terms go by. What rows and columns are, and how they are packed, is the matter of
+//! The innermost loop of products and convolutions of f32, and when it is worth using: a tile of sums, some rows of some vectors, that
+//! stays in registers while terms go by. What rows and columns are, and how they are packed, is the matter of
 //! `product.rs`, `conv` and `attention`.
 
 use super::isa::{Args, Isa, Level};
 use raphson_graph::dtype::DType;
 
-/// Sums of one row of a tile: neighbours in memory, two vectors of AVX2.
-pub const WIDTH: usize = 16;
-/// Rows of a tile: twelve accumulators of AVX2's sixteen registers, or eight, which wait for each other, where six rows would be idle.
-pub const TALL: usize = 6;
-pub const LOW: usize = 4;
-
-/// Whether tiles are used: the loop is written for sixteen vectors of eight numbers. Sets without fused multiply-add, and those with
-/// longer vectors, keep to the `gemm` crate.
-pub fn suits(dtype: DType, level: Level) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return dtype == DType::F32 && level == Level::Avx2;
-    #[cfg(not(target_arch = "x86_64"))]
-    return dtype == DType::F32 && level != level;
+/// The sizes of tiles on an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Sums of one row: neighbours in memory, two vectors.
+    pub width: usize,
+    /// Rows of a tile: two accumulators each, as many as leave registers for the operands.
+    pub tall: usize,
+    /// Rows of a low one, where many of a tall one would be idle: eight accumulators, just enough not to wait for one another.
+    pub low: usize,
 }
 
-/// Rows cut into panels: of `TALL` rows each, but for up to two of `LOW` at the end, so that at most one row is idle (or three, where
-/// there is but one).
+/// Sixteen registers of eight numbers (AVX2), or more.
+pub const NARROW: Tile = Tile { width: 16, tall: 6, low: 4 };
+/// Thirty-two registers of sixteen numbers (AVX-512).
+pub const WIDE: Tile = Tile { width: 32, tall: 12, low: 4 };
+
+impl Tile {
+    pub fn of(level: Level) -> Tile {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => WIDE,
+            _ => NARROW,
+        }
+    }
+}
+
+/// What a function gives that is generic over the instruction set and its tiles' width and rows; none without fused multiply-add.
+macro_rules! with_tiles {
+    ($level:expr, $function:ident()) => {{
+        use $crate::cpu::isa::Level;
+        use $crate::cpu::panels::{NARROW, WIDE};
+        match $level {
+            Level::Baseline => None,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => {
+                Some($function::<$crate::cpu::isa::Avx2, { NARROW.width }, { NARROW.tall }, { NARROW.low }>())
+            }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Some($function::<$crate::cpu::isa::Avx512, { WIDE.width }, { WIDE.tall }, { WIDE.low }>()),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => {
+                Some($function::<$crate::cpu::isa::Neon, { NARROW.width }, { NARROW.tall }, { NARROW.low }>())
+            }
+        }
+    }};
+}
+pub(crate) use with_tiles;
+
+/// The sets whose tiles may be used, those to be tried first in front: wide ones are idle where there are few columns. Sets without fused
+/// multiply-add, and ARM's, keep to the `gemm` crate.
+pub fn sets(dtype: DType, level: Level) -> &'static [Level] {
+    match (dtype, level) {
+        #[cfg(target_arch = "x86_64")]
+        (DType::F32, Level::Avx2) => &[Level::Avx2],
+        #[cfg(target_arch = "x86_64")]
+        (DType::F32, Level::Avx512) => &[Level::Avx512, Level::Avx2],
+        _ => &[],
+    }
+}
+
+/// Rows cut into panels: tall ones, but for up to two low ones at the end, so that as few rows as can be are idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panels {
+    tile: Tile,
     tall: usize,
     low: usize,
 }
 
 impl Panels {
-    pub fn of(rows: usize) -> Panels {
-        let tall = rows / TALL;
-        match rows % TALL {
-            0 => Panels { tall, low: 0 },
-            1 | 2 if tall > 0 => Panels { tall: tall - 1, low: 2 },
-            5 => Panels { tall: tall + 1, low: 0 },
-            _ => Panels { tall, low: 1 },
-        }
+    pub fn of(rows: usize, tile: Tile) -> Panels {
+        let tall = rows / tile.tall;
+        let with = |tall: usize| {
+            let low = rows.saturating_sub(tall * tile.tall).div_ceil(tile.low);
+            (low <= 2).then_some(Panels { tile, tall, low })
+        };
+        let all_tall = Panels { tile, tall: rows.div_ceil(tile.tall), low: 0 };
+        let others = [with(tall), tall.checked_sub(1).and_then(with)].into_iter().flatten();
+        others.fold(all_tall, |best, next| if next.rows() < best.rows() { next } else { best })
     }
 
     pub fn count(self) -> usize {
@@ -50,7 +96,7 @@ impl Panels {
     /// The first row of a panel.
     pub fn start(self, panel: usize) -> usize {
         let tall = panel.min(self.tall);
-        tall * TALL + (panel - tall) * LOW
+        tall * self.tile.tall + (panel - tall) * self.tile.low
     }
 
     /// All rows, idle ones included.
@@ -62,24 +108,24 @@ impl Panels {
 /// sums[r][l] += Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t)
 ///
 /// # Safety
-/// Every address so made may be read: one element of a row, `WIDTH` of the columns.
+/// Every address so made may be read: one element of a row, `W` of the columns.
 #[inline(always)]
-pub unsafe fn accumulate<I: Isa, const R: usize>(
+pub unsafe fn accumulate<I: Isa, const W: usize, const R: usize>(
     terms: usize,
     rows: [*const f32; R],
     columns: *const f32,
     at: impl Fn(usize) -> (isize, isize),
-    sums: &mut [[f32; WIDTH]; R],
+    sums: &mut [[f32; W]; R],
 ) {
     let mut local = *sums;
     for term in 0..terms {
         let (x, y) = at(term);
         // SAFETY: passed on to our caller.
-        let column = unsafe { columns.offset(y).cast::<[f32; WIDTH]>().read_unaligned() };
+        let column = unsafe { columns.offset(y).cast::<[f32; W]>().read_unaligned() };
         for r in 0..R {
             // SAFETY: passed on to our caller.
             let row = unsafe { *rows[r].offset(x) };
-            for l in 0..WIDTH {
+            for l in 0..W {
                 local[r][l] = I::fma32(row, column[l], local[r][l]);
             }
         }
@@ -138,16 +184,17 @@ mod tests {
 
     #[test]
     fn panels_cover_all_rows_and_leave_few_idle() {
-        for rows in 0..200 {
-            let panels = Panels::of(rows);
+        for (rows, tile) in (0..200).flat_map(|rows| [(rows, NARROW), (rows, WIDE)]) {
+            let panels = Panels::of(rows, tile);
             let mut end = 0;
             for panel in 0..panels.count() {
                 assert_eq!(panels.start(panel), end, "{rows} rows");
                 assert!(end < rows, "{rows} rows: panel {panel} is idle");
-                end += if panels.is_tall(panel) { TALL } else { LOW };
+                end += if panels.is_tall(panel) { tile.tall } else { tile.low };
             }
             assert_eq!(panels.rows(), end);
-            assert!(end >= rows && end - rows <= if rows < LOW { 3 } else { 1 }, "{rows} rows of {end}");
+            let most = if tile == NARROW && rows >= tile.low { 1 } else { 3 };
+            assert!(end >= rows && end - rows <= most, "{rows} rows of {end}");
         }
     }
 }

@@ -2,15 +2,15 @@
 //! gives the rows of tiles, of which single numbers are read (where they lie, if the terms of its sums are neighbours), the other the
 //! columns, of which vectors are read. Either may be either: the result is then written the other way round. Smaller products are `dot.rs`'s.
 
-use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::memory::Workspace;
-use super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, part, suits};
+use super::panels::{Panels, Tile, accumulate, leading_to, pack, part, sets, with_tiles};
 use super::pool::Crew;
 use super::row::Bases;
 use raphson_compile::program::DotKernel;
 use std::ops::Range;
 
-/// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 KiB of it.
+/// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 or 32 KiB of it.
 const DEPTH: usize = 256;
 /// Elements that stay in the second-level cache: 256 KiB of it.
 const BLOCK: usize = 1 << 16;
@@ -43,6 +43,7 @@ pub struct Plan {
     rows: Side,
     columns: Side,
     terms: usize,
+    tile: Tile,
     row_panels: Panels,
     /// Whether rows are read where they lie.
     direct: bool,
@@ -59,12 +60,17 @@ pub struct Plan {
 impl Plan {
     /// A plan, if the product is one for tiles.
     pub fn new(kernel: &DotKernel, level: Level) -> Option<Plan> {
+        sets(kernel.dtype, level).iter().find_map(|&set| Plan::on(kernel, set))
+    }
+
+    fn on(kernel: &DotKernel, level: Level) -> Option<Plan> {
         let (m, n, k) = (kernel.m, kernel.n, kernel.k);
         let work = m.saturating_mul(n).saturating_mul(k);
         let single = kernel.batch.iter().all(|&size| size == 1);
-        if !suits(kernel.dtype, level) || !single || work < LEAST || k == 0 {
+        if !single || work < LEAST || k == 0 {
             return None;
         }
+        let tile = Tile::of(level);
         let (l, r) = (&kernel.left, &kernel.right);
         let side = |view: &raphson_compile::program::MatrixView, count: usize, step: i64, term: i64| Side {
             buffer: view.buffer.0 as usize,
@@ -74,17 +80,17 @@ impl Plan {
             term: term as isize,
         };
         let (left, right) = (side(l, m, l.rows, l.columns), side(r, n, r.columns, r.rows));
-        let straight = cost(left, right, k);
-        let turned = cost(right, left, k) + SCATTERED * (m * n) as f64;
+        let straight = cost(left, right, k, tile);
+        let turned = cost(right, left, k, tile) + SCATTERED * (m * n) as f64;
         let (rows, columns, out_steps) = if turned < straight { (right, left, (1, n)) } else { (left, right, (n, 1)) };
-        let (row_panels, column_panels) = (Panels::of(rows.count), columns.count.div_ceil(WIDTH));
-        let padded = row_panels.rows() * column_panels * WIDTH;
-        let packed = k.saturating_mul(column_panels * WIDTH + row_panels.rows());
+        let (row_panels, column_panels) = (Panels::of(rows.count, tile), columns.count.div_ceil(tile.width));
+        let padded = row_panels.rows() * column_panels * tile.width;
+        let packed = k.saturating_mul(column_panels * tile.width + row_panels.rows());
         if padded * 10 > m * n * 13 || packed > MOST_PACKED {
             return None;
         }
         let pieces = (work / PIECE).clamp(2, MOST_PIECES) & !1;
-        let row_parts = match (blocks_of_rows(rows, k), columns_fit(columns, k)) {
+        let row_parts = match (blocks_of_rows(rows, k, tile), columns_fit(columns, k, tile)) {
             (1, _) => 1,
             (_, true) => pieces,
             (blocks, false) => blocks.min(pieces),
@@ -95,19 +101,20 @@ impl Plan {
             rows,
             columns,
             terms: k,
+            tile,
             row_panels,
             direct: rows.term == 1,
             out: kernel.out.0 as usize,
             out_steps,
             row_parts,
             column_parts,
-            fill: with_isa!(level, find_fill()),
-            run: with_isa!(level, find_run()),
+            fill: with_tiles!(level, find_fill())?,
+            run: with_tiles!(level, find_run())?,
         })
     }
 
     fn column_panels(&self) -> usize {
-        self.columns.count.div_ceil(WIDTH)
+        self.columns.count.div_ceil(self.tile.width)
     }
 
     /// Whether each panel of columns is used by one piece of work, which packs it for itself.
@@ -117,35 +124,37 @@ impl Plan {
 
     /// Elements of columns that all threads pack together, behind which packed rows lie.
     fn packed_columns(&self) -> usize {
-        if self.packs_alone() { 0 } else { self.column_panels() * WIDTH * self.terms }
+        if self.packs_alone() { 0 } else { self.column_panels() * self.tile.width * self.terms }
     }
 
     /// Elements of the tiles that a thread keeps between blocks of terms, behind which its panel of columns lies.
     fn kept(&self) -> usize {
-        if self.terms > DEPTH { self.row_panels.count().div_ceil(self.row_parts) * TALL * WIDTH } else { 0 }
+        let tile = self.tile;
+        let panels = self.row_panels.count().div_ceil(self.row_parts);
+        if self.terms > DEPTH { panels * tile.tall * tile.width } else { 0 }
     }
 
     /// Bytes that each thread, and that all together need.
     pub fn scratch_bytes(&self) -> (usize, usize) {
         let rows = if self.direct { 0 } else { self.row_panels.rows() * self.terms };
-        let own = self.kept() + if self.packs_alone() { WIDTH * self.terms } else { 0 };
+        let own = self.kept() + if self.packs_alone() { self.tile.width * self.terms } else { 0 };
         (own * size_of::<f32>(), (self.packed_columns() + rows) * size_of::<f32>())
     }
 }
 
 /// Parts of the rows that stay in the second-level cache for a block of terms while one panel of columns after another uses them.
-fn blocks_of_rows(rows: Side, terms: usize) -> usize {
-    (Panels::of(rows.count).rows() * terms.min(DEPTH)).div_ceil(BLOCK)
+fn blocks_of_rows(rows: Side, terms: usize, tile: Tile) -> usize {
+    (Panels::of(rows.count, tile).rows() * terms.min(DEPTH)).div_ceil(BLOCK)
 }
 
 /// Whether all columns stay there while one panel of rows after another uses them.
-fn columns_fit(columns: Side, terms: usize) -> bool {
-    columns.count.next_multiple_of(WIDTH) * terms <= BLOCK
+fn columns_fit(columns: Side, terms: usize, tile: Tile) -> bool {
+    columns.count.next_multiple_of(tile.width) * terms <= BLOCK
 }
 
 /// Clock cycles of one way round: tiles, idle parts included, and packing.
-fn cost(rows: Side, columns: Side, terms: usize) -> f64 {
-    let tiles = Panels::of(rows.count).rows() * columns.count.next_multiple_of(WIDTH);
+fn cost(rows: Side, columns: Side, terms: usize, tile: Tile) -> f64 {
+    let tiles = Panels::of(rows.count, tile).rows() * columns.count.next_multiple_of(tile.width);
     let each = |count: usize, cycles: f64| (count * terms) as f64 * cycles;
     let packed_rows = if rows.term == 1 { 0.0 } else { each(rows.count, SCATTERED) };
     let packed_columns = each(
@@ -156,17 +165,17 @@ fn cost(rows: Side, columns: Side, terms: usize) -> f64 {
             _ => SCATTERED,
         },
     );
-    let stays = blocks_of_rows(rows, terms) == 1 || columns_fit(columns, terms);
-    let again = if stays { 0.0 } else { each(rows.count, AGAIN) * columns.count.div_ceil(WIDTH) as f64 };
-    (tiles * terms) as f64 / WIDTH as f64 + packed_rows + packed_columns + again
+    let stays = blocks_of_rows(rows, terms, tile) == 1 || columns_fit(columns, terms, tile);
+    let again = if stays { 0.0 } else { each(rows.count, AGAIN) * columns.count.div_ceil(tile.width) as f64 };
+    (tiles * terms) as f64 / tile.width as f64 + packed_rows + packed_columns + again
 }
 
-fn find_fill<I: Isa>() -> LoopFn {
-    I::call::<Fill>
+fn find_fill<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Fill<W, T, L>>
 }
 
-fn find_run<I: Isa>() -> LoopFn {
-    I::call::<Tiles>
+fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Tiles<W, T, L>>
 }
 
 /// Run a product.
@@ -179,7 +188,7 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
     let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
     let together = if plan.packs_alone() { 0 } else { column_panels };
     let fill = |_: usize, panel: usize| {
-        let fill = Fill { plan, panel, together, rows: base(&plan.rows), columns: base(&plan.columns), out: packed() };
+        let fill = Fresh { plan, panel, together, rows: base(&plan.rows), columns: base(&plan.columns), out: packed() };
         // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
         unsafe { (plan.fill)(&leading_to(&fill)) };
     };
@@ -205,7 +214,7 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
 }
 
 /// A panel that is packed for all threads: one of `together` panels of columns, or of the rows behind them.
-struct Fill<'a> {
+struct Fresh<'a> {
     plan: &'a Plan,
     panel: usize,
     together: usize,
@@ -214,23 +223,26 @@ struct Fill<'a> {
     out: *mut f32,
 }
 
-impl Loop for Fill<'_> {
+/// Packs it.
+struct Fill<const W: usize, const T: usize, const L: usize>;
+
+impl<const W: usize, const T: usize, const L: usize> Loop for Fill<W, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put this behind `a`, with operands and room as the plan says.
         unsafe {
-            let Fill { plan, panel, together, rows, columns, out } = *args.a.cast::<Fill>();
+            let Fresh { plan, panel, together, rows, columns, out } = *args.a.cast::<Fresh>();
             if panel < together {
-                let out = out.add(panel * WIDTH * plan.terms);
-                return pack_panel::<I, WIDTH>(&plan.columns, columns, panel * WIDTH, plan.terms, out);
+                let out = out.add(panel * W * plan.terms);
+                return pack_panel::<I, W>(&plan.columns, columns, panel * W, plan.terms, out);
             }
             let panel = panel - together;
             let start = plan.row_panels.start(panel);
             let out = out.add(plan.packed_columns() + start * plan.terms);
             if plan.row_panels.is_tall(panel) {
-                pack_panel::<I, TALL>(&plan.rows, rows, start, plan.terms, out);
+                pack_panel::<I, T>(&plan.rows, rows, start, plan.terms, out);
             } else {
-                pack_panel::<I, LOW>(&plan.rows, rows, start, plan.terms, out);
+                pack_panel::<I, L>(&plan.rows, rows, start, plan.terms, out);
             }
         }
     }
@@ -260,9 +272,9 @@ struct Call<'a> {
 }
 
 /// The tiles of some panels of rows with some of columns.
-struct Tiles;
+struct Tiles<const W: usize, const T: usize, const L: usize>;
 
-impl Loop for Tiles {
+impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
@@ -273,10 +285,10 @@ impl Loop for Tiles {
             let columns = if call.plan.packs_alone() {
                 let own = call.own.wrapping_add(call.plan.kept());
                 // SAFETY: the operand's view was checked, and this thread's memory has room for a panel behind the tiles.
-                unsafe { pack_panel::<I, WIDTH>(&call.plan.columns, call.columns, column * WIDTH, terms, own) };
+                unsafe { pack_panel::<I, W>(&call.plan.columns, call.columns, column * W, terms, own) };
                 own.cast_const()
             } else {
-                call.columns.wrapping_add(column * terms * WIDTH)
+                call.columns.wrapping_add(column * terms * W)
             };
             for block in 0..blocks {
                 let depth = part(terms, blocks, block);
@@ -284,9 +296,9 @@ impl Loop for Tiles {
                     // SAFETY: panels were packed, or rows lie as the checked view says; tiles are disjoint parts of the output.
                     unsafe {
                         if panels.is_tall(panel) {
-                            tile::<I, TALL>(call, panels.start(panel), column, columns, &depth);
+                            tile::<I, W, T>(call, panels.start(panel), column, columns, &depth);
                         } else {
-                            tile::<I, LOW>(call, panels.start(panel), column, columns, &depth);
+                            tile::<I, W, L>(call, panels.start(panel), column, columns, &depth);
                         }
                     }
                 }
@@ -301,7 +313,7 @@ impl Loop for Tiles {
 /// The call's rows and the panel of columns may be read and its output written; where these are not all terms, this thread's memory holds a tile for
 /// each panel of rows of the chunk.
 #[inline(always)]
-unsafe fn tile<I: Isa, const R: usize>(
+unsafe fn tile<I: Isa, const W: usize, const R: usize>(
     call: &Call,
     start: usize,
     column: usize,
@@ -309,25 +321,25 @@ unsafe fn tile<I: Isa, const R: usize>(
     depth: &Range<usize>,
 ) {
     let plan = call.plan;
-    let held = call.own.wrapping_add((start - plan.row_panels.start(call.row_panels.start)) * WIDTH);
-    let held = held.cast::<[[f32; WIDTH]; R]>();
-    let columns = columns.wrapping_add(depth.start * WIDTH);
+    let held = call.own.wrapping_add((start - plan.row_panels.start(call.row_panels.start)) * W);
+    let held = held.cast::<[[f32; W]; R]>();
+    let columns = columns.wrapping_add(depth.start * W);
     // SAFETY: passed on to our caller. The last row stands for those that are missing.
     unsafe {
-        let mut sums = if depth.start == 0 { [[0.0; WIDTH]; R] } else { held.read_unaligned() };
+        let mut sums = if depth.start == 0 { [[0.0; W]; R] } else { held.read_unaligned() };
         if plan.direct {
             let last = plan.rows.count - 1;
             let row =
                 |r: usize| call.rows.offset((start + r).min(last) as isize * plan.rows.step + depth.start as isize);
-            let at = |t: usize| (t as isize, (t * WIDTH) as isize);
-            accumulate::<I, R>(depth.len(), std::array::from_fn(row), columns, at, &mut sums);
+            let at = |t: usize| (t as isize, (t * W) as isize);
+            accumulate::<I, W, R>(depth.len(), std::array::from_fn(row), columns, at, &mut sums);
         } else {
             let rows = call.rows.add(start * plan.terms + depth.start * R);
-            let at = |t: usize| ((t * R) as isize, (t * WIDTH) as isize);
-            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, &mut sums);
+            let at = |t: usize| ((t * R) as isize, (t * W) as isize);
+            accumulate::<I, W, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, &mut sums);
         }
         if depth.end == plan.terms {
-            store::<R>(plan, call.out, start, column, &sums);
+            store::<W, R>(plan, call.out, start, column, &sums);
         } else {
             held.write_unaligned(sums);
         }
@@ -337,16 +349,22 @@ unsafe fn tile<I: Isa, const R: usize>(
 /// # Safety
 /// The output is the plan's.
 #[inline(always)]
-unsafe fn store<const R: usize>(plan: &Plan, out: *mut f32, start: usize, column: usize, sums: &[[f32; WIDTH]; R]) {
+unsafe fn store<const W: usize, const R: usize>(
+    plan: &Plan,
+    out: *mut f32,
+    start: usize,
+    column: usize,
+    sums: &[[f32; W]; R],
+) {
     let (row_step, column_step) = plan.out_steps;
     let height = R.min(plan.rows.count - start);
-    let width = WIDTH.min(plan.columns.count - column * WIDTH);
-    let out = out.wrapping_add(start * row_step + column * WIDTH * column_step);
+    let width = W.min(plan.columns.count - column * W);
+    let out = out.wrapping_add(start * row_step + column * W * column_step);
     // SAFETY: passed on to our caller.
     unsafe {
-        if column_step == 1 && width == WIDTH {
+        if column_step == 1 && width == W {
             for (r, row) in sums.iter().enumerate().take(height) {
-                out.add(r * row_step).cast::<[f32; WIDTH]>().write_unaligned(*row);
+                out.add(r * row_step).cast::<[f32; W]>().write_unaligned(*row);
             }
         } else if row_step == 1 && height == R {
             (0..width).for_each(|l| {

@@ -1,13 +1,13 @@
 //! Products of attention's tiles: so small that packing both sides, as for large products, would cost as much as multiplying.
-//! The right matrix is packed in panels of sixteen columns; rows of the left one are read where they lie.
+//! The right matrix is packed in panels of columns; rows of the left one are read where they lie.
 
 use super::super::dot::Strip;
 use super::super::isa::{Args, Isa, Loop, LoopFn};
-use super::super::panels::{TALL, WIDTH, accumulate, leading_to, pack};
+use super::super::panels::{WIDE, accumulate, leading_to, pack};
 
-/// Elements that packing a right matrix of `k` × `n` takes.
+/// Elements that packing a right matrix of `k` × `n` takes, at most.
 pub fn packed(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(WIDTH)
+    k * n.next_multiple_of(WIDE.width)
 }
 
 /// A product and the memory for its packed right matrix.
@@ -16,9 +16,9 @@ struct Product {
     packed: *mut f32,
 }
 
-/// The loop for products of f32, where multiply-add is one instruction.
-pub fn find<I: Isa>() -> Option<LoopFn> {
-    I::HAS_FMA.then_some(I::call::<Product> as LoopFn)
+/// The loop for products of f32.
+pub fn find<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Tiles<W, T, L>>
 }
 
 /// Multiply a strip by a loop from [`find`].
@@ -31,30 +31,31 @@ pub unsafe fn multiply(product_loop: LoopFn, strip: Strip<f32>, packed: *mut f32
     unsafe { product_loop(&leading_to(&Product { strip, packed })) }
 }
 
-impl Loop for Product {
+/// Multiplies it tile by tile.
+struct Tiles<const W: usize, const T: usize, const L: usize>;
+
+impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: `multiply` gives a product, whose addresses its caller vouches for.
         unsafe {
             let Product { strip: s, packed } = &*args.a.cast::<Product>();
-            for first in (0..s.n).step_by(WIDTH) {
+            for first in (0..s.n).step_by(W) {
                 let panel = packed.add(first * s.k);
-                let width = WIDTH.min(s.n - first);
+                let width = W.min(s.n - first);
                 let columns = s.right.wrapping_offset(first as isize * s.right_columns);
-                pack::<I, WIDTH>(columns, (s.right_rows, s.right_columns), s.k, width, panel);
+                pack::<I, W>(columns, (s.right_rows, s.right_columns), s.k, width, panel);
                 let (left, out) = (|row: usize| s.left.offset(row as isize * s.left_rows), s.out.add(first));
                 let out = |row: usize| out.offset(row as isize * s.out_rows);
-                let whole = s.m - s.m % TALL;
-                for row in (0..whole).step_by(TALL) {
-                    tile::<I, TALL>(s, left(row), panel, out(row), width);
+                let (tall, low) = (s.m - s.m % T, s.m - s.m % T % L);
+                for row in (0..tall).step_by(T) {
+                    tile::<I, W, T>(s, left(row), panel, out(row), width);
                 }
-                match s.m % TALL {
-                    0 => {}
-                    1 => tile::<I, 1>(s, left(whole), panel, out(whole), width),
-                    2 => tile::<I, 2>(s, left(whole), panel, out(whole), width),
-                    3 => tile::<I, 3>(s, left(whole), panel, out(whole), width),
-                    4 => tile::<I, 4>(s, left(whole), panel, out(whole), width),
-                    _ => tile::<I, 5>(s, left(whole), panel, out(whole), width),
+                for row in (tall..low).step_by(L) {
+                    tile::<I, W, L>(s, left(row), panel, out(row), width);
+                }
+                for row in low..s.m {
+                    tile::<I, W, 1>(s, left(row), panel, out(row), width);
                 }
             }
         }
@@ -66,18 +67,18 @@ impl Loop for Product {
 /// # Safety
 /// As for [`multiply`], at these rows and columns.
 #[inline(always)]
-unsafe fn tile<I: Isa, const M: usize>(
+unsafe fn tile<I: Isa, const W: usize, const M: usize>(
     s: &Strip<f32>,
     left: *const f32,
     panel: *const f32,
     out: *mut f32,
     width: usize,
 ) {
-    let mut sums = [[0.0; WIDTH]; M];
+    let mut sums = [[0.0; W]; M];
     let rows = std::array::from_fn(|i| left.wrapping_offset(i as isize * s.left_rows));
-    let at = |k: usize| (k as isize * s.left_columns, (k * WIDTH) as isize);
+    let at = |k: usize| (k as isize * s.left_columns, (k * W) as isize);
     // SAFETY: passed on to our caller: a term is a column of the left matrix and a row of the panel.
-    unsafe { accumulate::<I, M>(s.k, rows, panel, at, &mut sums) };
+    unsafe { accumulate::<I, W, M>(s.k, rows, panel, at, &mut sums) };
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: these elements of the result are ours.
         let out = unsafe { std::slice::from_raw_parts_mut(out.offset(i as isize * s.out_rows), width) };
@@ -91,7 +92,8 @@ unsafe fn tile<I: Isa, const M: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::isa::{Level, with_isa};
+    use super::super::super::isa::Level;
+    use super::super::super::panels::with_tiles;
     use super::*;
 
     /// Every size around the tiles', either side transposed, written over or added to, on every instruction set.
@@ -100,7 +102,7 @@ mod tests {
         let numbers =
             |n: usize, seed: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 + seed) % 19) as f32 - 9.0).collect() };
         let sizes = [(1, 1, 1), (5, 3, 15), (6, 32, 16), (13, 32, 17), (48, 33, 128), (64, 64, 31), (7, 0, 20)];
-        for product_loop in Level::available().into_iter().filter_map(|level| with_isa!(level, find())) {
+        for product_loop in Level::available().into_iter().filter_map(|level| with_tiles!(level, find())) {
             for ((m, k, n), case) in sizes.iter().flat_map(|&size| (0..8).map(move |case| (size, case))) {
                 let (turned_left, turned_right, accumulate) = (case & 1 == 1, case & 2 == 2, case & 4 == 4);
                 let (left, right) = (numbers(m * k, 1), numbers(k * n, 5));

@@ -4,7 +4,8 @@
 use super::super::dot::{Multiply, Strip};
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use super::super::math;
-use super::product;
+use super::super::panels::with_tiles;
+use super::product::{self, find as find_product};
 use std::marker::PhantomData;
 use std::ops::{Add, Mul, Sub};
 use std::slice::from_raw_parts_mut;
@@ -45,7 +46,7 @@ impl Real for f32 {
         math::exp::<I>(self)
     }
     fn loops(level: Level) -> Loops {
-        with_isa!(level, narrow())
+        Loops { product: with_tiles!(level, find_product()), ..with_isa!(level, narrow()) }
     }
     unsafe fn multiply_tile(strip: Strip<f32>, loops: &Loops, packed: *mut f32) {
         // SAFETY: passed on to our caller.
@@ -261,7 +262,7 @@ fn loops_of<T: Real, I: Isa>() -> Loops {
 }
 
 fn narrow<I: Isa>() -> Loops {
-    Loops { product: product::find::<I>(), ..loops_of::<f32, I>() }
+    loops_of::<f32, I>()
 }
 
 fn wide<I: Isa>() -> Loops {

@@ -2,8 +2,8 @@
 //! what a tap reads for neighbouring outputs lies together, a fixed way from the output's own place. Tiles of output channels × outputs
 //! read it there. Outputs are counted along padded rows; those behind the end of a row are computed and left out.
 
-use super::super::isa::{Args, Baseline, Isa, Level, Loop, LoopFn, with_isa};
-use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, suits};
+use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
+use super::super::panels::{Panels, Tile, WIDE, accumulate, leading_to, pack, sets, with_tiles};
 use super::{Job, PIECE, Run, piece, product};
 use raphson_graph::dtype::DType;
 use std::ops::Range;
@@ -28,14 +28,20 @@ pub struct Plan {
     row_blocks: usize,
     n_items: usize,
     items_per_chunk: usize,
+    /// Packs a panel of the kernel, and computes a block.
+    fill: LoopFn,
     run: LoopFn,
 }
 
 impl Plan {
     /// A plan, if the convolution is one for tiles.
     pub fn new(job: &Job, dtype: DType, level: Level) -> Option<Plan> {
-        let s = &job.sizes;
-        if !suits(dtype, level) || s.stride != [1; 3] || s.channels_out < LOW {
+        sets(dtype, level).iter().find_map(|&set| Plan::on(job, set))
+    }
+
+    fn on(job: &Job, level: Level) -> Option<Plan> {
+        let (s, tile) = (&job.sizes, Tile::of(level));
+        if s.stride != [1; 3] || s.channels_out < tile.low {
             return None;
         }
         let reach = |axis: usize| (s.taps[axis] - 1) * s.dilation[axis] as usize;
@@ -46,8 +52,8 @@ impl Plan {
         let wanted = s.outputs[1].div_ceil(FEW_PIECES.div_ceil(planes));
         let row_blocks = s.outputs[1].div_ceil(wanted.min(fitting).max(1));
         let rows = s.outputs[1].div_ceil(row_blocks);
-        let panels = Panels::of(s.channels_out);
-        let tiles = (rows * pitch - reach(2)).next_multiple_of(WIDTH) * panels.rows();
+        let panels = Panels::of(s.channels_out, tile);
+        let tiles = (rows * pitch - reach(2)).next_multiple_of(tile.width) * panels.rows();
         let idle = tiles * 10 > rows * s.outputs[2] * s.channels_out * 14;
         let repeated = (rows + reach(1)) > 4 * rows;
         let block = [s.taps[0], rows + reach(1), pitch];
@@ -66,7 +72,8 @@ impl Plan {
             row_blocks,
             n_items,
             items_per_chunk: (PIECE / work.max(1)).clamp(1, n_items.div_ceil(FEW_PIECES)),
-            run: with_isa!(level, find()),
+            fill: with_tiles!(level, find_fill())?,
+            run: with_tiles!(level, find_run())?,
         })
     }
 
@@ -77,7 +84,7 @@ impl Plan {
     /// Elements that each thread (with what the last tile reads behind its block), and that all together need.
     pub fn scratch(&self, job: &Job) -> (usize, usize) {
         let s = &job.sizes;
-        (self.block_elements(s.channels_in) + WIDTH + self.block[2], s.groups * self.panels.rows() * self.k)
+        (self.block_elements(s.channels_in) + WIDE.width + self.block[2], s.groups * self.panels.rows() * self.k)
     }
 }
 
@@ -97,8 +104,12 @@ pub(super) fn places(channels: usize, taps: [usize; 3], steps: [usize; 3], size:
     places
 }
 
-fn find<I: Isa>() -> LoopFn {
-    I::call::<Tiles>
+fn find_fill<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Fill<T, L>>
+}
+
+fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Tiles<W, T, L>>
 }
 
 /// # Safety
@@ -109,16 +120,9 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
     let packed = |group: usize| run.workspace.shared::<f32>().wrapping_add(group * plan.panels.rows() * plan.k);
     let fill = |_: usize, index: usize| {
         let (group, panel) = (index / panels, index % panels);
-        let start = plan.panels.start(panel);
+        let out = packed(group).wrapping_add(plan.panels.start(panel) * plan.k);
         // SAFETY: the kernel was checked when the program was loaded; each panel has its own part of the workspace.
-        unsafe {
-            let out = packed(group).add(start * plan.k);
-            if plan.panels.is_tall(panel) {
-                pack_kernel::<TALL>(run, group, start, out);
-            } else {
-                pack_kernel::<LOW>(run, group, start, out);
-            }
-        }
+        unsafe { (plan.fill)(&leading_to(&Fresh { plan, run, group, panel, out })) };
     };
     run.chunks(s.groups * panels, &fill);
     let body = |thread: usize, chunk: usize| {
@@ -193,11 +197,40 @@ pub(super) unsafe fn copy_padded(
     }
 }
 
+/// A panel of a group's kernel, to be packed.
+struct Fresh<'a> {
+    plan: &'a Plan,
+    run: &'a Run<'a>,
+    group: usize,
+    panel: usize,
+    out: *mut f32,
+}
+
+/// Packs it.
+struct Fill<const T: usize, const L: usize>;
+
+impl<const T: usize, const L: usize> Loop for Fill<T, L> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put this behind `a`, with room for the panel.
+        unsafe {
+            let Fresh { plan, run, group, panel, out } = *args.a.cast::<Fresh>();
+            let start = plan.panels.start(panel);
+            if plan.panels.is_tall(panel) {
+                pack_kernel::<I, T>(run, group, start, out);
+            } else {
+                pack_kernel::<I, L>(run, group, start, out);
+            }
+        }
+    }
+}
+
 /// A tile's rows of the kernel: [channels in, taps] × output channels.
 ///
 /// # Safety
 /// As for `conv::run`; there is room for a panel.
-unsafe fn pack_kernel<const R: usize>(run: &Run, group: usize, start: usize, out: *mut f32) {
+#[inline(always)]
+unsafe fn pack_kernel<I: Isa, const R: usize>(run: &Run, group: usize, start: usize, out: *mut f32) {
     let (job, s) = (run.job, &run.job.sizes);
     let (kernel, taps) = (&job.kernel, s.taps);
     let n_channels = R.min(s.channels_out - start);
@@ -212,7 +245,7 @@ unsafe fn pack_kernel<const R: usize>(run: &Run, group: usize, start: usize, out
                 let steps = (kernel.spatial[2], kernel.leading[1]);
                 // SAFETY: passed on to our caller.
                 unsafe {
-                    pack::<Baseline, R>(from, steps, taps[2], n_channels, out);
+                    pack::<I, R>(from, steps, taps[2], n_channels, out);
                     out = out.add(taps[2] * R);
                 }
             }
@@ -231,24 +264,24 @@ struct Call<'a> {
 }
 
 /// All tiles of a block.
-struct Tiles;
+struct Tiles<const W: usize, const T: usize, const L: usize>;
 
-impl Loop for Tiles {
+impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
         let panels = call.plan.panels;
         let end = (call.rows - 1) * call.plan.block[2] + call.job.sizes.outputs[2];
-        for first in (0..end).step_by(WIDTH) {
-            let places = first..(first + WIDTH).min(end);
+        for first in (0..end).step_by(W) {
+            let places = first..(first + W).min(end);
             for panel in 0..panels.count() {
                 // SAFETY: the last tile may read behind the block, where there is room for it.
                 unsafe {
                     if panels.is_tall(panel) {
-                        tile::<I, TALL>(call, panels.start(panel), &places);
+                        tile::<I, W, T>(call, panels.start(panel), &places);
                     } else {
-                        tile::<I, LOW>(call, panels.start(panel), &places);
+                        tile::<I, W, L>(call, panels.start(panel), &places);
                     }
                 }
             }
@@ -259,18 +292,18 @@ impl Loop for Tiles {
 /// One tile: output channels from `start` on, at these places of a block.
 ///
 /// # Safety
-/// The call's kernel, and `WIDTH` elements of the block from each term's place on, may be read; the output is the call's.
+/// The call's kernel, and `W` elements of the block from each term's place on, may be read; the output is the call's.
 #[inline(always)]
-unsafe fn tile<I: Isa, const R: usize>(call: &Call, start: usize, places: &Range<usize>) {
+unsafe fn tile<I: Isa, const W: usize, const R: usize>(call: &Call, start: usize, places: &Range<usize>) {
     let plan = call.plan;
-    let mut sums = [[0.0; WIDTH]; R];
+    let mut sums = [[0.0; W]; R];
     // SAFETY: passed on to our caller. There are as many places as terms.
     unsafe {
         let kernel = call.kernel.add(start * plan.k);
         let place = |t: usize| ((t * R) as isize, *plan.places.get_unchecked(t) as isize);
         let rows = std::array::from_fn(|r| kernel.add(r));
-        accumulate::<I, R>(plan.k, rows, call.data.add(places.start), place, &mut sums);
-        store::<R>(call, start..(start + R).min(call.job.sizes.channels_out), places, &sums);
+        accumulate::<I, W, R>(plan.k, rows, call.data.add(places.start), place, &mut sums);
+        store::<W, R>(call, start..(start + R).min(call.job.sizes.channels_out), places, &sums);
     }
 }
 
@@ -279,7 +312,12 @@ unsafe fn tile<I: Isa, const R: usize>(call: &Call, start: usize, places: &Range
 /// # Safety
 /// The output is the call's.
 #[inline(always)]
-unsafe fn store<const R: usize>(call: &Call, channels: Range<usize>, places: &Range<usize>, sums: &[[f32; WIDTH]; R]) {
+unsafe fn store<const W: usize, const R: usize>(
+    call: &Call,
+    channels: Range<usize>,
+    places: &Range<usize>,
+    sums: &[[f32; W]; R],
+) {
     let (job, pitch, columns) = (call.job, call.plan.block[2], call.job.sizes.outputs[2]);
     let [_, row_step, step] = job.out.spatial;
     let mut place = places.start;
@@ -293,8 +331,8 @@ unsafe fn store<const R: usize>(call: &Call, channels: Range<usize>, places: &Ra
             let to = to.wrapping_offset(channel as isize * job.out.leading[2]);
             // SAFETY: `n` outputs of a row from this column on.
             unsafe {
-                if step == 1 && n == WIDTH {
-                    to.cast::<[f32; WIDTH]>().write_unaligned(sums[r]);
+                if step == 1 && n == W {
+                    to.cast::<[f32; W]>().write_unaligned(sums[r]);
                 } else {
                     (0..n).for_each(|i| *to.wrapping_offset(i as isize * step) = sums[r][lane + i]);
                 }

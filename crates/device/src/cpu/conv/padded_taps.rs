@@ -2,8 +2,8 @@
 //! copied once with zeros around them, so that for every output the elements that its taps meet lie together. Tiles of outputs × output
 //! channels read them there, image after image, beside the packed kernel. How sums are cut depends on shapes alone.
 
-use super::super::isa::{Args, Baseline, Isa, Level, Loop, LoopFn, with_isa};
-use super::super::panels::{LOW, Panels, TALL, WIDTH, accumulate, leading_to, pack, part, suits};
+use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
+use super::super::panels::{Panels, Tile, accumulate, leading_to, pack, part, sets, with_tiles};
 use super::padded::{copy_padded, places};
 use super::{Job, Run, product};
 use raphson_graph::dtype::DType;
@@ -18,6 +18,7 @@ const MOST_PACKED: usize = 1 << 22;
 
 /// How the work is cut.
 pub struct Plan {
+    tile: Tile,
     /// Padded data of one entry.
     block: [usize; 3],
     /// Where in it the element of each tap lies, less the output's own place; and the places of outputs.
@@ -26,15 +27,21 @@ pub struct Plan {
     /// Parts of the batch, and parts of each sum.
     n_parts: usize,
     n_sums: usize,
+    /// Packs the kernel of a channel, and computes a chunk.
+    fill: LoopFn,
     run: LoopFn,
 }
 
 impl Plan {
     /// A plan, if the convolution is one for tiles.
     pub fn new(job: &Job, dtype: DType, level: Level) -> Option<Plan> {
-        let s = &job.sizes;
+        sets(dtype, level).iter().find_map(|&set| Plan::on(job, set))
+    }
+
+    fn on(job: &Job, level: Level) -> Option<Plan> {
+        let (s, tile) = (&job.sizes, Tile::of(level));
         let (taps, outputs) = (product(s.taps), product(s.outputs));
-        if !suits(dtype, level) || taps > MOST_TAPS || s.channels_out < LOW {
+        if taps > MOST_TAPS || s.channels_out < tile.low {
             return None;
         }
         let size = |axis: usize| {
@@ -45,8 +52,8 @@ impl Plan {
         let n_sums = PIECES.div_ceil(s.groups * n_parts).min(s.channels_in);
         let entries = s.batch.div_ceil(n_parts);
         let used = entries * outputs * s.channels_out;
-        let tiles = Panels::of(entries * outputs).rows() * s.channels_out.next_multiple_of(WIDTH);
-        let packed = s.groups * s.channels_in * taps * s.channels_out.next_multiple_of(WIDTH);
+        let tiles = Panels::of(entries * outputs, tile).rows() * s.channels_out.next_multiple_of(tile.width);
+        let packed = s.groups * s.channels_in * taps * s.channels_out.next_multiple_of(tile.width);
         // Copying one entry must be little beside its sums.
         let thin = outputs * s.channels_out < 64;
         if tiles * 10 > used * 15 || entries * product(block) > MOST_DATA || packed > MOST_PACKED || thin {
@@ -54,17 +61,19 @@ impl Plan {
         }
         let steps = |steps: [i64; 3]| steps.map(|step| step as usize);
         Some(Plan {
+            tile,
             block,
             places: places(1, s.taps, steps(s.dilation), block),
             starts: places(1, s.outputs, steps(s.stride), block),
             n_parts,
             n_sums,
-            run: with_isa!(level, find()),
+            fill: with_tiles!(level, find_fill())?,
+            run: with_tiles!(level, find_run())?,
         })
     }
 
     fn column_panels(&self, job: &Job) -> usize {
-        job.sizes.channels_out.div_ceil(WIDTH)
+        job.sizes.channels_out.div_ceil(self.tile.width)
     }
 
     fn entries(&self, job: &Job) -> usize {
@@ -73,12 +82,13 @@ impl Plan {
 
     /// Elements of the tiles of a part of the batch.
     fn tile_elements(&self, job: &Job) -> usize {
-        Panels::of(self.entries(job) * self.starts.len()).rows() * self.column_panels(job) * WIDTH
+        let rows = Panels::of(self.entries(job) * self.starts.len(), self.tile).rows();
+        rows * self.column_panels(job) * self.tile.width
     }
 
     fn packed_elements(&self, job: &Job) -> usize {
         let s = &job.sizes;
-        s.groups * s.channels_in * product(s.taps) * self.column_panels(job) * WIDTH
+        s.groups * s.channels_in * product(s.taps) * self.column_panels(job) * self.tile.width
     }
 
     /// Elements that each thread, and that all together need.
@@ -88,8 +98,12 @@ impl Plan {
     }
 }
 
-fn find<I: Isa>() -> LoopFn {
-    I::call::<Tiles>
+fn find_fill<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Fill<W>>
+}
+
+fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn {
+    I::call::<Tiles<W, T, L>>
 }
 
 /// # Safety
@@ -100,9 +114,10 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
     let shared = || run.workspace.shared::<f32>();
     let fill = |_: usize, index: usize| {
         let (channel, rest) = (index % s.channels_in, index / s.channels_in);
-        let to = shared().wrapping_add(index * product(s.taps) * WIDTH);
+        let out = shared().wrapping_add(index * product(s.taps) * plan.tile.width);
+        let fresh = Fresh { run, group: rest / panels, panel: rest % panels, channel, out };
         // SAFETY: the kernel was checked when the program was loaded; each panel has its own part of the workspace.
-        unsafe { pack_kernel(run, rest / panels, rest % panels, channel, to) };
+        unsafe { (plan.fill)(&leading_to(&fresh)) };
     };
     run.chunks(s.groups * panels * s.channels_in, &fill);
     let tiles = || shared().wrapping_add(plan.packed_elements(job));
@@ -115,7 +130,9 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
             batch,
             channels: part(s.channels_in, plan.n_sums, sum),
             data: job.data.base::<f32>(run.bases).wrapping_offset(group as isize * job.data.leading[1]),
-            kernel: shared().wrapping_add(group * panels * s.channels_in * product(s.taps) * WIDTH).cast_const(),
+            kernel: shared()
+                .wrapping_add(group * panels * s.channels_in * product(s.taps) * plan.tile.width)
+                .cast_const(),
             padded: run.workspace.own::<f32>(thread),
             tiles: tiles().wrapping_add(chunk * plan.tile_elements(job)),
         };
@@ -132,25 +149,37 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
     run.chunks(s.groups * plan.n_parts, &body);
 }
 
-/// Taps × output channels of one input channel.
-///
-/// # Safety
-/// As for `conv::run`; there is room for a panel.
-unsafe fn pack_kernel(run: &Run, group: usize, panel: usize, channel: usize, out: *mut f32) {
-    let (s, kernel) = (&run.job.sizes, &run.job.kernel);
-    let width = WIDTH.min(s.channels_out - panel * WIDTH);
-    let at = group as isize * kernel.leading[0]
-        + (panel * WIDTH) as isize * kernel.leading[1]
-        + channel as isize * kernel.leading[2];
-    let from = kernel.base::<f32>(run.bases).wrapping_offset(at).cast_const();
-    let mut out = out;
-    for t0 in 0..s.taps[0] as isize {
-        for t1 in 0..s.taps[1] as isize {
-            let from = from.wrapping_offset(t0 * kernel.spatial[0] + t1 * kernel.spatial[1]);
-            // SAFETY: passed on to our caller.
-            unsafe {
-                pack::<Baseline, WIDTH>(from, (kernel.spatial[2], kernel.leading[1]), s.taps[2], width, out);
-                out = out.add(s.taps[2] * WIDTH);
+/// A panel of output channels of one input channel of a group's kernel, to be packed.
+struct Fresh<'a> {
+    run: &'a Run<'a>,
+    group: usize,
+    panel: usize,
+    channel: usize,
+    out: *mut f32,
+}
+
+/// Packs it: taps × output channels.
+struct Fill<const W: usize>;
+
+impl<const W: usize> Loop for Fill<W> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put this behind `a`, with room for the panel.
+        let &Fresh { run, group, panel, channel, mut out } = unsafe { &*args.a.cast::<Fresh>() };
+        let (s, kernel) = (&run.job.sizes, &run.job.kernel);
+        let width = W.min(s.channels_out - panel * W);
+        let at = group as isize * kernel.leading[0]
+            + (panel * W) as isize * kernel.leading[1]
+            + channel as isize * kernel.leading[2];
+        let from = kernel.base::<f32>(run.bases).wrapping_offset(at).cast_const();
+        for t0 in 0..s.taps[0] as isize {
+            for t1 in 0..s.taps[1] as isize {
+                let from = from.wrapping_offset(t0 * kernel.spatial[0] + t1 * kernel.spatial[1]);
+                // SAFETY: the view was checked when the program was loaded.
+                unsafe {
+                    pack::<I, W>(from, (kernel.spatial[2], kernel.leading[1]), s.taps[2], width, out);
+                    out = out.add(s.taps[2] * W);
+                }
             }
         }
     }
@@ -169,15 +198,15 @@ struct Call<'a> {
 }
 
 /// All tiles of a chunk.
-struct Tiles;
+struct Tiles<const W: usize, const T: usize, const L: usize>;
 
-impl Loop for Tiles {
+impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
         let (plan, job, s) = (call.plan, call.job, &call.job.sizes);
-        let panels = Panels::of(call.batch.len() * plan.starts.len());
+        let panels = Panels::of(call.batch.len() * plan.starts.len(), plan.tile);
         let origin = s.low.map(|low| -low);
         for channel in call.channels.clone() {
             for (entry, b) in call.batch.clone().enumerate() {
@@ -187,15 +216,15 @@ impl Loop for Tiles {
                 // SAFETY: the view was checked when the program was loaded; there is room for every entry.
                 unsafe { copy_padded(from, job.data.spatial, s.data, origin, [1; 3], plan.block, to) };
             }
-            for column in 0..s.channels_out.div_ceil(WIDTH) {
+            for column in 0..s.channels_out.div_ceil(W) {
                 for panel in 0..panels.count() {
-                    let (start, held) = (panels.start(panel), (column * panels.rows() + panels.start(panel)) * WIDTH);
+                    let (start, held) = (panels.start(panel), (column * panels.rows() + panels.start(panel)) * W);
                     // SAFETY: tiles have room.
                     unsafe {
                         if panels.is_tall(panel) {
-                            tile::<I, TALL>(call, channel, column, start, call.tiles.add(held));
+                            tile::<I, W, T>(call, channel, column, start, call.tiles.add(held));
                         } else {
-                            tile::<I, LOW>(call, channel, column, start, call.tiles.add(held));
+                            tile::<I, W, L>(call, channel, column, start, call.tiles.add(held));
                         }
                     }
                 }
@@ -209,10 +238,16 @@ impl Loop for Tiles {
 /// # Safety
 /// The padded data are those of the channel, and `held` has room for a tile.
 #[inline(always)]
-unsafe fn tile<I: Isa, const R: usize>(call: &Call, channel: usize, column: usize, start: usize, held: *mut f32) {
-    let (plan, s, held) = (call.plan, &call.job.sizes, held.cast::<[[f32; WIDTH]; R]>());
+unsafe fn tile<I: Isa, const W: usize, const R: usize>(
+    call: &Call,
+    channel: usize,
+    column: usize,
+    start: usize,
+    held: *mut f32,
+) {
+    let (plan, s, held) = (call.plan, &call.job.sizes, held.cast::<[[f32; W]; R]>());
     let (plane, taps, outputs) = (product(plan.block), plan.places.len(), plan.starts.len());
-    let kernel = call.kernel.wrapping_add((column * s.channels_in + channel) * taps * WIDTH);
+    let kernel = call.kernel.wrapping_add((column * s.channels_in + channel) * taps * W);
     let last = call.batch.len() * outputs - 1;
     let row = |r: usize| {
         // The last row stands for those that are missing.
@@ -222,9 +257,9 @@ unsafe fn tile<I: Isa, const R: usize>(call: &Call, channel: usize, column: usiz
     // SAFETY: passed on to our caller; there are as many places as taps, all inside the padded data.
     unsafe {
         let begun = channel > call.channels.start;
-        let mut sums = if begun { held.read_unaligned() } else { [[0.0; WIDTH]; R] };
-        let place = |t: usize| (*plan.places.get_unchecked(t) as isize, (t * WIDTH) as isize);
-        accumulate::<I, R>(taps, std::array::from_fn(row), kernel, place, &mut sums);
+        let mut sums = if begun { held.read_unaligned() } else { [[0.0; W]; R] };
+        let place = |t: usize| (*plan.places.get_unchecked(t) as isize, (t * W) as isize);
+        accumulate::<I, W, R>(taps, std::array::from_fn(row), kernel, place, &mut sums);
         held.write_unaligned(sums);
     }
 }
@@ -236,7 +271,7 @@ unsafe fn tile<I: Isa, const R: usize>(call: &Call, channel: usize, column: usiz
 unsafe fn add_up(plan: &Plan, run: &Run, group: usize, batch: Range<usize>, tiles: *const f32) {
     let (job, s) = (run.job, &run.job.sizes);
     let outputs = plan.starts.len();
-    let rows = Panels::of(batch.len() * outputs).rows();
+    let (rows, width) = (Panels::of(batch.len() * outputs, plan.tile).rows(), plan.tile.width);
     let out = job.out.base::<f32>(run.bases).wrapping_offset(group as isize * job.out.leading[1]);
     for index in 0..batch.len() * outputs {
         let (b, y) = (batch.start + index / outputs, index % outputs);
@@ -245,7 +280,7 @@ unsafe fn add_up(plan: &Plan, run: &Run, group: usize, batch: Range<usize>, tile
         let place = (0..3).map(|axis| y[axis] as isize * job.out.spatial[axis]).sum::<isize>();
         let row = out.wrapping_offset(b as isize * job.out.leading[0] + place);
         for channel in 0..s.channels_out {
-            let at = (channel / WIDTH * rows + index) * WIDTH + channel % WIDTH;
+            let at = (channel / width * rows + index) * width + channel % width;
             // SAFETY: passed on to our caller.
             unsafe {
                 let sums = (0..plan.n_sums).map(|sum| *tiles.add(sum * plan.tile_elements(job) + at));
