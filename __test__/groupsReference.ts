@@ -82,7 +82,8 @@ export function nextPath(
     const signed = 0.9 * now.sumD + now.d;
     const sumD = signed > 0 ? signed : 0.9 * now.sumD + Math.abs(now.d);
     const [top, bottom] = [sumN + 0.15 * sumD, sumD - sumN];
-    const bare = bottom > 0 ? 1 + (gamma * top) / bottom : top > 0 ? 1.25 : 0.5;
+    const eager = Math.min(gamma * clip(Math.sqrt(100 / (t + 1)), 1, 3), 1);
+    const bare = bottom > 0 ? 1 + (eager * top) / bottom : top > 0 ? 1.25 : 0.5;
     const floor = sumN < -0.5 * sumD ? 0.5 : Math.max(0.5, 1 - 0.5 / (t + 1));
     const fresh = within(now.alpha * clip(bare, floor, 1.25));
     const travel = Math.abs(Math.log(fresh / now.alpha));

@@ -27,6 +27,7 @@ pub(super) struct Averages {
     pub sum_n: Value,
     /// D
     pub sum_d: Value,
+    pub gamma: Value,
     /// c: the aim is N = −cD.
     pub aim: Value,
     /// Least factor of α.
@@ -43,7 +44,7 @@ impl Averages {
         let denominator = self.sum_d.sub(&self.sum_n)?;
         let zero = numerator.like(0.0);
         let by_sign = numerator.greater(&zero)?.select(&zero.like(self.up), &zero.like(DOWN))?;
-        let factor = numerator.scale(spec.gamma)?.div(&denominator)?.shift(1.0)?;
+        let factor = self.gamma.mul(&numerator)?.div(&denominator)?.shift(1.0)?;
         let factor = denominator.greater(&zero)?.select(&factor, &by_sign)?;
         let factor = finite_or(&factor, DOWN)?.maximum(&self.floor)?.minimum(&zero.like(self.up))?;
         let alpha = clip(&self.alpha.mul(&factor)?, spec.min, spec.max)?;

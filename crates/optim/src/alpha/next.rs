@@ -1,7 +1,8 @@
 //! The default rule: Newton's step on slopes that later batches see. e and f are slow and fast decaying sums of
 //! directions, y one of gradients. On the *next* batch, whose gradient g is computed anyway, n = ⟨g, e − f/2⟩ says
 //! whether the directions of the last steps still lead down, without the noise of the batches that they were made of; d = ⟨y, ω⟩ is
-//! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ(N + cD)/(D − N)).
+//! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ_t(N + cD)/(D − N)), with γ_t = γ·√(100/(t + 1)), between γ
+//! and 3γ: the way from where the start-up ends is longer than any that comes later.
 //!
 //! Around it: α falls at most like t^−½; while the running loss stays above its best, α is halved; a step after which
 //! the loss is far too high or not finite is taken back and made shorter; the first steps are bounded in length, and the
@@ -26,6 +27,9 @@ use raphson_graph::value::Value;
 const RHO: f64 = 0.9;
 /// c: the aim is N = −cD.
 const AIM: f64 = 0.15;
+/// The steps in which γ is larger, like t to minus one half, and how many times as large at most.
+const EAGER_STEPS: f64 = 100.0;
+const EAGER: f64 = 3.0;
 /// Most that α grows in a step.
 const UP: f64 = 1.25;
 /// Decay of e and y.
@@ -248,7 +252,9 @@ fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
     let slow = now.t.shift(1.0)?.reciprocal()?.scale(-FALL)?.shift(1.0)?.maximum(&zero.like(DOWN))?;
     let floor = sum_n.less(&sum_d.scale(-0.5)?)?.select(&zero.like(DOWN), &slow)?;
     let aim = zero.like(AIM);
-    Averages { alpha: now.alpha.clone(), sum_n, sum_d, aim, floor, up: UP }.newton(spec)
+    let eager = clip(&now.t.shift(1.0)?.reciprocal()?.scale(EAGER_STEPS)?.sqrt()?, 1.0, EAGER)?;
+    let gamma = eager.scale(spec.gamma)?.minimum(&zero.like(1.0))?;
+    Averages { alpha: now.alpha.clone(), sum_n, sum_d, gamma, aim, floor, up: UP }.newton(spec)
 }
 
 /// α halved at the first high loss in a row, else a tenth; N = D = 0.
