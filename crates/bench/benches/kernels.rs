@@ -117,6 +117,20 @@ fn sum_along(bencher: Bencher, axis: usize) {
     bench(bencher, std::slice::from_ref(&x), x.sum(&[axis]));
 }
 
+/// What goes back through a ReLU, and its sums along the batch, a bias's gradient: (batch, width)
+#[divan::bench(args = [(128, 512), (1024, 512)])]
+fn relu_reverse(bencher: Bencher, shape: (usize, usize)) {
+    let (x, gradient) = (input(&[shape.0, shape.1]), input(&[shape.0, shape.1]));
+    let outputs = || {
+        let zero = x.like(0.0);
+        let back = x.greater(&zero)?.select(&gradient, &zero)?;
+        Ok::<_, raphson_graph::error::Error>([back.sum(&[0])?, back])
+    };
+    let mut kernel = Kernel::new(&[x.clone(), gradient.clone()], &outputs().expect("a graph")).expect("a program");
+    let bytes = BytesCount::new(kernel.bytes);
+    bencher.counter(bytes).bench_local(move || kernel.run());
+}
+
 /// θ − αm over a GPT's parameters.
 #[divan::bench]
 fn update(bencher: Bencher) {

@@ -110,7 +110,26 @@ impl<F: Map2<T>, T: Copy> Loop for Run2Second<F, T> {
     }
 }
 
-impl<T: Copy> Loop for RunSelect<T> {
+/// The bits of an element.
+trait Bits: Copy {
+    /// `a` where the condition holds, else `b`, by masks: a choice of operands would become one of addresses, gathered one by one.
+    fn choose(condition: bool, a: Self, b: Self) -> Self;
+}
+
+macro_rules! bits {
+    ($($t:ty),+) => {
+        $(impl Bits for $t {
+            #[inline(always)]
+            fn choose(condition: bool, a: $t, b: $t) -> $t {
+                let mask = <$t>::from(condition).wrapping_neg();
+                (a & mask) | (b & !mask)
+            }
+        })+
+    };
+}
+bits!(u8, u32, u64);
+
+impl<T: Bits> Loop for RunSelect<T> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: the caller vouches for `n` valid elements behind each pointer and for no overlap.
@@ -123,7 +142,7 @@ impl<T: Copy> Loop for RunSelect<T> {
             )
         };
         for (((out, &condition), &a), &b) in out.iter_mut().zip(condition).zip(a).zip(b) {
-            *out = if condition != 0 { a } else { b };
+            *out = T::choose(condition != 0, a, b);
         }
     }
 }

@@ -302,7 +302,16 @@ impl Tiles<'_> {
         }
         let out = self.place(op);
         let memory = self.bases.0[access.buffer];
-        self.pieces(access.level).each(|start, n, done| {
+        let pieces = self.pieces(access.level);
+        if let Some((first, distance, bytes)) = pieces.rows(access) {
+            for i in 0..pieces.count {
+                let row = memory.wrapping_offset(first + i as isize * distance);
+                // SAFETY: the access was checked against its buffer, and `out` holds the tile.
+                unsafe { std::ptr::copy_nonoverlapping(row, out.add(i * bytes), bytes) };
+            }
+            return;
+        }
+        pieces.each(|start, n, done| {
             // SAFETY: the access was checked against its buffer, and `out` holds the tile.
             unsafe { walk::gather(access.size, &access.walk, start, n, memory, out.add(done * access.size)) };
         });
@@ -320,7 +329,16 @@ impl Tiles<'_> {
             Some(memory) => unsafe { std::ptr::copy(value, memory, self.elements(access.level) * access.size) },
             None => {
                 let memory = self.bases.0[access.buffer];
-                self.pieces(access.level).each(|start, n, done| {
+                let pieces = self.pieces(access.level);
+                if let Some((first, distance, bytes)) = pieces.rows(access) {
+                    for i in 0..pieces.count {
+                        let row = memory.wrapping_offset(first + i as isize * distance);
+                        // SAFETY: as above; rows that are apart have been gathered, so they do not overlap.
+                        unsafe { std::ptr::copy_nonoverlapping(value.add(i * bytes), row, bytes) };
+                    }
+                    return;
+                }
+                pieces.each(|start, n, done| {
                     // SAFETY: as above; a strided tile has been gathered, so it does not overlap.
                     unsafe {
                         walk::scatter(access.size, &access.walk, start, n, memory, value.add(done * access.size))
@@ -365,6 +383,13 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// Bytes to the first row, from one row to the next, and in a row, where these runs are rows that are evenly spaced in memory.
+    fn rows(self, access: &Access) -> Option<(isize, isize, usize)> {
+        let (first, distance) = access.walk.rows(self.start, self.n, self.step)?;
+        let size = access.size;
+        Some((first as isize * size as isize, distance as isize * size as isize, self.n * size))
+    }
+
     /// Call with the start and length of each run, and the elements before it.
     fn each(self, mut visit: impl FnMut(usize, usize, usize)) {
         for i in 0..self.count {

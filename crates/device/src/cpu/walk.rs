@@ -97,6 +97,18 @@ impl Walk {
         Some(position)
     }
 
+    /// The position of index `start`, and the distance from one row to the next, of rows of `n` elements whose indices are `step` apart,
+    /// if rows are consecutive and evenly spaced.
+    #[inline]
+    pub fn rows(&self, start: usize, n: usize, step: usize) -> Option<(i64, i64)> {
+        let distance = match self.axes[..] {
+            [_] => step as i64,
+            [outer, inner] if inner.size == step => outer.stride,
+            _ => return None,
+        };
+        Some((self.contiguous(start, n)?, distance))
+    }
+
     /// Visit `n` elements from index `start` as runs of even stride.
     #[inline]
     pub fn runs(&self, start: usize, n: usize, mut visit: impl FnMut(Run)) {
