@@ -37,13 +37,13 @@ function lastJson({ code, out, err }: Outcome): Record<string, unknown> {
 describe("digits", () => {
   it("learns its own digits and draws a picture", async () => {
     const picture = join(folder, "digits.svg");
-    const outcome = await run("examples/digits.ts", "--size", "400", "--epochs", "2", "--json", "--out", picture);
+    const outcome = await run("examples/digits.ts", "--size", "400", "--epochs", "3", "--json", "--out", picture);
     const result = lastJson(outcome);
-    expect(result).toMatchObject({ rule: "next", optimizer: "adamw", steps: 14, epochs: 2, batch: 64, seed: 0 });
+    expect(result).toMatchObject({ rule: "next", optimizer: "adamw", steps: 21, epochs: 3, batch: 64, seed: 0 });
     expect(result.accuracy).toBeGreaterThan(0.3);
     expect(outcome.out).toContain(picture);
     expect(await readFile(picture, "utf8")).toMatch(/^<svg/);
-    expect(outcome.err).toMatch(/step 14\/14: loss/);
+    expect(outcome.err).toMatch(/step 21\/21: loss/);
   });
 
   it("reads a folder of IDX files", async () => {

@@ -111,7 +111,7 @@ export function nextPath(
 
   /** One factor for all: a walk by factors of 5 at the first step, shorter only at the next two. */
   function startUp(loss: number, t: number, slopes: readonly number[]): void {
-    const ahead = t === 0 ? 10 : 1;
+    const ahead = t === 0 ? 20 : 1;
     const tolerance = 4 * 2 ** -52 * Math.abs(loss);
     const passes = (factor: number) => {
       const lengths = own.map((now) => ahead * factor * now.alpha);

@@ -5,7 +5,7 @@
 
 /** How a rule starts. */
 export interface StartUp {
-  /** Steps that are probed: the first looks ten times as far ahead as it goes, the others only where they lead. */
+  /** Steps that are probed: the first looks twenty times as far ahead as it goes, the others only where they lead. */
   readonly probedSteps: number;
   /** Steps whose length the addon bounds when they are taken again. */
   readonly boundedSteps: number;

@@ -391,7 +391,7 @@ pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
 }
 
 /// Start-up of a rule that looks ahead, after a step: whether this batch's loss falls far enough with α·factor (at the
-/// `first` step, ten times as far), a bool scalar. `loss` is the batch's loss as a function of `params`; `state` is the state
+/// `first` step, twenty times as far), a bool scalar. `loss` is the batch's loss as a function of `params`; `state` is the state
 /// after the step. What the caller makes of the answers, before [`rescale`]:
 /// - first step: `next` walks `factor` up by 5 while the answer is true, or down by .2 until it is, at most 16 times, and
 ///   keeps the last factor that passed; `nextPlain` only shrinks, at most 14 times;

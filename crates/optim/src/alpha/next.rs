@@ -54,7 +54,7 @@ const RAMP: f64 = 1.1;
 /// How much longer besides after the first [`CLOSE_STEPS`].
 const LOOSE: f64 = 1.5;
 /// How many times as far as the first step its probe looks.
-const REACH: f64 = 10.0;
+const REACH: f64 = 20.0;
 
 /// The scalars at the head of the state.
 pub(super) const SCALARS: usize = 15;
@@ -365,7 +365,7 @@ fn multiplier(spec: &Spec, t: &Value) -> Result<Value> {
     }
 }
 
-/// Start-up: where a step `factor` times as long leads (at the first step, 10 times as far), and the loss that is to fall.
+/// Start-up: where a step `factor` times as long leads (at the first step, 20 times as far), and the loss that is to fall.
 pub(super) fn reach<'a>(
     spec: &Spec,
     params: &[Value],
