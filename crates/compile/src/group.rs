@@ -213,11 +213,13 @@ impl Grouping<'_> {
                 users[access.base as usize].push((index as NodeIndex, position));
             }
         }
+        let outputs: HashSet<NodeIndex> = self.lowered.outputs.iter().copied().collect();
         for index in (0..self.lowered.nodes.len()).rev() {
             let node = &self.lowered.nodes[index];
             let movable = matches!(node.kind, Kind::Map(_) | Kind::Cast | Kind::Copy);
+            let output = outputs.contains(&(index as NodeIndex));
             let Some(&(first, _)) = users[index].first() else { continue };
-            if !movable || self.of[first as usize] == self.of[index] {
+            if !movable || output || self.of[first as usize] == self.of[index] {
                 continue;
             }
             let Some(target) = self.of[first as usize] else { continue };
