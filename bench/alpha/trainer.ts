@@ -25,6 +25,8 @@ export interface Trainer {
 
 /** A forward pass as a part of a gradient evaluation. */
 export const FORWARD = 1 / 3;
+/** Steps in which rules look for their first α. */
+const PROBED_STEPS = 3;
 
 /**
  * Work per step of the rules that measure on the step's own batch, in gradient evaluations: a pass that carries a slope
@@ -71,7 +73,8 @@ export class StepTrainer implements Trainer {
   async run(batch: Batch): Promise<void> {
     const before = stats().runs;
     await this.#step.run(batch);
-    this.#probes += Math.max(0, stats().runs - before - 1);
+    // A probed step is two programs of its own: one that stays where it is, and a short one that takes it.
+    if (this.#step.steps <= PROBED_STEPS) this.#probes += Math.max(0, stats().runs - before - 2);
   }
 
   get work(): number {
