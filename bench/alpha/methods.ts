@@ -61,6 +61,12 @@ function nextDecay({ task, optimizer, alpha, steps, seed }: Setting): Trainer {
   return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed);
 }
 
+/** Prodigy with half a cosine to 0 outside, as its paper trains; its sums do not see the factor. */
+function prodigyCosine({ task, steps, seed }: Setting): Trainer {
+  const spec = { rule: "constant", initial: 1, schedule: schedule.cosine({ steps }) } as const;
+  return new StepTrainer(task, newton(prodigy(), spec), seed);
+}
+
 /** A method of the table. */
 export interface Method {
   readonly kind: "baseline" | "rule" | "comparator";
@@ -81,6 +87,7 @@ const plain = (make: (setting: Setting) => ReturnType<typeof prodigy>) => (setti
 const COMPARATORS: Readonly<Record<string, Omit<Method, "kind">>> = {
   constantAveraged: { takesAlpha: true, tuned: true, start: constant(true) },
   prodigy: { optimizers: ADAMS, takesAlpha: false, start: plain(prodigy) },
+  prodigyCosine: { optimizers: ADAMS, takesAlpha: false, start: prodigyCosine },
   dAdaptation: { optimizers: ADAMS, takesAlpha: false, start: plain(dAdaptation) },
   mechanic: { takesAlpha: false, start: plain(({ optimizer }) => mechanic(OPTIMIZERS[optimizer].make())) },
   hypergradient: {
