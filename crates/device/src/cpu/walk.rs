@@ -102,7 +102,7 @@ impl Walk {
     #[inline]
     pub fn rows(&self, start: usize, n: usize, step: usize) -> Option<(i64, i64)> {
         let distance = match self.axes[..] {
-            [_] => step as i64,
+            [axis] => step as i64 * axis.stride,
             [outer, inner] if inner.size == step => outer.stride,
             _ => return None,
         };
@@ -280,5 +280,33 @@ mod tests {
                 assert_eq!(seen, expected[start..start + n]);
             }
         }
+    }
+
+    #[test]
+    fn rows_are_where_their_runs_are() {
+        let axes = [vec![(24, 1)], vec![(24, 3)], vec![(4, 6), (6, 1)], vec![(4, 9), (6, 1)], vec![(4, 0), (6, 1)]];
+        let more = [vec![(4, -7), (6, 1)], vec![(4, 1), (6, 4)], vec![(2, 50), (2, 9), (6, 1)], vec![]];
+        let (mut found, mut none) = (0, 0);
+        for sizes in axes.iter().chain(&more) {
+            let walk = Walk::new(sizes.iter().copied(), 100).unwrap();
+            for (start, n, step) in (0..6).flat_map(|start| [(start, 1, 6), (start, 6 - start, 6), (start, 2, 3)]) {
+                let Some((first, distance)) = walk.rows(start, n, step) else {
+                    none += 1;
+                    continue;
+                };
+                found += 1;
+                for row in 0..3 {
+                    walk.runs(start + row * step, n, |run| {
+                        assert!(run.count == 1 || run.stride == 1, "{walk:?}");
+                        assert_eq!(
+                            run.position,
+                            first + row as i64 * distance + run.done as i64,
+                            "{walk:?}, {start}, {n}"
+                        );
+                    });
+                }
+            }
+        }
+        assert!(found >= 40 && none >= 40, "{found} found, {none} not");
     }
 }
