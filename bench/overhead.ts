@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { newton, optim, trainingStep } from "../src";
 import { ALPHA_RULES, type AlphaRuleName } from "../src/newton";
+import { startUpOf } from "../src/newton/startUp";
 import { type Batch, loadModel, lossOf } from "./peers/raphson_models";
 import { makeWorkload } from "./peers/workloads";
 
@@ -31,7 +32,7 @@ const WORKLOADS = {
 } as const;
 type Name = keyof typeof WORKLOADS;
 /** Steps before the first timing: compilation, and the start-up of "next". */
-const WARM_UP = 42;
+const WARM_UP = 2 + (startUpOf("next")?.boundedSteps ?? 0);
 
 const { values } = parseArgs({
   options: {

@@ -3,6 +3,7 @@
  * of the package's own training step.
  */
 import { type NewtonOptimizer, type Optimizer, stats, trainingStep } from "../../src";
+import { startUpOf } from "../../src/newton/startUp";
 import type { Batch, Task } from "./problems/problem";
 
 /** A run under way. */
@@ -25,8 +26,6 @@ export interface Trainer {
 
 /** A forward pass as a part of a gradient evaluation. */
 export const FORWARD = 1 / 3;
-/** Steps in which rules look for their first α. */
-const PROBED_STEPS = 3;
 
 /**
  * Work per step of the rules that measure on the step's own batch, in gradient evaluations: a pass that carries a slope
@@ -50,13 +49,17 @@ export class StepTrainer implements Trainer {
   readonly alphas: number[] = [];
   readonly #step: ReturnType<typeof trainingStep<unknown, Batch>>;
   readonly #workPerStep: number;
+  /** Steps in which the rule looks for its first α. */
+  readonly #probedSteps: number;
   /** Programs run beside the steps' own: the start-up probe's. */
   #probes = 0;
 
   constructor(task: Task, optimizer: Optimizer | NewtonOptimizer, seed: number, average = false) {
     this.#average = average;
     const rule = "kind" in optimizer ? optimizer.rule : "constant";
-    this.#workPerStep = RULE_WORK[typeof rule === "string" ? rule : rule.name] ?? 1;
+    const name = typeof rule === "string" ? rule : rule.name;
+    this.#workPerStep = RULE_WORK[name] ?? 1;
+    this.#probedSteps = startUpOf(name)?.probedSteps ?? 0;
     this.#step = trainingStep<unknown, Batch>({
       params: task.params,
       loss: (batch, params) => task.loss(batch, params),
@@ -74,7 +77,7 @@ export class StepTrainer implements Trainer {
     const before = stats().runs;
     await this.#step.run(batch);
     // A probed step is two programs of its own: one that stays where it is, and a short one that takes it.
-    if (this.#step.steps <= PROBED_STEPS) this.#probes += Math.max(0, stats().runs - before - 2);
+    if (this.#step.steps <= this.#probedSteps) this.#probes += Math.max(0, stats().runs - before - 2);
   }
 
   get work(): number {

@@ -47,7 +47,12 @@ fn input(shape: &[usize]) -> Value {
 }
 
 fn bench(bencher: Bencher, inputs: &[Value], output: Result<Value>) {
-    let mut kernel = Kernel::new(inputs, &[output.expect("a graph")]).expect("a program");
+    bench_all(bencher, inputs, output.map(|output| vec![output]));
+}
+
+/// Several results of one program.
+fn bench_all(bencher: Bencher, inputs: &[Value], outputs: Result<Vec<Value>>) {
+    let mut kernel = Kernel::new(inputs, &outputs.expect("a graph")).expect("a program");
     let bytes = BytesCount::new(kernel.bytes);
     bencher.counter(bytes).bench_local(move || kernel.run());
 }
@@ -124,11 +129,9 @@ fn relu_reverse(bencher: Bencher, shape: (usize, usize)) {
     let outputs = || {
         let zero = x.like(0.0);
         let back = x.greater(&zero)?.select(&gradient, &zero)?;
-        Ok::<_, raphson_graph::error::Error>([back.sum(&[0])?, back])
+        Ok(vec![back.sum(&[0])?, back])
     };
-    let mut kernel = Kernel::new(&[x.clone(), gradient.clone()], &outputs().expect("a graph")).expect("a program");
-    let bytes = BytesCount::new(kernel.bytes);
-    bencher.counter(bytes).bench_local(move || kernel.run());
+    bench_all(bencher, &[x.clone(), gradient.clone()], outputs());
 }
 
 /// θ − αm over a GPT's parameters.
@@ -137,8 +140,6 @@ fn update(bencher: Bencher) {
     let params = Gpt::BENCH.model().expect("a model").params;
     let directions: Vec<Value> = params.iter().map(|param| input(param.shape())).collect();
     let moved = |(param, direction): (&Value, &Value)| param.sub(&direction.scale(1e-3)?);
-    let outputs: Vec<Value> = params.iter().zip(&directions).map(moved).collect::<Result<_>>().expect("a graph");
-    let mut kernel = Kernel::new(&[params, directions].concat(), &outputs).expect("a program");
-    let bytes = BytesCount::new(kernel.bytes);
-    bencher.counter(bytes).bench_local(move || kernel.run());
+    let outputs = params.iter().zip(&directions).map(moved).collect();
+    bench_all(bencher, &[&params[..], &directions].concat(), outputs);
 }

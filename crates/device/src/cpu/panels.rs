@@ -21,16 +21,6 @@ pub const NARROW: Tile = Tile { width: 16, tall: 6, low: 4 };
 /// Thirty-two registers of sixteen numbers (AVX-512).
 pub const WIDE: Tile = Tile { width: 32, tall: 12, low: 4 };
 
-impl Tile {
-    pub fn of(level: Level) -> Tile {
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => WIDE,
-            _ => NARROW,
-        }
-    }
-}
-
 /// What a function gives that is generic over the instruction set and its tiles' width and rows; none without fused multiply-add.
 macro_rules! with_tiles {
     ($level:expr, $function:ident()) => {{
@@ -52,6 +42,17 @@ macro_rules! with_tiles {
     }};
 }
 pub(crate) use with_tiles;
+
+impl Tile {
+    /// The sizes that [`with_tiles`] passes on; those of the sets that have none are never used.
+    pub fn of(level: Level) -> Tile {
+        with_tiles!(level, sizes()).unwrap_or(NARROW)
+    }
+}
+
+fn sizes<I: Isa, const W: usize, const T: usize, const L: usize>() -> Tile {
+    Tile { width: W, tall: T, low: L }
+}
 
 /// The sets whose tiles may be used, those to be tried first in front: wide ones are idle where there are few columns. Sets without fused
 /// multiply-add, and ARM's, keep to the `gemm` crate.
