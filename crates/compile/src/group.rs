@@ -252,6 +252,50 @@ impl Grouping<'_> {
         self.groups[target].nodes.push(index);
     }
 
+    /// The same order, but for products that are larger than what was computed for them: each comes right before its first use, which
+    /// finds it in cache, and no memory is held for it until then.
+    fn late(&self, order: Vec<usize>) -> Vec<usize> {
+        let mut position = vec![0; self.groups.len()];
+        order.iter().enumerate().for_each(|(at, &group)| position[group] = at);
+        let mut first_use = vec![usize::MAX; self.groups.len()];
+        for (index, node) in visiting(self.lowered.nodes.iter().enumerate()) {
+            let Some(user) = self.of[index] else { continue };
+            for of in node.operands.iter().filter_map(|access| self.of[access.base as usize]).filter(|&of| of != user) {
+                first_use[of] = first_use[of].min(position[user]);
+            }
+        }
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); order.len()];
+        let mut rest = Vec::with_capacity(order.len());
+        for &group in &order {
+            match before.get_mut(first_use[group]).filter(|_| self.grows(group)) {
+                Some(before) => before.push(group),
+                None => rest.push(group),
+            }
+        }
+        // What comes before a product that comes before something.
+        let mut open: Vec<(usize, bool)> = rest.into_iter().rev().map(|group| (group, false)).collect();
+        let mut late = Vec::with_capacity(order.len());
+        while let Some((group, ready)) = open.pop() {
+            if ready {
+                late.push(group);
+                continue;
+            }
+            open.push((group, true));
+            open.extend(before[position[group]].iter().rev().map(|&group| (group, false)));
+        }
+        late
+    }
+
+    /// Whether a group is a product that is larger than what was computed for it. (One of inputs alone is left in its place: after it
+    /// they may be overwritten.)
+    fn grows(&self, group: usize) -> bool {
+        let &[index] = &self.groups[group].nodes[..] else { return false };
+        let node = self.node(index);
+        let computed = node.operands.iter().filter(|access| self.of[access.base as usize].is_some());
+        let size: usize = computed.map(|access| self.node(access.base).elements()).sum();
+        matches!(node.kind, Kind::Dot) && (1..node.elements()).contains(&size)
+    }
+
     fn finish(mut self) -> Groups {
         for (position, group) in self.groups.iter_mut().enumerate() {
             visit(group.nodes.len());
@@ -259,6 +303,7 @@ impl Grouping<'_> {
         }
         let mut order: Vec<usize> = (0..self.groups.len()).filter(|&i| !self.groups[i].nodes.is_empty()).collect();
         order.sort_by_key(|&i| (self.groups[i].stage, i));
+        let order = self.late(order);
         let mut position = vec![0; self.groups.len()];
         order.iter().enumerate().for_each(|(new, &old)| position[old] = new);
         self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);

@@ -239,6 +239,21 @@ fn the_peak_counts_inputs_outputs_and_the_arena_and_memory_taken_over_once() {
 }
 
 #[test]
+fn a_product_that_is_larger_than_what_was_computed_for_it_comes_right_before_its_first_use() {
+    let (x, w) = (input([4, 40]), input([40, 40]));
+    let delta = input([4, 40]).tanh().unwrap();
+    let placeholder = delta.inputs()[0].clone();
+    let gradient = delta.permute(&[1, 0]).unwrap().dot(&x).unwrap();
+    // Something is needed first that takes a product of its own.
+    let rate = delta.dot(&w).unwrap().square().unwrap().sum_all().unwrap().expand(&[40, 40].into()).unwrap();
+    let updated = w.sub(&rate.mul(&gradient).unwrap()).unwrap();
+    let program = compiled(&[x, w, placeholder], &[updated], &[false; 3]);
+    let kinds: Vec<&str> =
+        program.kernels.iter().map(|kernel| if matches!(kernel, Kernel::Dot(_)) { "dot" } else { "row" }).collect();
+    assert_eq!(kinds, ["row", "dot", "row", "dot", "row"]);
+}
+
+#[test]
 fn updates_side_by_side_take_over_each_their_own_input() {
     let inputs: Vec<Value> = (0..40).map(|_| input([8])).chain([input([])]).collect();
     let rate = inputs[40].expand(&[8].into()).unwrap();

@@ -19,6 +19,8 @@ const LEAST: usize = 1 << 18;
 /// Multiply-adds that make a piece of work, and the most pieces.
 const PIECE: usize = 1 << 19;
 const MOST_PIECES: usize = 16;
+/// Panels of rows that use columns where they lie, if these are neighbours: for so few, packing costs more than it saves.
+const FEW_PANELS: usize = 2;
 /// The most elements that are packed; above, the `gemm` crate packs block by block.
 const MOST_PACKED: usize = 1 << 22;
 /// Clock cycles to pack or store an element that is no neighbour of the one before, one of a matrix that is turned, and a neighbour; and
@@ -47,6 +49,8 @@ pub struct Plan {
     row_panels: Panels,
     /// Whether rows are read where they lie.
     direct: bool,
+    /// Whether columns are, but for a last panel that is not full.
+    direct_columns: bool,
     out: usize,
     /// Elements between the result's neighbours along rows and along columns.
     out_steps: (usize, usize),
@@ -104,6 +108,7 @@ impl Plan {
             tile,
             row_panels,
             direct: rows.term == 1,
+            direct_columns: columns.step == 1 && row_panels.count() <= FEW_PANELS,
             out: kernel.out.0 as usize,
             out_steps,
             row_parts,
@@ -279,10 +284,18 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
-        let (panels, terms) = (call.plan.row_panels, call.plan.terms);
+        let terms = call.plan.terms;
         let blocks = terms.div_ceil(DEPTH);
         for column in call.column_panels.clone() {
-            let columns = if call.plan.packs_alone() {
+            let full = (column + 1) * W <= call.plan.columns.count;
+            let columns = if call.plan.packs_alone() && call.plan.direct_columns && full {
+                let from = call.columns.wrapping_add(column * W);
+                for panel in call.row_panels.clone() {
+                    // SAFETY: as below; the operand's view was checked.
+                    unsafe { panel_of::<I, W, T, L, true>(call, panel, column, from, &(0..terms)) };
+                }
+                continue;
+            } else if call.plan.packs_alone() {
                 let own = call.own.wrapping_add(call.plan.kept());
                 // SAFETY: the operand's view was checked, and this thread's memory has room for a panel behind the tiles.
                 unsafe { pack_panel::<I, W>(&call.plan.columns, call.columns, column * W, terms, own) };
@@ -294,15 +307,32 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
                 let depth = part(terms, blocks, block);
                 for panel in call.row_panels.clone() {
                     // SAFETY: panels were packed, or rows lie as the checked view says; tiles are disjoint parts of the output.
-                    unsafe {
-                        if panels.is_tall(panel) {
-                            tile::<I, W, T>(call, panels.start(panel), column, columns, &depth);
-                        } else {
-                            tile::<I, W, L>(call, panels.start(panel), column, columns, &depth);
-                        }
-                    }
+                    unsafe { panel_of::<I, W, T, L, false>(call, panel, column, columns, &depth) };
                 }
             }
+        }
+    }
+}
+
+/// Some terms of the tile of a panel of rows, with columns that lie where they are, or packed.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn panel_of<I: Isa, const W: usize, const T: usize, const L: usize, const LIE: bool>(
+    call: &Call,
+    panel: usize,
+    column: usize,
+    columns: *const f32,
+    depth: &Range<usize>,
+) {
+    let panels = call.plan.row_panels;
+    // SAFETY: passed on to our caller.
+    unsafe {
+        if panels.is_tall(panel) {
+            tile::<I, W, T, LIE>(call, panels.start(panel), column, columns, depth);
+        } else {
+            tile::<I, W, L, LIE>(call, panels.start(panel), column, columns, depth);
         }
     }
 }
@@ -313,7 +343,7 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
 /// The call's rows and the panel of columns may be read and its output written; where these are not all terms, this thread's memory holds a tile for
 /// each panel of rows of the chunk.
 #[inline(always)]
-unsafe fn tile<I: Isa, const W: usize, const R: usize>(
+unsafe fn tile<I: Isa, const W: usize, const R: usize, const LIE: bool>(
     call: &Call,
     start: usize,
     column: usize,
@@ -323,7 +353,8 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize>(
     let plan = call.plan;
     let held = call.own.wrapping_add((start - plan.row_panels.start(call.row_panels.start)) * W);
     let held = held.cast::<[[f32; W]; R]>();
-    let columns = columns.wrapping_add(depth.start * W);
+    let next = if LIE { plan.columns.term } else { W as isize };
+    let columns = columns.wrapping_offset(depth.start as isize * next);
     // SAFETY: passed on to our caller. The last row stands for those that are missing.
     unsafe {
         let mut sums = if depth.start == 0 { [[0.0; W]; R] } else { held.read_unaligned() };
@@ -331,11 +362,11 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize>(
             let last = plan.rows.count - 1;
             let row =
                 |r: usize| call.rows.offset((start + r).min(last) as isize * plan.rows.step + depth.start as isize);
-            let at = |t: usize| (t as isize, (t * W) as isize);
+            let at = |t: usize| (t as isize, t as isize * next);
             accumulate::<I, W, R>(depth.len(), std::array::from_fn(row), columns, at, &mut sums);
         } else {
             let rows = call.rows.add(start * plan.terms + depth.start * R);
-            let at = |t: usize| ((t * R) as isize, (t * W) as isize);
+            let at = |t: usize| ((t * R) as isize, t as isize * next);
             accumulate::<I, W, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, &mut sums);
         }
         if depth.end == plan.terms {

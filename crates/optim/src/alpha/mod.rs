@@ -220,7 +220,7 @@ impl Spec {
             needs,
             scalar,
             total_steps: None,
-            sample: 32,
+            sample: 64,
             groups: Vec::new(),
             measure: true,
         }

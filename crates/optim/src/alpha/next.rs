@@ -175,7 +175,7 @@ pub(super) fn look(spec: &Spec, params: &[Value], gradients: &[Value], state: &[
     let (_, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
     let traces = Traces::named(count, tensors);
     let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
-    let n = inner_sampled(spec, params, &Sampler::new(spec, [gradients]).all(gradients)?, &lines)?;
+    let n = inner_sampled(spec, params, &Sampler::new(spec, []).all(gradients)?, &lines)?;
     let mut finite = n.is_finite()?;
     if let Some(unseen) = finite_unseen(spec, gradients)? {
         finite = finite.and(&unseen)?;
@@ -310,7 +310,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
     let mut after = Scalars::named(after);
     let first = now.first()?;
     let Now { start, omega, kept, direction } = state.previous.now(accepted, &first, step)?;
-    let mut sampler = Sampler::new(spec, [step.params, step.gradients, &kept, &direction]);
+    let mut sampler = Sampler::new(spec, [step.params, &kept, &direction]);
     let (gradients, lines) = (sampler.all(step.gradients)?, sampler.all(&omega)?);
     let [slow, fast, gradients] = traced(&state.traces, accepted, left, &gradients, &lines)?;
     let d = inner_sampled(spec, step.params, &gradients, &lines)?;

@@ -5,6 +5,7 @@
 use super::Spec;
 use super::measure::inner;
 use raphson_graph::error::Result;
+use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::op::{Op, elementwise};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
@@ -39,12 +40,14 @@ fn places(spec: &Spec, shape: &Shape) -> Option<Places> {
 }
 
 /// Looks at tensors at their places. Elementwise ops are computed there only: their operands are looked at instead, down
-/// to the tensors that exist anyway.
+/// to the tensors that exist anyway. So are products that are larger than their factors: the few rows are multiplied again, and
+/// all of the product may wait until it is used.
 pub(super) struct Sampler<'a> {
     spec: &'a Spec,
     /// Tensors that exist anyway.
     existing: HashSet<u64>,
-    known: HashMap<u64, Value>,
+    /// What is seen of values, by the axis along which.
+    known: HashMap<(u64, usize), Value>,
 }
 
 impl<'a> Sampler<'a> {
@@ -66,7 +69,8 @@ impl<'a> Sampler<'a> {
     }
 
     fn at(&mut self, value: &Value, places: &Places) -> Result<Value> {
-        if let Some(found) = self.known.get(&value.id()) {
+        let key = (value.id(), places.axis);
+        if let Some(found) = self.known.get(&key) {
             return Ok(found.clone());
         }
         let found = if self.existing.contains(&value.id()) || value.payload().is_some() {
@@ -74,7 +78,7 @@ impl<'a> Sampler<'a> {
         } else {
             self.computed_at(value, places)?
         };
-        self.known.insert(value.id(), found.clone());
+        self.known.insert(key, found.clone());
         Ok(found)
     }
 
@@ -87,9 +91,28 @@ impl<'a> Sampler<'a> {
             Op::Constant(number) => Ok(Value::constant(number.to_f64(), value.dtype(), &places.shape(value.shape()))),
             Op::Expand if operands[0].shape()[places.axis] == 1 => operands[0].expand(&places.shape(value.shape())),
             Op::Expand => seen()?[0].expand(&places.shape(value.shape())),
+            Op::Alias | Op::StopGradient => self.at(&operands[0], places),
+            Op::Permute { axes } => {
+                let below = Places { axis: axes[places.axis], ..places.clone() };
+                self.at(&operands[0], &below)?.permute(axes)
+            }
+            Op::Dot => match factor(value, places.axis) {
+                Some((0, axis)) => Places { axis, ..places.clone() }.slice(&operands[0])?.dot(&operands[1]),
+                Some((_, axis)) => operands[0].dot(&Places { axis, ..places.clone() }.slice(&operands[1])?),
+                None => places.slice(value),
+            },
             _ => places.slice(value),
         }
     }
+}
+
+/// Of a product that is larger than its factors: the factor which an axis belongs to, and its axis there.
+fn factor(product: &Value, axis: usize) -> Option<(usize, usize)> {
+    let [left, right] = &product.inputs()[..] else { return None };
+    let elements = |value: &Value| value.shape().elements();
+    let rank = product.shape().rank();
+    let matrix = axis + 2 >= rank && elements(left) + elements(right) <= elements(product);
+    matrix.then_some((axis + 2 - rank, axis))
 }
 
 /// Zeros for what is seen of each tensor.
@@ -103,11 +126,13 @@ pub(super) fn zeros(spec: &Spec, params: &[Value]) -> Vec<Value> {
 
 /// Whether the gradients are finite at places that are not seen as well. A matrix product needs no look at all of it: a number of
 /// the left factor that is not finite spoils a whole row, one of the right factor a whole column, so one row and one column show it.
+/// Of one that is larger than its factors nothing is looked at: what is seen is whole rows or columns of it, which leaves one factor,
+/// and nothing where a sum of that is a gradient too (a bias's).
 pub(super) fn finite_unseen(spec: &Spec, gradients: &[Value]) -> Result<Option<Value>> {
     let mut all: Option<Value> = None;
-    for gradient in gradients.iter().filter(|g| places(spec, g.shape()).is_some()) {
-        let looked_at = row_and_column(gradient)?.unwrap_or_else(|| vec![gradient.clone()]);
-        for part in looked_at {
+    for gradient in gradients {
+        let Some(places) = places(spec, gradient.shape()) else { continue };
+        for part in looked_at(gradient, places.axis)?.into_iter().filter(|part| !is_summed(spec, gradients, part)) {
             let finite = part.sum_all()?.is_finite()?;
             all = Some(match all {
                 Some(all) => all.and(&finite)?,
@@ -118,29 +143,56 @@ pub(super) fn finite_unseen(spec: &Spec, gradients: &[Value]) -> Result<Option<V
     Ok(all)
 }
 
-/// The first row and the first column of each matrix of a product, which the gradient is in perhaps another arrangement. They are taken
+/// What shows whether a gradient that is seen at places of an axis is finite. The first row and column of a product are taken
 /// of a transposed product as it stands: one that is read both ways would have to be stored the other way.
-fn row_and_column(gradient: &Value) -> Result<Option<Vec<Value>>> {
+fn looked_at(gradient: &Value, axis: usize) -> Result<Vec<Value>> {
     let (mut value, mut axes) = (gradient.clone(), (0..gradient.shape().rank()).collect::<Vec<_>>());
     let mut seen = gradient.clone();
+    let mut axis = Some(axis);
     while value.op().is_view() && value.payload().is_none() {
         let below = value.inputs()[0].clone();
         match value.op() {
-            Op::Permute { axes: order } => axes = (0..axes.len()).map(|axis| axes[place_of(order, axis)]).collect(),
+            Op::Permute { axes: order } => {
+                axes = (0..axes.len()).map(|axis| axes[place_of(order, axis)]).collect();
+                axis = axis.map(|axis| order[axis]);
+            }
             Op::Alias | Op::StopGradient => {}
-            _ => (seen, axes) = (below.clone(), (0..below.shape().rank()).collect()),
+            _ => (seen, axes, axis) = (below.clone(), (0..below.shape().rank()).collect(), None),
         }
         value = below;
     }
     if !matches!(value.op(), Op::Dot) {
-        return Ok(None);
+        return Ok(vec![gradient.clone()]);
+    }
+    if let Some((of, _)) = axis.and_then(|axis| factor(&value, axis)) {
+        return Ok(vec![value.inputs()[of].clone()]);
     }
     let first = |&axis: &usize| {
         let (rank, mut sizes) = (seen.shape().rank(), seen.shape().to_vec());
         sizes[axis] = sizes[axis].min(1);
         seen.slice(&vec![0; rank], &sizes, &vec![1; rank])
     };
-    axes[axes.len() - 2..].iter().map(first).collect::<Result<_>>().map(Some)
+    axes[axes.len() - 2..].iter().map(first).collect()
+}
+
+/// Whether a sum of what this is a view of is a gradient that is seen whole.
+fn is_summed(spec: &Spec, gradients: &[Value], part: &Value) -> bool {
+    let sums = |gradient: Value| {
+        let sum = matches!(gradient.op(), Op::Reduce { op: ReduceOp::Sum, .. }) && gradient.payload().is_none();
+        sum && viewed(&gradient.inputs()[0]).id() == viewed(part).id()
+    };
+    gradients.iter().any(|gradient| places(spec, gradient.shape()).is_none() && sums(viewed(gradient)))
+}
+
+/// What this value is a view of, all of it.
+fn viewed(value: &Value) -> Value {
+    let mut value = value.clone();
+    while matches!(value.op(), Op::Permute { .. } | Op::Alias | Op::StopGradient | Op::Reshape)
+        && value.payload().is_none()
+    {
+        value = value.inputs()[0].clone();
+    }
+    value
 }
 
 /// Where an axis has gone.
@@ -252,6 +304,62 @@ mod tests {
             if matches!(value.op(), Op::Elementwise(_)) {
                 assert!(value.shape().elements() < 64_000);
                 open.extend(value.inputs().iter().cloned());
+            }
+        }
+    }
+
+    #[test]
+    fn of_products_that_are_larger_than_their_factors_the_rows_that_are_seen_are_multiplied() {
+        let input = |sizes: [usize; 2]| Value::input(Shape::from(sizes), DType::F64);
+        let (left, right) = (input([200, 5]), input([5, 300]));
+        let product = left.dot(&right).unwrap();
+        let spec = spec(64);
+        // Rows of the left factor, and of the transposed product columns of the right one; and a factor of it all.
+        let values = [product.clone(), product.permute(&[1, 0]).unwrap(), product.scale(3.0).unwrap()];
+        let seen = Sampler::new(&spec, []).all(&values).unwrap();
+        let sliced = values.clone().map(|value| places(&spec, value.shape()).unwrap().slice(&value).unwrap());
+        let graph = flatten(&[left.clone(), right.clone()], &[&seen[..], &sliced].concat()).unwrap().graph;
+        let numbers = [1000, 1500].map(|n| (0..n).map(|i| f64::from(i).sin()).collect());
+        let results = evaluate(&simplify(&graph), &numbers).unwrap();
+        for (seen, sliced) in results[..3].iter().zip(&results[3..]) {
+            assert_eq!(seen, sliced);
+        }
+        // One that is smaller than its factors is not: there it is the product that is looked at.
+        let mut open = seen;
+        while let Some(value) = open.pop() {
+            assert!(value.shape().elements() < 60_000);
+            open.extend(value.inputs().iter().cloned());
+        }
+        let small = input([200, 400]).dot(&input([400, 200])).unwrap();
+        assert_eq!(Sampler::new(&spec, []).one(&small).unwrap().inputs()[0].id(), small.id());
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_found_wherever_they_are() {
+        let input = |sizes: &[usize]| Value::input(Shape::from(sizes), DType::F64);
+        let (x, delta) = (input(&[5, 300]), input(&[5, 200]));
+        let weights = delta.permute(&[1, 0]).unwrap().dot(&x).unwrap();
+        let bias = delta.sum(&[0]).unwrap();
+        let spec = spec(64);
+        for gradients in [vec![weights.clone()], vec![weights.clone(), bias], vec![weights.scale(0.5).unwrap()]] {
+            // What the rule asks: n, of all that is seen, and what is not.
+            let seen = Sampler::new(&spec, []).all(&gradients).unwrap();
+            let n = inner_sampled(&spec, &gradients, &seen, &seen).unwrap().is_finite().unwrap();
+            let unseen = finite_unseen(&spec, &gradients).unwrap();
+            let finite = unseen.map_or(n.clone(), |unseen| n.and(&unseen).unwrap());
+            let graph = simplify(&flatten(&[x.clone(), delta.clone()], &[finite]).unwrap().graph);
+            let on = |x: Option<usize>, delta: Option<usize>, number: f64| {
+                let numbers =
+                    |n: usize, at: Option<usize>| (0..n).map(|i| if Some(i) == at { number } else { 0.01 }).collect();
+                evaluate(&graph, &[numbers(1500, x), numbers(1000, delta)]).unwrap()[0][0] == 1.0
+            };
+            assert!(on(None, None, 0.0));
+            for (number, at) in [f64::NAN, f64::INFINITY]
+                .into_iter()
+                .flat_map(|number| (0..1000).step_by(37).map(move |at| (number, at)))
+            {
+                assert!(!on(Some(at), None, number), "{number} at {at} of x");
+                assert!(!on(None, Some(at), number), "{number} at {at} of delta");
             }
         }
     }
