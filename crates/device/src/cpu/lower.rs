@@ -184,6 +184,7 @@ impl<'a> Lowering<'a> {
             space: self.space,
             accesses: self.accesses,
             prologue: self.prologue,
+            has_choices: self.phases.iter().flat_map(|phase| &phase.ops).any(|op| matches!(op.action, Action::Choose)),
             phases: self.phases,
             slots: Vec::new(),
             n_slots: 0,
@@ -200,7 +201,9 @@ impl<'a> Lowering<'a> {
         let size = self.kernel.steps.iter().map(|step| step.dtype.size_bytes()).max().unwrap_or(1);
         let single = plan.prologue.iter().filter(|op| self.read_at[op.out as usize].is_none()).count();
         plan.space = sized(self.tiling, plan.space, (plan.n_slots - single) * size);
-        plan.slot_bytes = (plan.space.tile_elements() * size).next_multiple_of(super::memory::ALIGN);
+        // A line more, so that the first elements of all do not share a place in the cache.
+        plan.slot_bytes =
+            (plan.space.tile_elements() * size).next_multiple_of(super::memory::ALIGN) + super::memory::ALIGN;
         share_out(&mut plan, cost(self.kernel));
         Ok(plan)
     }

@@ -166,6 +166,8 @@ pub struct RowPlan {
     /// Once for each thread and launch.
     pub prologue: Vec<Op>,
     pub phases: Vec<Phase>,
+    /// Whether a launch runs some of their operations only, by the conditions of choices.
+    pub has_choices: bool,
     /// Slot of each value, or [`NONE`] for values that live in memory.
     pub slots: Vec<u32>,
     pub n_slots: usize,

@@ -3,7 +3,7 @@
 
 use super::isa::Args;
 use super::memory::{ALIGN, Block, Pool};
-use super::plan::{Access, Action, Layout, NONE, Op, RowPlan};
+use super::plan::{Access, Action, Layout, NONE, Op, Phase, RowPlan, Value};
 use super::pool::Crew;
 use super::walk;
 use raphson_compile::program::Level;
@@ -26,6 +26,9 @@ struct Scratch {
     pointers: Vec<*mut u8>,
     /// The launch for which the prologue has run.
     launch: u64,
+    /// What this launch runs of a kernel that has choices, and for each value the one that it is.
+    chosen: Vec<Phase>,
+    stands_for: Vec<Value>,
 }
 
 /// The registers of every thread, made once for a program.
@@ -50,7 +53,8 @@ impl Scratches {
         let values = plans.map(|plan| plan.slots.len()).max().unwrap_or(0);
         let scratch = || {
             let memory = pool.allocate(bytes)?;
-            Ok(UnsafeCell::new(Scratch { memory, pointers: vec![std::ptr::null_mut(); values], launch: 0 }))
+            let (pointers, stands_for) = (vec![std::ptr::null_mut(); values], vec![0; values]);
+            Ok(UnsafeCell::new(Scratch { memory, pointers, launch: 0, chosen: Vec::new(), stands_for }))
         };
         Ok(Scratches { threads: (0..n_threads).map(|_| scratch()).collect::<Result<_>>()?, launch: 0 })
     }
@@ -107,10 +111,16 @@ impl Tiles<'_> {
             (self.n_kept, self.n_reduced) = (space.tile_kept, space.tile_reduced.max(1));
             // SAFETY: passed on to our caller.
             plan.prologue.iter().for_each(|op| unsafe { self.step(op) });
+            if plan.has_choices {
+                // SAFETY: conditions are values of the whole launch, of which the prologue has made one element at least.
+                unsafe { self.choose() };
+            }
         }
+        let chosen = std::mem::take(&mut self.scratch.chosen);
+        let phases = if plan.has_choices { &chosen } else { &plan.phases };
         for tile in tiles {
             self.go_to(tile);
-            for phase in &plan.phases {
+            for phase in phases {
                 (self.reduced, self.n_reduced) = (0, space.tile_reduced);
                 if !phase.looped {
                     // SAFETY: passed on to our caller.
@@ -123,6 +133,34 @@ impl Tiles<'_> {
                     phase.ops.iter().for_each(|op| unsafe { self.step(op) });
                     self.reduced += self.n_reduced;
                 }
+            }
+        }
+        self.scratch.chosen = chosen;
+    }
+
+    /// Leave of the plan's operations what this launch needs: every choice is one of its operands.
+    ///
+    /// # Safety
+    /// There is an element of every condition.
+    unsafe fn choose(&mut self) {
+        let Scratch { pointers, chosen, stands_for, .. } = &mut *self.scratch;
+        // SAFETY: passed on to our caller.
+        let holds = |condition: Value| unsafe { *pointers[condition as usize] != 0 };
+        let is = |(condition, wanted): (Value, bool)| holds(condition) == wanted;
+        stands_for.iter_mut().zip(0..).for_each(|(one, value)| *one = value);
+        chosen.resize_with(self.plan.phases.len(), Phase::default);
+        for (phase, chosen) in self.plan.phases.iter().zip(chosen) {
+            chosen.looped = phase.looped;
+            chosen.ops.clear();
+            for op in phase.ops.iter().filter(|op| op.needed_if.is_none_or(is)) {
+                if let Action::Choose = op.action {
+                    let operand = if holds(op.args[0]) { op.args[1] } else { op.args[2] };
+                    stands_for[op.out as usize] = stands_for[operand as usize];
+                    continue;
+                }
+                let args = op.args.map(|arg| if arg == NONE { NONE } else { stands_for[arg as usize] });
+                let target = if op.only_if.is_none_or(is) { op.target } else { NONE };
+                chosen.ops.push(Op { args, target, ..*op });
             }
         }
     }
@@ -174,13 +212,22 @@ impl Tiles<'_> {
 
     /// Where the current tile of an access is consecutive in memory, if it is.
     fn direct(&self, access: &Access) -> Option<*mut u8> {
+        let base = self.bases.0[access.buffer];
+        if access.dense {
+            let start = match access.level {
+                Level::Kept => self.kept,
+                Level::Full => self.kept * self.plan.space.reduced + self.reduced,
+            };
+            let position = access.walk.offset() as isize + start as isize;
+            return Some(base.wrapping_offset(position * access.size as isize));
+        }
         let pieces = self.pieces(access.level);
         if pieces.count != 1 {
             return None;
         }
         let position = access.walk.contiguous(pieces.start, pieces.n)?;
         // Wrapping, so that forming the address is no claim about memory; the plan has checked all positions.
-        Some(self.bases.0[access.buffer].wrapping_offset(position as isize * access.size as isize))
+        Some(base.wrapping_offset(position as isize * access.size as isize))
     }
 
     fn slot(&self, value: u32) -> *mut u8 {
@@ -198,20 +245,9 @@ impl Tiles<'_> {
         if value == NONE { std::ptr::null_mut() } else { self.scratch.pointers[value as usize] }
     }
 
-    /// Whether a condition is as wanted.
-    ///
-    /// # Safety
-    /// The condition is a value of the whole launch, which the prologue has made.
-    unsafe fn holds(&self, (condition, wanted): (u32, bool)) -> bool {
-        // SAFETY: as our caller says, one element is there.
-        unsafe { (*self.pointer(condition) != 0) == wanted }
-    }
-
     /// Where an operation puts its result: straight into memory if it can.
     fn place(&mut self, op: &Op) -> *mut u8 {
-        // SAFETY: conditions are values of the whole launch, which the prologue has made.
-        let wanted = op.target != NONE && op.only_if.is_none_or(|condition| unsafe { self.holds(condition) });
-        let target = if wanted { self.direct(&self.plan.accesses[op.target as usize]) } else { None };
+        let target = if op.target == NONE { None } else { self.direct(&self.plan.accesses[op.target as usize]) };
         let place = target.unwrap_or_else(|| self.slot(op.out));
         self.scratch.pointers[op.out as usize] = place;
         place
@@ -222,10 +258,6 @@ impl Tiles<'_> {
     /// # Safety
     /// As for [`run`].
     unsafe fn step(&mut self, op: &Op) {
-        // SAFETY: as in `place`. What is passed over is read by nobody.
-        if op.needed_if.is_some_and(|condition| unsafe { !self.holds(condition) }) {
-            return;
-        }
         let n = self.elements(op.level);
         let mut args = Args {
             n,
@@ -267,10 +299,8 @@ impl Tiles<'_> {
                     args.out = self.place(op);
                     run(&args);
                 }
-                Action::Choose => {
-                    let chosen = if *args.a != 0 { op.args[1] } else { op.args[2] };
-                    self.scratch.pointers[op.out as usize] = self.pointer(chosen);
-                }
+                // `choose` has replaced it.
+                Action::Choose => {}
                 Action::Copy(size) => std::ptr::copy_nonoverlapping(args.a, self.place(op), n * size),
                 Action::Expand(size) => self.expand(op, size),
                 Action::Begin(accumulator, run) => {
