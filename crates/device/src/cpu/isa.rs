@@ -1,6 +1,9 @@
 //! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
-//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`. The compiler vectorises; intrinsics only turn matrices,
-//! which it does element by element.
+//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`. The compiler vectorises, but for two things that it does
+//! in memory: turning matrices, and the registers of a tile's sums ([`Isa::Vector`]).
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64;
 
 /// Operands of a loop over one tile; each loop says what it expects.
 #[derive(Clone, Copy)]
@@ -40,6 +43,26 @@ pub trait Loop {
 pub trait Isa: 'static {
     /// Whether multiply-add is one instruction here (otherwise it would be a slow library call).
     const HAS_FMA: bool;
+    /// Numbers of a tile's sums that one register holds.
+    type Vector: Copy;
+
+    /// Its zeros.
+    fn zeros() -> Self::Vector;
+
+    /// # Safety
+    /// A vector may be read there, and the machine must have the set.
+    unsafe fn load(from: *const f32) -> Self::Vector;
+
+    /// # Safety
+    /// A vector may be written there, and the machine must have the set.
+    unsafe fn store(vector: Self::Vector, to: *mut f32);
+
+    /// `a·b + c`
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn add_scaled(a: f32, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
     /// Whether [`Isa::transpose`] is quicker here than element by element.
     const HAS_TRANSPOSE: bool = false;
 
@@ -75,11 +98,16 @@ pub trait Isa: 'static {
 }
 
 macro_rules! isa {
-    ($(#[$doc:meta])* $name:ident, fma: $fma:literal $(, transpose: $transpose:path)? $(, $features:literal)?) => {
+    (
+        $(#[$doc:meta])* $name:ident, fma: $fma:literal
+        $(, vector: $vector:ident($load:ident, $store:ident, $fill:ident, $multiply_add:ident))?
+        $(, transpose: $transpose:path)? $(, $features:literal)?
+    ) => {
         $(#[$doc])*
         pub struct $name;
         impl Isa for $name {
             const HAS_FMA: bool = $fma;
+            isa!(@vector $($vector, $load, $store, $fill, $multiply_add)?);
             $(
                 const HAS_TRANSPOSE: bool = true;
                 #[inline(always)]
@@ -95,6 +123,51 @@ macro_rules! isa {
             }
         }
     };
+    // No tiles: see `panels::sets`.
+    (@vector) => {
+        type Vector = [f32; 8];
+        #[inline(always)]
+        fn zeros() -> [f32; 8] {
+            [0.0; 8]
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> [f32; 8] {
+            // SAFETY: passed on to our caller.
+            unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+        }
+        #[inline(always)]
+        unsafe fn store(vector: [f32; 8], to: *mut f32) {
+            // SAFETY: passed on to our caller.
+            unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
+        }
+        #[inline(always)]
+        unsafe fn add_scaled(a: f32, b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+            std::array::from_fn(|i| Self::fma32(a, b[i], c[i]))
+        }
+    };
+    (@vector $vector:ident, $load:ident, $store:ident, $fill:ident, $multiply_add:ident) => {
+        type Vector = x86_64::$vector;
+        #[inline(always)]
+        fn zeros() -> x86_64::$vector {
+            // SAFETY: all bits zero are zeros.
+            unsafe { std::mem::zeroed() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> x86_64::$vector {
+            // SAFETY: passed on to our caller.
+            unsafe { x86_64::$load(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(vector: x86_64::$vector, to: *mut f32) {
+            // SAFETY: passed on to our caller.
+            unsafe { x86_64::$store(to, vector) }
+        }
+        #[inline(always)]
+        unsafe fn add_scaled(a: f32, b: x86_64::$vector, c: x86_64::$vector) -> x86_64::$vector {
+            // SAFETY: passed on to our caller.
+            unsafe { x86_64::$multiply_add(x86_64::$fill(a), b, c) }
+        }
+    };
 }
 
 isa!(
@@ -104,12 +177,12 @@ isa!(
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 since 2013.
-    Avx2, fma: true, transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx2, fma: true, vector: __m256(_mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps), transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 servers and recent desktops.
-    Avx512, fma: true, transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx512, fma: true, vector: __m512(_mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps), transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "aarch64")]
 isa!(

@@ -106,32 +106,92 @@ impl Panels {
     }
 }
 
-/// sums[r][l] += Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t)
+/// The sums of a tile of `R` rows: two vectors each, in registers as long as nothing but the functions here touches them.
+pub type Sums<I, const R: usize> = [[<I as Isa>::Vector; 2]; R];
+
+/// Elements of a vector.
+const fn lanes<I: Isa>() -> usize {
+    size_of::<I::Vector>() / size_of::<f32>()
+}
+
+/// sums[r][l] + Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t)
 ///
 /// # Safety
-/// Every address so made may be read: one element of a row, `W` of the columns.
+/// Every address so made may be read: one element of a row, two vectors of the columns. The machine has the set.
 #[inline(always)]
-pub unsafe fn accumulate<I: Isa, const W: usize, const R: usize>(
+pub unsafe fn accumulate<I: Isa, const R: usize>(
     terms: usize,
     rows: [*const f32; R],
     columns: *const f32,
     at: impl Fn(usize) -> (isize, isize),
-    sums: &mut [[f32; W]; R],
-) {
-    let mut local = *sums;
+    mut sums: Sums<I, R>,
+) -> Sums<I, R> {
     for term in 0..terms {
         let (x, y) = at(term);
         // SAFETY: passed on to our caller.
-        let column = unsafe { columns.offset(y).cast::<[f32; W]>().read_unaligned() };
-        for r in 0..R {
-            // SAFETY: passed on to our caller.
-            let row = unsafe { *rows[r].offset(x) };
-            for l in 0..W {
-                local[r][l] = I::fma32(row, column[l], local[r][l]);
+        unsafe {
+            let column = columns.offset(y);
+            let (left, right) = (I::load(column), I::load(column.add(lanes::<I>())));
+            for r in 0..R {
+                let row = *rows[r].offset(x);
+                sums[r] = [I::add_scaled(row, left, sums[r][0]), I::add_scaled(row, right, sums[r][1])];
             }
         }
     }
-    *sums = local;
+    sums
+}
+
+/// No sums yet.
+#[inline(always)]
+pub fn no_sums<I: Isa, const R: usize>() -> Sums<I, R> {
+    [[I::zeros(); 2]; R]
+}
+
+/// The sums whose rows lie `step` elements apart.
+///
+/// # Safety
+/// These rows may be read, and the machine has the set.
+#[inline(always)]
+pub unsafe fn load_sums<I: Isa, const R: usize>(from: *const f32, step: usize) -> Sums<I, R> {
+    let mut sums = no_sums::<I, R>();
+    for r in 0..R {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            let row = from.add(r * step);
+            sums[r] = [I::load(row), I::load(row.add(lanes::<I>()))];
+        }
+    }
+    sums
+}
+
+/// Put the first `rows` rows of sums where they lie `step` elements apart.
+///
+/// # Safety
+/// These rows may be written, and the machine has the set.
+#[inline(always)]
+pub unsafe fn store_sums<I: Isa, const R: usize>(sums: Sums<I, R>, rows: usize, to: *mut f32, step: usize) {
+    for r in 0..R {
+        if r < rows {
+            // SAFETY: passed on to our caller.
+            unsafe {
+                let row = to.add(r * step);
+                I::store(sums[r][0], row);
+                I::store(sums[r][1], row.add(lanes::<I>()));
+            }
+        }
+    }
+}
+
+/// Sums as numbers.
+///
+/// # Safety
+/// The machine has the set, and `W` is two of its vectors.
+#[inline(always)]
+pub unsafe fn numbers<I: Isa, const W: usize, const R: usize>(sums: Sums<I, R>) -> [[f32; W]; R] {
+    let mut numbers = [[0.0; W]; R];
+    // SAFETY: passed on to our caller.
+    unsafe { store_sums::<I, R>(sums, R, numbers.as_mut_ptr().cast(), W) };
+    numbers
 }
 
 /// Write `width` numbers of each of `terms` terms in groups of `W`, with zeros behind them: `out[t·W + i] = from[t·term + i·step]`.

@@ -4,7 +4,9 @@
 
 use super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::memory::Workspace;
-use super::panels::{Panels, Tile, accumulate, leading_to, pack, part, sets, with_tiles};
+use super::panels::{
+    Panels, Sums, Tile, accumulate, leading_to, load_sums, no_sums, numbers, pack, part, sets, store_sums, with_tiles,
+};
 use super::pool::Crew;
 use super::row::Bases;
 use raphson_compile::program::DotKernel;
@@ -352,27 +354,26 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize, const LIE: bool>(
 ) {
     let plan = call.plan;
     let held = call.own.wrapping_add((start - plan.row_panels.start(call.row_panels.start)) * W);
-    let held = held.cast::<[[f32; W]; R]>();
     let next = if LIE { plan.columns.term } else { W as isize };
     let columns = columns.wrapping_offset(depth.start as isize * next);
     // SAFETY: passed on to our caller. The last row stands for those that are missing.
     unsafe {
-        let mut sums = if depth.start == 0 { [[0.0; W]; R] } else { held.read_unaligned() };
-        if plan.direct {
+        let begun = if depth.start == 0 { no_sums::<I, R>() } else { load_sums::<I, R>(held, W) };
+        let sums = if plan.direct {
             let last = plan.rows.count - 1;
             let row =
                 |r: usize| call.rows.offset((start + r).min(last) as isize * plan.rows.step + depth.start as isize);
             let at = |t: usize| (t as isize, t as isize * next);
-            accumulate::<I, W, R>(depth.len(), std::array::from_fn(row), columns, at, &mut sums);
+            accumulate::<I, R>(depth.len(), std::array::from_fn(row), columns, at, begun)
         } else {
             let rows = call.rows.add(start * plan.terms + depth.start * R);
             let at = |t: usize| ((t * R) as isize, t as isize * next);
-            accumulate::<I, W, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, &mut sums);
-        }
+            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, begun)
+        };
         if depth.end == plan.terms {
-            store::<W, R>(plan, call.out, start, column, &sums);
+            store::<I, W, R>(plan, call.out, start, column, sums);
         } else {
-            held.write_unaligned(sums);
+            store_sums::<I, R>(sums, R, held, W);
         }
     }
 }
@@ -380,12 +381,12 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize, const LIE: bool>(
 /// # Safety
 /// The output is the plan's.
 #[inline(always)]
-unsafe fn store<const W: usize, const R: usize>(
+unsafe fn store<I: Isa, const W: usize, const R: usize>(
     plan: &Plan,
     out: *mut f32,
     start: usize,
     column: usize,
-    sums: &[[f32; W]; R],
+    sums: Sums<I, R>,
 ) {
     let (row_step, column_step) = plan.out_steps;
     let height = R.min(plan.rows.count - start);
@@ -394,10 +395,10 @@ unsafe fn store<const W: usize, const R: usize>(
     // SAFETY: passed on to our caller.
     unsafe {
         if column_step == 1 && width == W {
-            for (r, row) in sums.iter().enumerate().take(height) {
-                out.add(r * row_step).cast::<[f32; W]>().write_unaligned(*row);
-            }
-        } else if row_step == 1 && height == R {
+            return store_sums::<I, R>(sums, height, out, row_step);
+        }
+        let sums = numbers::<I, W, R>(sums);
+        if row_step == 1 && height == R {
             (0..width).for_each(|l| {
                 let column: [f32; R] = sums.map(|row| row[l]);
                 out.add(l * column_step).cast::<[f32; R]>().write_unaligned(column);

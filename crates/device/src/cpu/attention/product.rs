@@ -3,7 +3,7 @@
 
 use super::super::dot::Strip;
 use super::super::isa::{Args, Isa, Loop, LoopFn};
-use super::super::panels::{WIDE, accumulate, leading_to, pack};
+use super::super::panels::{WIDE, accumulate, leading_to, no_sums, numbers, pack};
 
 /// Elements that packing a right matrix of `k` × `n` takes, at most.
 pub fn packed(k: usize, n: usize) -> usize {
@@ -74,11 +74,10 @@ unsafe fn tile<I: Isa, const W: usize, const M: usize>(
     out: *mut f32,
     width: usize,
 ) {
-    let mut sums = [[0.0; W]; M];
     let rows = std::array::from_fn(|i| left.wrapping_offset(i as isize * s.left_rows));
     let at = |k: usize| (k as isize * s.left_columns, (k * W) as isize);
     // SAFETY: passed on to our caller: a term is a column of the left matrix and a row of the panel.
-    unsafe { accumulate::<I, W, M>(s.k, rows, panel, at, &mut sums) };
+    let sums = unsafe { numbers::<I, W, M>(accumulate::<I, M>(s.k, rows, panel, at, no_sums::<I, M>())) };
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: these elements of the result are ours.
         let out = unsafe { std::slice::from_raw_parts_mut(out.offset(i as isize * s.out_rows), width) };

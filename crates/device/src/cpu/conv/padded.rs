@@ -3,7 +3,7 @@
 //! read it there. Outputs are counted along padded rows; those behind the end of a row are computed and left out.
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
-use super::super::panels::{Panels, Tile, WIDE, accumulate, leading_to, pack, sets, with_tiles};
+use super::super::panels::{Panels, Tile, WIDE, accumulate, leading_to, no_sums, numbers, pack, sets, with_tiles};
 use super::{Job, PIECE, Run, piece, product};
 use raphson_graph::dtype::DType;
 use std::ops::Range;
@@ -296,14 +296,14 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
 #[inline(always)]
 unsafe fn tile<I: Isa, const W: usize, const R: usize>(call: &Call, start: usize, places: &Range<usize>) {
     let plan = call.plan;
-    let mut sums = [[0.0; W]; R];
     // SAFETY: passed on to our caller. There are as many places as terms.
     unsafe {
         let kernel = call.kernel.add(start * plan.k);
         let place = |t: usize| ((t * R) as isize, *plan.places.get_unchecked(t) as isize);
         let rows = std::array::from_fn(|r| kernel.add(r));
-        accumulate::<I, W, R>(plan.k, rows, call.data.add(places.start), place, &mut sums);
-        store::<W, R>(call, start..(start + R).min(call.job.sizes.channels_out), places, &sums);
+        let sums = accumulate::<I, R>(plan.k, rows, call.data.add(places.start), place, no_sums::<I, R>());
+        let channels = start..(start + R).min(call.job.sizes.channels_out);
+        store::<W, R>(call, channels, places, &numbers::<I, W, R>(sums));
     }
 }
 

@@ -3,7 +3,9 @@
 //! channels read them there, image after image, beside the packed kernel. How sums are cut depends on shapes alone.
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
-use super::super::panels::{Panels, Tile, accumulate, leading_to, pack, part, sets, with_tiles};
+use super::super::panels::{
+    Panels, Tile, accumulate, leading_to, load_sums, no_sums, pack, part, sets, store_sums, with_tiles,
+};
 use super::padded::{copy_padded, places};
 use super::{Job, Run, product};
 use raphson_graph::dtype::DType;
@@ -245,7 +247,7 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize>(
     start: usize,
     held: *mut f32,
 ) {
-    let (plan, s, held) = (call.plan, &call.job.sizes, held.cast::<[[f32; W]; R]>());
+    let (plan, s) = (call.plan, &call.job.sizes);
     let (plane, taps, outputs) = (product(plan.block), plan.places.len(), plan.starts.len());
     let kernel = call.kernel.wrapping_add((column * s.channels_in + channel) * taps * W);
     let last = call.batch.len() * outputs - 1;
@@ -257,10 +259,10 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize>(
     // SAFETY: passed on to our caller; there are as many places as taps, all inside the padded data.
     unsafe {
         let begun = channel > call.channels.start;
-        let mut sums = if begun { held.read_unaligned() } else { [[0.0; W]; R] };
+        let sums = if begun { load_sums::<I, R>(held, W) } else { no_sums::<I, R>() };
         let place = |t: usize| (*plan.places.get_unchecked(t) as isize, (t * W) as isize);
-        accumulate::<I, W, R>(taps, std::array::from_fn(row), kernel, place, &mut sums);
-        held.write_unaligned(sums);
+        let sums = accumulate::<I, R>(taps, std::array::from_fn(row), kernel, place, sums);
+        store_sums::<I, R>(sums, R, held, W);
     }
 }
 
