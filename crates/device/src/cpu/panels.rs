@@ -154,11 +154,11 @@ pub fn no_sums<I: Isa, const R: usize>() -> Sums<I, R> {
 #[inline(always)]
 pub unsafe fn load_sums<I: Isa, const R: usize>(from: *const f32, step: usize) -> Sums<I, R> {
     let mut sums = no_sums::<I, R>();
-    for r in 0..R {
+    for (r, sum) in sums.iter_mut().enumerate() {
         // SAFETY: passed on to our caller.
         unsafe {
             let row = from.add(r * step);
-            sums[r] = [I::load(row), I::load(row.add(lanes::<I>()))];
+            *sum = [I::load(row), I::load(row.add(lanes::<I>()))];
         }
     }
     sums
@@ -170,14 +170,12 @@ pub unsafe fn load_sums<I: Isa, const R: usize>(from: *const f32, step: usize) -
 /// These rows may be written, and the machine has the set.
 #[inline(always)]
 pub unsafe fn store_sums<I: Isa, const R: usize>(sums: Sums<I, R>, rows: usize, to: *mut f32, step: usize) {
-    for r in 0..R {
-        if r < rows {
-            // SAFETY: passed on to our caller.
-            unsafe {
-                let row = to.add(r * step);
-                I::store(sums[r][0], row);
-                I::store(sums[r][1], row.add(lanes::<I>()));
-            }
+    for (r, [left, right]) in sums.into_iter().enumerate().filter(|&(r, _)| r < rows) {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            let row = to.add(r * step);
+            I::store(left, row);
+            I::store(right, row.add(lanes::<I>()));
         }
     }
 }
