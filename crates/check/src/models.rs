@@ -61,7 +61,7 @@ pub fn mlp(sizes: &[usize], batch: usize) -> Result<Model> {
     for (layer, &size) in sizes.iter().enumerate().skip(1) {
         hidden = params.dense(&hidden, size)?;
         if layer + 1 < sizes.len() {
-            hidden = hidden.maximum(&hidden.like(0.0))?;
+            hidden = hidden.relu()?;
         }
     }
     let targets = Value::input(hidden.shape().clone(), F32);
