@@ -41,7 +41,11 @@ fn replaced(model: &Model) -> (usize, u64) {
 
 /// A whole training step.
 fn step(model: &Model) -> (usize, u64) {
-    let spec = Spec { initial: 1e-3, ..Spec::defaults(Rule::Constant) };
+    step_by(Rule::Constant, model)
+}
+
+fn step_by(rule: Rule, model: &Model) -> (usize, u64) {
+    let spec = Spec { initial: 1e-3, ..Spec::defaults(rule) };
     let traced = adam_step(&spec, &model.loss, &model.params, &model.batch).unwrap();
     work(&traced.inputs, &traced.outputs, &traced.donated())
 }
@@ -108,4 +112,15 @@ fn stacks_of_transformer_blocks_take_work_in_proportion() {
             check("step of transformer blocks", blocks, |blocks| step(&small(blocks).model().unwrap())),
         ]
     }));
+}
+
+/// Parameters large enough for the second half of a step to compute again what the first has left unstored.
+#[test]
+fn steps_that_measure_take_work_in_proportion() {
+    let deep = |layers: usize| models::mlp(&vec![64; layers + 1], 64).unwrap();
+    none(
+        [8, 32].into_iter().map(|layers| {
+            check("step of dense layers, measured", layers, |layers| step_by(Rule::Exact, &deep(layers)))
+        }),
+    );
 }

@@ -1,11 +1,12 @@
 //! Fusion, ordering and memory planning: a flat graph becomes a flat list of kernels over planned buffers.
 //!
-//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then eight
+//! Ops that carry an expansion (attention) are replaced by it first, unless the device has kernels for them. Then nine
 //! steps, a file each: `sign` moves signs behind products; `line` takes products along a line apart; `fold` takes sums over a
 //! batch into its products; `orient` turns products round whose transpose is wanted; `split` breaks long reductions in two so
 //! that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a
-//! kernel; `emit` writes the kernels and `plan` places their buffers. No device is named here.
+//! kernel, and `again` which values a kernel computes again rather than reads; `emit` writes the kernels and `plan` places their buffers. No device is named here.
 
+mod again;
 mod conv;
 pub mod direct;
 mod emit;
@@ -45,8 +46,7 @@ pub fn compile_for(graph: &Graph, donated: &[bool], fused: &Fused) -> Result<Pro
     // The product that was turned round is dead after `orient`, and `widen` may convert one value twice; simplifying again
     // drops both.
     let oriented = simplify(&widen::widen(&orient::orient_products(&fold::fold_sums(&parted))));
-    let lowered = lower::lower(&split::split_reductions(&oriented));
-    let groups = group::group(&lowered);
+    let (lowered, groups) = again::compute_again(lower::lower(&split::split_reductions(&oriented)));
     let emitted = emit::emit(&lowered, &groups);
     Ok(plan::plan(emitted, donated))
 }

@@ -253,6 +253,29 @@ fn a_product_that_is_larger_than_what_was_computed_for_it_comes_right_before_its
     assert_eq!(kinds, ["row", "dot", "row", "dot", "row"]);
 }
 
+/// A running mean m′ that a product along the way decides whether to keep: nobody stores it before that is known.
+#[test]
+fn a_simple_value_of_what_lies_in_memory_is_computed_again() {
+    let matrix = || input([64, 64]);
+    let (m, x, w) = (matrix(), matrix(), matrix());
+    let gradient = x.dot(&w).unwrap();
+    let mean = |function: fn(&Value) -> Result<Value>| {
+        m.scale(0.9).unwrap().add(&function(&gradient).unwrap().scale(0.1).unwrap()).unwrap()
+    };
+    let chosen = |mean: Value| {
+        let sums = mean.square().unwrap().sum(&[1]).unwrap().reshape(&[64, 1].into()).unwrap();
+        let sum = x.dot(&sums).unwrap().sum_all().unwrap();
+        let kept = sum.less(&sum.like(1.0)).unwrap().expand(m.shape()).unwrap();
+        compiled(&[m.clone(), x.clone(), w.clone()], &[kept.select(&mean, &m).unwrap()], &[true, false, false])
+    };
+    let bytes = 64 * 64 * 4;
+    // The product, and little else; what the mean is of, where that is no simple function of it, besides.
+    let simple = chosen(mean(|gradient| gradient.neg())).arena_bytes;
+    assert!((bytes..bytes * 5 / 4).contains(&simple), "{simple}");
+    let tanh = chosen(mean(|gradient| gradient.tanh())).arena_bytes;
+    assert!((2 * bytes..bytes * 9 / 4).contains(&tanh), "{tanh}");
+}
+
 #[test]
 fn updates_side_by_side_take_over_each_their_own_input() {
     let inputs: Vec<Value> = (0..40).map(|_| input([8])).chain([input([])]).collect();
