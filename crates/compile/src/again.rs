@@ -16,8 +16,8 @@ const LEAST: usize = 1 << 12;
 const MOST_NODES: usize = 6;
 /// The most later kernels.
 const MOST_GROUPS: usize = 4;
-/// Of inputs that the later kernel does not read yet, only small ones are: as many times smaller than the value. (A large one may
-/// have been overwritten by then, in place, if nobody is to read it any more.)
+/// What is as many times smaller than the value does not count as read. (Of inputs that the later kernel does not read anyway, only such
+/// ones are: a large one may have been overwritten by then, in place, if nobody is to read it any more.)
 const SMALL: usize = 64;
 
 /// The same graph with a copy of each such value (and of what it takes) for each later kernel, and its groups: they put copies where
@@ -159,10 +159,10 @@ impl<'a> Search<'a> {
             }
         }
         let bytes = |node: &Node| node.elements() * node.dtype.size_bytes();
-        let new: Vec<&Node> =
-            read.iter().filter(|base| !self.reads[of].contains(base)).map(|&base| self.node(base)).collect();
-        let large = |node: &&Node| matches!(node.kind, Kind::Input) && node.elements() * SMALL > value.elements();
-        if new.iter().any(large) || new.iter().copied().map(bytes).sum::<usize>() > bytes(value) {
+        let new = read.iter().filter(|base| !self.reads[of].contains(base)).map(|&base| self.node(base));
+        let large: Vec<&Node> = new.filter(|node| node.elements() * SMALL > value.elements()).collect();
+        let input = large.iter().any(|node| matches!(node.kind, Kind::Input));
+        if input || large.into_iter().map(bytes).sum::<usize>() > bytes(value) {
             return None;
         }
         let mut again: Vec<NodeIndex> = again.into_iter().collect();

@@ -11,6 +11,9 @@ use std::collections::{HashMap, HashSet};
 
 /// More nodes than this never share a kernel.
 const MAX_NODES: usize = 1024;
+/// Over index spaces of more points, what is as many times smaller is no reason to share a kernel.
+const SMALL_SPACE: usize = 1 << 14;
+const SMALL_READ: usize = 64;
 /// How many groups over the same index space are considered as company for a node that finds no operand in a register.
 const MAX_SIBLINGS: usize = 16;
 
@@ -170,14 +173,18 @@ impl Grouping<'_> {
         self.reads[into].extend(reads);
     }
 
-    /// A group of the same stage that reads the same memory over the same index space.
+    /// A group of the same stage that reads the same memory over the same index space: something that is worth reading once.
     fn sibling(&self, node: &Node, stage: u32) -> Option<(usize, Level)> {
         if !node.is_fusible() {
             return None;
         }
         let groups = self.spaces.get(&(stage, node.domain.clone()))?;
+        let size = node.domain.iter().product::<usize>();
+        let counts = |base: NodeIndex| size <= SMALL_SPACE || self.node(base).elements() * SMALL_READ > size;
+        let worth: Vec<NodeIndex> =
+            node.operands.iter().map(|access| access.base).filter(|&base| counts(base)).collect();
         visiting(groups.iter().rev().take(MAX_SIBLINGS)).find_map(|&group| {
-            let shares = node.operands.iter().any(|access| self.reads[group].contains(&access.base));
+            let shares = worth.iter().any(|base| self.reads[group].contains(base));
             let level = self.level_in(node, group)?;
             shares.then_some((group, level))
         })

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 /// Alignment of temporaries in bytes: a cache line, and any vector register.
 const ALIGNMENT: usize = 64;
 
+/// As many times smaller than the largest temporary, one is small.
+const SMALL: usize = 16;
+
 /// Place all buffers.
 pub fn plan(emitted: Emitted, donated: &[bool]) -> Program {
     let Emitted { buffers, kernels, inputs, outputs } = emitted;
@@ -186,36 +189,47 @@ impl<'a> Accesses<'a> {
     }
 }
 
-/// First fit over lifetimes, in the order of the kernels. Returns the size of the arena.
+/// First fit over lifetimes, in the order of the kernels. Small buffers have a part of the arena to themselves, so that none that lives
+/// long keeps a large one out of where it would fit. Returns the size of the arena.
 fn place_temporaries(buffers: &[Unplaced], uses: &[Uses], places: &mut [Option<Place>]) -> usize {
     let mut last_use = vec![0; buffers.len()];
     for (position, uses) in uses.iter().enumerate() {
         let all = visiting(uses.read.iter().chain(&uses.written));
         all.for_each(|buffer| last_use[buffer.0 as usize] = position);
     }
-    let mut arena = Arena::default();
-    let mut live: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
+    let sizes: Vec<Option<usize>> = buffers.iter().zip(&*places).map(|(buffer, place)| size(buffer, *place)).collect();
+    let small = sizes.iter().flatten().max().map_or(0, |largest| largest / SMALL);
+    let mut arenas = [Arena::default(), Arena::default()];
+    let mut offsets: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
     for (position, uses) in uses.iter().enumerate() {
         for &BufferId(buffer) in &uses.written {
-            let buffer = buffer as usize;
-            if places[buffer].is_none() {
-                let bytes = buffers[buffer].elements * buffers[buffer].dtype.size_bytes();
-                let size = bytes.max(1).next_multiple_of(ALIGNMENT);
-                let offset = arena.take(size);
-                places[buffer] = Some(Place::Arena(offset));
-                live[buffer] = Some((offset, size));
+            if let (Some(size), None) = (sizes[buffer as usize], offsets[buffer as usize]) {
+                let part = usize::from(size <= small);
+                offsets[buffer as usize] = Some((part, arenas[part].take(size)));
             }
         }
         for &BufferId(buffer) in uses.read.iter().chain(&uses.written) {
-            let buffer = buffer as usize;
-            if last_use[buffer] == position
-                && let Some((offset, size)) = live[buffer].take()
+            let last = &mut last_use[buffer as usize];
+            if *last == position
+                && let (Some(size), Some((part, offset))) = (sizes[buffer as usize], offsets[buffer as usize])
             {
-                arena.give(offset, size);
+                // Given back once, however often the kernel names it.
+                *last = usize::MAX;
+                arenas[part].give(offset, size);
             }
         }
     }
-    arena.end
+    let starts = [0, arenas[0].end];
+    for (place, offset) in places.iter_mut().zip(offsets) {
+        *place = place.or(offset.map(|(part, offset)| Place::Arena(starts[part] + offset)));
+    }
+    arenas[0].end + arenas[1].end
+}
+
+/// Bytes that a buffer without a place takes in the arena.
+fn size(buffer: &Unplaced, place: Option<Place>) -> Option<usize> {
+    let bytes = buffer.elements * buffer.dtype.size_bytes();
+    place.is_none().then_some(bytes.max(1).next_multiple_of(ALIGNMENT))
 }
 
 /// Free intervals by offset; everything from `end` on is free too.
@@ -271,5 +285,19 @@ mod tests {
         assert_eq!(arena.take(192), 0);
         arena.give(c, 64);
         assert_eq!((arena.take(128), arena.end), (192, 320));
+    }
+
+    #[test]
+    fn a_small_temporary_that_lives_long_leaves_large_ones_their_room() {
+        let buffers = [1024, 1024, 16, 1024].map(|elements| Unplaced { dtype: DType::F32, elements });
+        let uses = |read: &[u32], written: &[u32]| {
+            let ids = |ids: &[u32]| ids.iter().copied().map(BufferId).collect();
+            Uses { read: ids(read), written: ids(written) }
+        };
+        // The small one comes when the first large one is gone, and is still there at the third.
+        let uses = [uses(&[], &[0]), uses(&[0], &[1]), uses(&[1], &[2]), uses(&[1], &[3]), uses(&[2, 3], &[])];
+        let mut places = vec![None; 4];
+        assert_eq!(place_temporaries(&buffers, &uses, &mut places), 2 * 4096 + 64);
+        assert_eq!(places, [0, 4096, 8192, 0].map(|offset| Some(Place::Arena(offset))));
     }
 }

@@ -144,20 +144,29 @@ pub(super) fn finite_unseen(spec: &Spec, gradients: &[Value]) -> Result<Option<V
 }
 
 /// What shows whether a gradient that is seen at places of an axis is finite. The first row and column of a product are taken
-/// of a transposed product as it stands: one that is read both ways would have to be stored the other way.
+/// of a transposed product as it stands: one that is read both ways would have to be stored the other way. A sum of products over a
+/// batch is as good as one.
 fn looked_at(gradient: &Value, axis: usize) -> Result<Vec<Value>> {
-    let (mut value, mut axes) = (gradient.clone(), (0..gradient.shape().rank()).collect::<Vec<_>>());
+    // For each axis of the value its axis in what is seen; none of those that a sum has taken.
+    let (mut value, mut axes) = (gradient.clone(), (0..gradient.shape().rank()).map(Some).collect::<Vec<_>>());
     let mut seen = gradient.clone();
     let mut axis = Some(axis);
-    while value.op().is_view() && value.payload().is_none() {
-        let below = value.inputs()[0].clone();
+    while value.payload().is_none() {
+        let Some(below) = value.inputs().first().cloned() else { break };
+        let all = || (0..below.shape().rank()).map(Some).collect::<Vec<_>>();
         match value.op() {
             Op::Permute { axes: order } => {
                 axes = (0..axes.len()).map(|axis| axes[place_of(order, axis)]).collect();
                 axis = axis.map(|axis| order[axis]);
             }
             Op::Alias | Op::StopGradient => {}
-            _ => (seen, axes, axis) = (below.clone(), (0..below.shape().rank()).collect(), None),
+            Op::Reduce { op: ReduceOp::Sum, axes: summed } => {
+                let mut rest = axes.into_iter();
+                let each = |below: usize| if summed.contains(&below) { None } else { rest.next().flatten() };
+                (axes, axis) = ((0..below.shape().rank()).map(each).collect(), None);
+            }
+            op if op.is_view() => (seen, axes, axis) = (below.clone(), all(), None),
+            _ => break,
         }
         value = below;
     }
@@ -167,12 +176,15 @@ fn looked_at(gradient: &Value, axis: usize) -> Result<Vec<Value>> {
     if let Some((of, _)) = axis.and_then(|axis| factor(&value, axis)) {
         return Ok(vec![value.inputs()[of].clone()]);
     }
-    let first = |&axis: &usize| {
+    let first = |axis: usize| {
         let (rank, mut sizes) = (seen.shape().rank(), seen.shape().to_vec());
         sizes[axis] = sizes[axis].min(1);
         seen.slice(&vec![0; rank], &sizes, &vec![1; rank])
     };
-    axes[axes.len() - 2..].iter().map(first).collect()
+    match axes[axes.len() - 2..] {
+        [Some(rows), Some(columns)] => [rows, columns].into_iter().map(first).collect(),
+        _ => Ok(vec![gradient.clone()]),
+    }
 }
 
 /// Whether a sum of what this is a view of is a gradient that is seen whole.
