@@ -39,7 +39,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     workload: { type: "string", default: "mlp" },
     rules: { type: "string" },
-    rounds: { type: "string", default: "15" },
+    rounds: { type: "string", default: "60" },
     steps: { type: "string", default: "4" },
   },
 });

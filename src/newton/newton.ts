@@ -49,7 +49,7 @@ export interface NewtonOptions {
    */
   readonly totalSteps?: number;
   /**
-   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only, but at least 8 rows; 32
+   * Rule `next`: of tensors of more than 16,384 numbers, traces and slopes see every k-th row only, but at least 8 rows; 64
    * if not given, 1 for all. Small tensors are always seen whole.
    */
   readonly sample?: number;
