@@ -19,6 +19,8 @@ pub enum Form {
     After(Prim, Prim),
     /// F(a·b, c·d), F of `+ −`
     Products(Prim),
+    /// a·b + (c·c)·d
+    Square,
     /// √(a·b) + c
     Root,
 }
@@ -42,6 +44,7 @@ struct One<F>(PhantomData<F>);
 struct Then<F, G>(PhantomData<(F, G)>);
 struct After<F, G>(PhantomData<(F, G)>);
 struct Products<F>(PhantomData<F>);
+struct Square;
 struct Root;
 
 macro_rules! arithmetic {
@@ -68,6 +71,13 @@ macro_rules! arithmetic {
             #[inline(always)]
             fn of(a: $t, b: $t) -> $t {
                 a / b
+            }
+        }
+        impl Fused<$t> for Square {
+            const OPERANDS: usize = 4;
+            #[inline(always)]
+            fn apply([a, b, c, d]: [$t; 4]) -> $t {
+                a * b + (c * c) * d
             }
         }
         impl Fused<$t> for Root {
@@ -193,6 +203,7 @@ where
     Sub: Binary<T>,
     Mul: Binary<T>,
     Div: Binary<T>,
+    Square: Fused<T>,
     Root: Fused<T>,
 {
     fn then<I: Isa, F: Binary<T> + 'static, T: Copy + Default + 'static, const L: usize>(second: Prim) -> Option<LoopFn>
@@ -215,6 +226,7 @@ where
         }
         Form::After(..) => None,
         Form::Products(f) => by_prim!(f, [Add, Sub], F => Some(I::call::<Run<Products<F>, T, L>> as LoopFn)),
+        Form::Square => Some(I::call::<Run<Square, T, L>>),
         Form::Root => Some(I::call::<Run<Root, T, L>>),
     }
 }
@@ -240,13 +252,14 @@ mod tests {
             Form::Then(f, g) => plain(g, plain(f, a, b), c),
             Form::After(f, g) => plain(g, c, plain(f, a, b)),
             Form::Products(f) => plain(f, a * b, c * d),
+            Form::Square => a * b + (c * c) * d,
             Form::Root => (a * b).sqrt() + c,
         }
     }
 
     fn forms() -> Vec<Form> {
         let prims = [Prim::Add, Prim::Sub, Prim::Mul, Prim::Div];
-        let mut forms = vec![Form::Products(Prim::Add), Form::Products(Prim::Sub), Form::Root];
+        let mut forms = vec![Form::Products(Prim::Add), Form::Products(Prim::Sub), Form::Square, Form::Root];
         for f in prims {
             forms.push(Form::One(f));
             forms.extend(prims.map(|g| Form::Then(f, g)));

@@ -47,11 +47,23 @@ impl Lowering<'_> {
             let (mul, _, args) = product(under)?;
             Some((sqrt, mul, args))
         };
+        // (x, w) of a product (x·x)·w, and where its parts are computed.
+        let of_square = |value: Value| {
+            let (product, _, [z, w, ..]) = product(value)?;
+            [(z, w), (w, z)].into_iter().find_map(|(square, other)| {
+                let (found, prim, [x, y, ..]) = own(ops, square)?;
+                (prim == Prim::Mul && x == y).then_some((x, other, [product, found]))
+            })
+        };
         let commutes = matches!(prim, Prim::Add | Prim::Mul);
         let (form, args, gone) = if let (Prim::Add, Some((sqrt, mul, [x, y, ..]))) = (prim, root(a)) {
             (Form::Root, [x, y, b, NONE], vec![sqrt, mul])
         } else if let (Prim::Add, Some((sqrt, mul, [x, y, ..]))) = (prim, root(b)) {
             (Form::Root, [x, y, a, NONE], vec![sqrt, mul])
+        } else if let (Prim::Add, Some((first, _, [x, y, ..])), Some((z, w, [product, square]))) =
+            (prim, product(a), of_square(b))
+        {
+            (Form::Square, [x, y, z, w], vec![first, product, square])
         } else if let (Prim::Add | Prim::Sub, Some((first, _, [x, y, ..])), Some((second, _, [z, w, ..]))) =
             (prim, product(a), product(b))
         {
