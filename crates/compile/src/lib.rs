@@ -4,7 +4,8 @@
 //! steps, a file each: `sign` moves signs behind products; `line` takes products along a line apart; `fold` takes sums over a
 //! batch into its products; `orient` turns products round whose transpose is wanted; `split` breaks long reductions in two so
 //! that they can run in parallel; `lower` turns movement ops into strided accesses; `group` decides which nodes share a
-//! kernel, and `again` which values a kernel computes again rather than reads; `emit` writes the kernels and `plan` places their buffers. No device is named here.
+//! kernel, and `again` which values a kernel computes again rather than reads; `emit` writes the kernels and `plan` places
+//! their buffers. No device is named here.
 
 mod again;
 mod conv;
