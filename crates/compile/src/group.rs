@@ -261,35 +261,27 @@ impl Grouping<'_> {
 
     /// The same order, but for products that are larger than what was computed for them: each comes right before its first use, which
     /// finds it in cache, and no memory is held for it until then.
-    fn late(&self, order: Vec<usize>) -> Vec<usize> {
+    fn late(&self, order: &[usize]) -> Vec<usize> {
         let mut position = vec![0; self.groups.len()];
         order.iter().enumerate().for_each(|(at, &group)| position[group] = at);
-        let mut first_use = vec![usize::MAX; self.groups.len()];
+        let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
         for (index, node) in visiting(self.lowered.nodes.iter().enumerate()) {
             let Some(user) = self.of[index] else { continue };
             for of in node.operands.iter().filter_map(|access| self.of[access.base as usize]).filter(|&of| of != user) {
-                first_use[of] = first_use[of].min(position[user]);
+                if self.grows(of) {
+                    users.entry(of).or_default().push(user);
+                }
             }
         }
-        let mut before: Vec<Vec<usize>> = vec![Vec::new(); order.len()];
-        let mut rest = Vec::with_capacity(order.len());
-        for &group in &order {
-            match before.get_mut(first_use[group]).filter(|_| self.grows(group)) {
-                Some(before) => before.push(group),
-                None => rest.push(group),
+        // Where each comes to stand. Some users are such products themselves, and stand later than they did.
+        let mut place = position.clone();
+        for group in order.iter().rev() {
+            if let Some(first) = users.get(group).and_then(|users| users.iter().map(|&user| place[user]).min()) {
+                place[*group] = first;
             }
         }
-        // What comes before a product that comes before something.
-        let mut open: Vec<(usize, bool)> = rest.into_iter().rev().map(|group| (group, false)).collect();
-        let mut late = Vec::with_capacity(order.len());
-        while let Some((group, ready)) = open.pop() {
-            if ready {
-                late.push(group);
-                continue;
-            }
-            open.push((group, true));
-            open.extend(before[position[group]].iter().rev().map(|&group| (group, false)));
-        }
+        let mut late = order.to_vec();
+        late.sort_by_key(|&group| (place[group], place[group] == position[group], position[group]));
         late
     }
 
@@ -310,7 +302,7 @@ impl Grouping<'_> {
         }
         let mut order: Vec<usize> = (0..self.groups.len()).filter(|&i| !self.groups[i].nodes.is_empty()).collect();
         order.sort_by_key(|&i| (self.groups[i].stage, i));
-        let order = self.late(order);
+        let order = self.late(&order);
         let mut position = vec![0; self.groups.len()];
         order.iter().enumerate().for_each(|(new, &old)| position[old] = new);
         self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);

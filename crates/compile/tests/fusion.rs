@@ -253,6 +253,25 @@ fn a_product_that_is_larger_than_what_was_computed_for_it_comes_right_before_its
     assert_eq!(kinds, ["row", "dot", "row", "dot", "row"]);
 }
 
+#[test]
+fn a_late_product_comes_before_all_of_its_users() {
+    let (x, y, z) = (input([4, 40]), input([40, 80]), input([4, 40]));
+    let small = z.tanh().unwrap().permute(&[1, 0]).unwrap().dot(&x).unwrap();
+    // One user is late itself: it waits for what is made of the other.
+    let large = small.dot(&y).unwrap();
+    let other = small.exp().unwrap().dot(&y).unwrap().sum(&[1]).unwrap().reshape(&[40, 1].into()).unwrap();
+    let last = large.mul(&x.dot(&other).unwrap().sum_all().unwrap().expand(&[40, 80].into()).unwrap()).unwrap();
+    let program = compiled(&[x, y, z], &[last], &[false; 3]);
+    let mut written: Vec<_> = program.inputs.clone();
+    for kernel in &program.kernels {
+        let (read, writes) = kernel.buffers();
+        assert!(read.iter().all(|buffer| written.contains(buffer)), "{kernel:?}");
+        written.extend(writes);
+    }
+    let dots = program.kernels.iter().rev().take(2).filter(|kernel| matches!(kernel, Kernel::Dot(_))).count();
+    assert_eq!(dots, 1, "the large product comes right before the last kernel");
+}
+
 /// A running mean m′ that a product along the way decides whether to keep: nobody stores it before that is known.
 #[test]
 fn a_simple_value_of_what_lies_in_memory_is_computed_again() {
