@@ -223,25 +223,7 @@ impl Emit for Count {
     }
 
     fn prim(&mut self, prim: Prim, _: &[Reg], dtype: DType) -> Reg {
-        self.simple &= matches!(
-            prim,
-            Prim::Neg
-                | Prim::Abs
-                | Prim::Add
-                | Prim::Sub
-                | Prim::Mul
-                | Prim::Min
-                | Prim::Max
-                | Prim::Lt
-                | Prim::Le
-                | Prim::Eq
-                | Prim::Ne
-                | Prim::And
-                | Prim::Or
-                | Prim::Not
-                | Prim::Select
-                | Prim::Cast
-        );
+        self.simple &= prim.is_simple();
         self.push(dtype)
     }
 }

@@ -109,6 +109,14 @@ impl Prim {
         }
     }
 
+    /// Whether every device does it in about the time of an addition.
+    pub const fn is_simple(self) -> bool {
+        let root = matches!(self, Prim::Div | Prim::Rem | Prim::Sqrt | Prim::Pow);
+        let series = matches!(self, Prim::Exp | Prim::Expm1 | Prim::Log | Prim::Log1p | Prim::Sin | Prim::Cos);
+        let long = matches!(self, Prim::Tanh | Prim::Erf | Prim::RoundF16 | Prim::RoundBf16 | Prim::Threefry);
+        !(root || series || long)
+    }
+
     /// Whether the result is bool whatever the operands are.
     pub const fn is_comparison(self) -> bool {
         matches!(self, Prim::Lt | Prim::Le | Prim::Eq | Prim::Ne)
