@@ -2,8 +2,9 @@
 //! and is read there too. Nobody writes such a value down then, which for a running mean that is chosen between old and new
 //! later saves a store and a load of all of it. The same instructions on the same numbers give the same bits.
 
-use crate::group::{Groups, group};
-use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
+use crate::group::{Groups, group, reads_register};
+use crate::lower::{Access, Kind, Lowered, Node};
+use crate::program::Level;
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::flat::NodeIndex;
 use raphson_graph::kernel::{Emit, Prim, Reg};
@@ -72,8 +73,8 @@ struct Search<'a> {
     groups: &'a Groups,
     outputs: HashSet<NodeIndex>,
     users: Vec<Vec<NodeIndex>>,
-    /// Whether another group reads the node.
-    leaves: Vec<bool>,
+    /// Whether the node has a buffer.
+    stored: Vec<bool>,
     /// What each group reads from memory.
     reads: Vec<HashSet<NodeIndex>>,
 }
@@ -81,18 +82,17 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(lowered: &'a Lowered, groups: &'a Groups) -> Search<'a> {
         let mut users = vec![Vec::new(); lowered.nodes.len()];
-        let mut leaves = vec![false; lowered.nodes.len()];
         let mut reads = vec![HashSet::new(); groups.groups.len()];
         for (index, node) in visiting(lowered.nodes.iter().enumerate()) {
             for base in node.operands.iter().map(|access| access.base) {
                 users[base as usize].push(index as NodeIndex);
                 if let Some(of) = groups.of[index].filter(|_| groups.of[base as usize] != groups.of[index]) {
-                    leaves[base as usize] = true;
                     reads[of].insert(base);
                 }
             }
         }
-        Search { lowered, groups, outputs: lowered.outputs.iter().copied().collect(), users, leaves, reads }
+        let stored = groups.stored(lowered);
+        Search { lowered, groups, outputs: lowered.outputs.iter().copied().collect(), users, stored, reads }
     }
 
     fn node(&self, index: NodeIndex) -> &'a Node {
@@ -102,7 +102,7 @@ impl<'a> Search<'a> {
     fn copies(&self) -> Copies {
         let mut copies = HashMap::new();
         for index in visiting(0..self.lowered.nodes.len() as NodeIndex) {
-            let wanted = self.leaves[index as usize] && !self.outputs.contains(&index);
+            let wanted = self.stored[index as usize] && !self.outputs.contains(&index);
             if !wanted || self.node(index).elements() < LEAST || !is_simple(self.lowered, index) {
                 continue;
             }
@@ -133,9 +133,7 @@ impl<'a> Search<'a> {
     fn taken_again(&self, index: NodeIndex, of: usize) -> Option<Vec<NodeIndex>> {
         let value = self.node(index);
         let group = &self.groups.groups[of];
-        let point_by_point = |access: &Access| {
-            access.offset == 0 && same_strides(&group.shape, &access.strides, &contiguous(&group.shape))
-        };
+        let point_by_point = |access: &Access| reads_register(group, access, Level::Full, Level::Full);
         let users = self.users[index as usize].iter().filter(|&&user| self.groups.of[user as usize] == Some(of));
         let accesses = users.flat_map(|&user| self.node(user).operands.iter()).filter(|access| access.base == index);
         if !group.fusible || value.shape != group.shape || !visiting(accesses).all(point_by_point) {
@@ -173,10 +171,8 @@ impl<'a> Search<'a> {
     /// Whether a node has a buffer whatever becomes of the simple values.
     fn is_stored(&self, index: NodeIndex) -> bool {
         let node = self.node(index);
-        !node.dtype.is_storage()
-            && (!node.is_fusible()
-                || self.outputs.contains(&index)
-                || (self.leaves[index as usize] && !is_simple(self.lowered, index)))
+        let kept = self.outputs.contains(&index) || !is_simple(self.lowered, index);
+        !node.dtype.is_storage() && (!node.is_fusible() || (self.stored[index as usize] && kept))
     }
 }
 

@@ -40,7 +40,7 @@ pub fn emit(lowered: &Lowered, groups: &Groups) -> Emitted {
     let mut emitter = Emitter { lowered, groups, straight, buffers, buffer_of: HashMap::new(), kernels };
     let inputs = lowered.inputs.iter().map(|&input| emitter.buffer(input)).collect();
     let outputs: Vec<BufferId> = lowered.outputs.iter().map(|&output| emitter.buffer(output)).collect();
-    let stored = emitter.stored_nodes();
+    let stored = groups.stored(lowered);
     for (position, group) in groups.groups.iter().enumerate() {
         if group.fusible {
             emitter.fused(position, group, &stored);
@@ -74,22 +74,6 @@ impl Emitter<'_> {
         let buffer = BufferId((self.buffers.len() - 1) as u32);
         self.buffer_of.insert(index, buffer);
         buffer
-    }
-
-    /// Nodes that someone outside their group reads.
-    fn stored_nodes(&self) -> Vec<bool> {
-        let mut stored = vec![false; self.lowered.nodes.len()];
-        for &output in &self.lowered.outputs {
-            stored[output as usize] = true;
-        }
-        for (index, node) in self.lowered.nodes.iter().enumerate() {
-            for access in &node.operands {
-                if self.groups.of[access.base as usize] != self.groups.of[index] {
-                    stored[access.base as usize] = true;
-                }
-            }
-        }
-        stored
     }
 
     fn fused(&mut self, position: usize, group: &Group, stored: &[bool]) {

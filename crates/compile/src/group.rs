@@ -44,6 +44,20 @@ pub struct Groups {
     pub level: Vec<Level>,
 }
 
+impl Groups {
+    /// Nodes that need a buffer: outputs, and what someone outside the node's group reads.
+    pub fn stored(&self, lowered: &Lowered) -> Vec<bool> {
+        let mut stored = vec![false; lowered.nodes.len()];
+        lowered.outputs.iter().for_each(|&output| stored[output as usize] = true);
+        for (index, node) in lowered.nodes.iter().enumerate() {
+            for access in &node.operands {
+                stored[access.base as usize] |= self.of[access.base as usize] != self.of[index];
+            }
+        }
+        stored
+    }
+}
+
 /// Group a lowered graph.
 pub fn group(lowered: &Lowered) -> Groups {
     let mut grouping = Grouping {
@@ -320,7 +334,7 @@ impl Grouping<'_> {
 }
 
 /// Whether a user at level `at` reads `access`, whose base is at level `base` of the same group, point by point.
-fn reads_register(group: &Group, access: &Access, at: Level, base: Level) -> bool {
+pub fn reads_register(group: &Group, access: &Access, at: Level, base: Level) -> bool {
     let kept = group.kept();
     match (at, base) {
         _ if access.offset != 0 => false,

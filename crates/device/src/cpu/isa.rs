@@ -177,12 +177,16 @@ isa!(
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 since 2013.
-    Avx2, fma: true, vector: __m256(_mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps), transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx2, fma: true,
+    vector: __m256(_mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps),
+    transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 servers and recent desktops.
-    Avx512, fma: true, vector: __m512(_mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps), transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx512, fma: true,
+    vector: __m512(_mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps),
+    transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "aarch64")]
 isa!(

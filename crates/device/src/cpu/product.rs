@@ -110,7 +110,7 @@ impl Plan {
             tile,
             row_panels,
             direct: rows.term == 1,
-            direct_columns: columns.step == 1 && row_panels.count() <= FEW_PANELS,
+            direct_columns: row_parts == 1 && columns.step == 1 && row_panels.count() <= FEW_PANELS,
             out: kernel.out.0 as usize,
             out_steps,
             row_parts,
@@ -290,14 +290,15 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Tiles<W, T, L> {
         let blocks = terms.div_ceil(DEPTH);
         for column in call.column_panels.clone() {
             let full = (column + 1) * W <= call.plan.columns.count;
-            let columns = if call.plan.packs_alone() && call.plan.direct_columns && full {
+            if call.plan.direct_columns && full {
                 let from = call.columns.wrapping_add(column * W);
                 for panel in call.row_panels.clone() {
                     // SAFETY: as below; the operand's view was checked.
                     unsafe { panel_of::<I, W, T, L, true>(call, panel, column, from, &(0..terms)) };
                 }
                 continue;
-            } else if call.plan.packs_alone() {
+            }
+            let columns = if call.plan.packs_alone() {
                 let own = call.own.wrapping_add(call.plan.kept());
                 // SAFETY: the operand's view was checked, and this thread's memory has room for a panel behind the tiles.
                 unsafe { pack_panel::<I, W>(&call.plan.columns, call.columns, column * W, terms, own) };

@@ -97,8 +97,11 @@ impl<'a> Sampler<'a> {
                 self.at(&operands[0], &below)?.permute(axes)
             }
             Op::Dot => match factor(value, places.axis) {
-                Some((0, axis)) => Places { axis, ..places.clone() }.slice(&operands[0])?.dot(&operands[1]),
-                Some((_, axis)) => operands[0].dot(&Places { axis, ..places.clone() }.slice(&operands[1])?),
+                Some(of) => {
+                    let mut factors = operands.clone();
+                    factors[of] = places.slice(&factors[of])?;
+                    factors[0].dot(&factors[1])
+                }
                 None => places.slice(value),
             },
             _ => places.slice(value),
@@ -106,13 +109,12 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// Of a product that is larger than its factors: the factor which an axis belongs to, and its axis there.
-fn factor(product: &Value, axis: usize) -> Option<(usize, usize)> {
+/// Of a product that is larger than its factors: which of them an axis belongs to. It has the same number there.
+fn factor(product: &Value, axis: usize) -> Option<usize> {
     let [left, right] = &product.inputs()[..] else { return None };
     let elements = |value: &Value| value.shape().elements();
-    let rank = product.shape().rank();
-    let matrix = axis + 2 >= rank && elements(left) + elements(right) <= elements(product);
-    matrix.then_some((axis + 2 - rank, axis))
+    let of = (axis + 2).checked_sub(product.shape().rank())?;
+    (elements(left) + elements(right) <= elements(product)).then_some(of)
 }
 
 /// Zeros for what is seen of each tensor.
@@ -173,7 +175,7 @@ fn looked_at(gradient: &Value, axis: usize) -> Result<Vec<Value>> {
     if !matches!(value.op(), Op::Dot) {
         return Ok(vec![gradient.clone()]);
     }
-    if let Some((of, _)) = axis.and_then(|axis| factor(&value, axis)) {
+    if let Some(of) = axis.and_then(|axis| factor(&value, axis)) {
         return Ok(vec![value.inputs()[of].clone()]);
     }
     let first = |axis: usize| {
