@@ -142,5 +142,5 @@ export const native: Native = Object.fromEntries(NAMES.map((name) => [name, wrap
 
 /** A tensor's bytes: at once where they are there and few, else a promise of them. */
 export function readBytes(handle: Handle): Uint8Array | Promise<Uint8Array> {
-  return native.readAtOnce(handle) ?? native.read(handle);
+  return native.readAtOnce(handle) ?? native.read([handle]);
 }

@@ -150,7 +150,7 @@ export class CheckpointFile {
   async arrays(): Promise<Record<string, Float64Array>> {
     const named = [...this.#tensors].filter(([name]) => name.startsWith(ARRAYS_PREFIX));
     const read = named.map(async ([name, handle]): Promise<[string, Float64Array]> => {
-      const bytes = await native.read(handle);
+      const bytes = await native.read([handle]);
       if (bytes.byteLength % 8 !== 0) throw this.error(`its numbers "${name}" are damaged`);
       return [name.slice(ARRAYS_PREFIX.length), new Float64Array(bytes.slice().buffer)];
     });

@@ -29,7 +29,7 @@ export class MicroBatches {
     native.dispose(this.#states ?? []);
     this.#states = results.splice(results.length - states);
     this.#sums = results;
-    const read = native.read(loss).finally(() => native.dispose([loss]));
+    const read = native.read([loss]).finally(() => native.dispose([loss]));
     const value = read.then((bytes) => new Float64Array(bytes.slice().buffer)[0] ?? Number.NaN);
     value.catch(() => undefined); // whoever takes it sees the error
     this.#losses.push(value);

@@ -24,6 +24,13 @@ import { startUpOf } from "./startUp";
 /** Steps in a row with a loss that is not finite before a recovering rule gives up. */
 const MAX_NON_FINITE = 100;
 
+/** Steps whose reports may be outstanding; of slow steps: one that runs, and one that it is followed by. */
+const [MOST, MOST_SLOW] = [8, 2];
+/** A step that takes longer is slow. */
+const SLOW_MS = 10;
+/** Reports that nobody waits for are asked for within this time. */
+const LATEST_MS = 50;
+
 /** What a report consists of: its numbers, or the tensor that will hold them. */
 export type ReportSource = Float64Array | Float32Array | Handle;
 
@@ -32,8 +39,15 @@ export interface Beside {
   /** What the start-up says in place of the report, for each group of parameters. */
   readonly rates?: readonly Rates[] | Promise<readonly Rates[]> | undefined;
   /** The losses of the step's batches before its last. */
-  readonly losses?: readonly Promise<number>[];
+  readonly losses: readonly Promise<number>[];
   readonly onOwn?: ((report: StepReport) => void) | undefined;
+}
+
+/** A step whose report has not been delivered. */
+interface Outstanding {
+  readonly index: number;
+  readonly source: ReportSource;
+  readonly beside: Beside;
 }
 
 /** The reports of one training step. */
@@ -49,9 +63,12 @@ export class Reports {
   readonly #form: ReportForm;
   readonly #onReport: ((report: StepReport) => void) | undefined;
   #failure: { error: unknown } | undefined;
-  /** Those on their way, oldest first. */
-  readonly #pending: Promise<void>[] = [];
+  /** Those that have not been asked for yet, oldest first; and how many are on their way. */
+  #waiting: Outstanding[] = [];
+  #coming = 0;
   #delivery: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  #most = MOST_SLOW;
 
   constructor(newton: NewtonOptimizer, precision: Precision, onReport: ((report: StepReport) => void) | undefined) {
     this.alphas = Array.from({ length: alphaCount(newton) }, () => newton.spec.initial);
@@ -61,19 +78,35 @@ export class Reports {
     this.#onReport = onReport;
   }
 
-  /** How many are on their way. */
+  /** How many have not been delivered. */
   get outstanding(): number {
-    return this.#pending.length;
+    return this.#waiting.length + this.#coming;
   }
 
-  /** Resolves when the oldest of those on their way is in. */
-  get oldest(): Promise<void> | undefined {
-    return this.#pending[0];
-  }
-
-  /** Resolves when all are in. */
-  get settled(): Promise<void> {
+  /**
+   * Asks for those that are outstanding, but for the newest `behind`, and resolves when they are in: as many as there are by
+   * one message from the computation's thread, for each wakes this one.
+   */
+  arrive(behind = 0): Promise<void> {
+    const group = this.#waiting.splice(0, this.#waiting.length - behind);
+    if (group.length === 0) return this.#delivery;
+    this.#coming += group.length;
+    const numbers = this.#numbersOfAll(group);
+    numbers.catch(() => undefined); // handled below, in its turn
+    this.#delivery = this.#delivery.then(() => this.#deliverAll(group, numbers));
     return this.#delivery;
+  }
+
+  /** Whether some have to come in before another step may be queued. */
+  get full(): boolean {
+    return this.outstanding >= this.#most;
+  }
+
+  /** Waits for all but the newest, with which the computation goes on meanwhile. */
+  async room(): Promise<void> {
+    const start = performance.now();
+    await this.arrive(1);
+    this.#most = performance.now() - start > SLOW_MS * (this.#most - 1) ? MOST_SLOW : MOST;
   }
 
   /** Throws what has gone wrong so far. */
@@ -93,28 +126,17 @@ export class Reports {
 
   /** Delivers a report after those before it: at once if it is there and none of them is outstanding. A handle is freed. */
   add(index: number, source: ReportSource, beside: Beside): void {
-    const { losses = [] } = beside;
-    if (typeof source !== "number" && this.#pending.length === 0 && losses.length === 0) {
+    const isHere = typeof source !== "number" && beside.losses.length === 0;
+    if (isHere && this.outstanding === 0) {
       this.#attempt(() => this.#deliver(this.read(index, source), beside));
       return;
     }
-    const numbers = typeof source === "number" ? this.#fetch(source) : Promise.resolve(source.slice());
-    const all = Promise.all([numbers, beside.rates]);
-    all.catch(() => undefined); // handled below, in its turn
-    this.#delivery = this.#delivery
-      .then(async () => {
-        const [own, rates] = await all;
-        const plain = this.read(index, own);
-        const report = rates === undefined ? plain : withRates(plain, rates);
-        this.#deliver({ ...report, loss: await meanLoss(losses, plain.loss) }, beside);
-      })
-      .catch((error: unknown) => {
-        this.#failure ??= { error };
-      })
-      .finally(() => {
-        this.#pending.shift();
-      });
-    this.#pending.push(this.#delivery);
+    // What is here is overwritten by the next step.
+    this.#waiting.push({ index, source: typeof source === "number" ? source : source.slice(), beside });
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      void this.arrive();
+    }, LATEST_MS);
   }
 
   /** α as applied and α of the next step, of each group: its part of a rule's state begins with them, at these places. */
@@ -127,8 +149,33 @@ export class Reports {
     return Promise.all(heads.map(both));
   }
 
-  async #fetch(report: Handle): Promise<Float64Array | Float32Array> {
-    return this.numbersOf(await native.read(report).finally(() => native.dispose([report])));
+  /** The numbers of each, read together. */
+  async #numbersOfAll(group: readonly Outstanding[]): Promise<(Float64Array | Float32Array)[]> {
+    const handles = group.flatMap(({ source }) => (typeof source === "number" ? source : []));
+    const reading = handles.length === 0 ? new Uint8Array(0) : native.read(handles);
+    native.dispose(handles);
+    const row = this.numbersOf(await reading);
+    let read = 0;
+    return group.map(({ source }) => {
+      if (typeof source !== "number") return source;
+      read += this.length;
+      return row.subarray(read - this.length, read);
+    });
+  }
+
+  async #deliverAll(group: readonly Outstanding[], all: Promise<(Float64Array | Float32Array)[]>): Promise<void> {
+    try {
+      const numbers = await all;
+      for (const [at, { index, beside }] of group.entries()) {
+        const plain = this.read(index, numbers[at] as Float64Array);
+        const whole = beside.rates === undefined && beside.losses.length === 0 ? plain : await completed(plain, beside);
+        this.#attempt(() => this.#deliver(whole, beside));
+      }
+    } catch (error) {
+      this.#failure ??= { error };
+    } finally {
+      this.#coming -= group.length;
+    }
   }
 
   #attempt(deliver: () => void): void {
@@ -162,4 +209,11 @@ export class Reports {
     const error = new RaphsonError("NON_FINITE", "trainingStep", `the loss at step ${step} is ${loss}, ${advice}`);
     this.#failure ??= { error };
   }
+}
+
+/** A report with the start-up's rates, and the loss of the step's batches together. */
+async function completed(report: StepReport, { rates, losses }: Beside): Promise<StepReport> {
+  const known = await rates;
+  const rated = known === undefined ? report : withRates(report, known);
+  return { ...rated, loss: await meanLoss(losses, report.loss) };
 }

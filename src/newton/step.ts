@@ -45,8 +45,8 @@ import {
 export type { TrainingStepOptions } from "./options";
 export type { StepReport } from "./report";
 
-/** Steps whose reports may be outstanding. */
-const MAX_IN_FLIGHT = 4;
+/** Micro-batches that may be under way. */
+const MAX_GATHERED = 4;
 /** The event loop gets a turn at least this often. */
 const YIELD_STEPS = 16;
 const YIELD_MS = 10;
@@ -233,7 +233,7 @@ export class TrainingStep<P, B> {
   /** Resolves when all reports are in. */
   async drain(): Promise<void> {
     await this.#turn;
-    await this.#reports.settled;
+    await this.#reports.arrive();
     this.#reports.throwFailure();
   }
 
@@ -479,7 +479,7 @@ export class TrainingStep<P, B> {
 
   /** The rule's state as before its first step, but with α as it is; it sees the steps that are left as a whole run. */
   async #renewRule(): Promise<void> {
-    await this.#reports.settled; // α is the newest report's
+    await this.#reports.arrive(); // α is the newest report's
     this.#beginAt(this.steps);
     const { direction, rule, recalls } = this.#state;
     const spec = { ...this.#newton.spec, initial: this.alpha };
@@ -515,7 +515,7 @@ export class TrainingStep<P, B> {
 
   async #snapshot(): Promise<Snapshot> {
     this.#checkUsable();
-    await this.#reports.settled;
+    await this.#reports.arrive();
     this.#reports.throwFailure();
     const { alphas } = this.#reports;
     const counts = {
@@ -529,7 +529,7 @@ export class TrainingStep<P, B> {
 
   async #restore(path: string): Promise<Required<CheckpointExtras>> {
     this.#checkUsable();
-    await this.#reports.settled;
+    await this.#reports.arrive();
     const { numbers, ...extras } = await restoreFrom(path, this.#parts());
     this.#counter = numbers.counter;
     this.#started = numbers.started;
@@ -622,7 +622,7 @@ export class TrainingStep<P, B> {
 
   /** What there is to wait for: few steps may be in flight, and the event loop has its turns. */
   #breathe(): Promise<void> | undefined {
-    const waits = this.#empties || this.#reports.outstanding >= MAX_IN_FLIGHT || this.#micro.gathered >= MAX_IN_FLIGHT;
+    const waits = this.#empties || this.#reports.full || this.#micro.gathered >= MAX_GATHERED;
     if (waits || this.#counter % YIELD_STEPS === 0 || performance.now() - this.#lastYield > YIELD_MS) {
       return this.#wait();
     }
@@ -631,15 +631,13 @@ export class TrainingStep<P, B> {
   }
 
   async #wait(): Promise<void> {
-    if (this.#empties) await this.#reports.settled;
+    // Waiting for the computation, not polling: the cores are its. The event loop has its turn meanwhile.
+    if (this.#empties) await this.#reports.arrive();
+    else if (this.#reports.full) await this.#reports.room();
+    else if (this.#micro.gathered >= MAX_GATHERED) await this.#micro.breathe(MAX_GATHERED);
+    else await setImmediate();
     this.#empties = false;
-    // Waiting for the oldest report, not polling for it: the cores are the computation's.
-    while (this.#reports.outstanding >= MAX_IN_FLIGHT) await this.#reports.oldest;
-    await this.#micro.breathe(MAX_IN_FLIGHT);
-    if (this.#counter % YIELD_STEPS === 0 || performance.now() - this.#lastYield > YIELD_MS) {
-      await setImmediate();
-      this.#lastYield = performance.now();
-    }
+    this.#lastYield = performance.now();
     this.#reports.throwFailure();
   }
 

@@ -63,7 +63,7 @@ export class Evaluator<B extends Batch, M> {
       const [result = 0] = native.runProgram(program.handle, inputs);
       const weight = flat.tensors[0]?.shape[0] ?? 1;
       release(batch);
-      const bytes = await native.read(result).finally(() => native.dispose([result]));
+      const bytes = await native.read([result]).finally(() => native.dispose([result]));
       this.#add(sums, view(scalarDType(), bytes), program.sizes, weight);
       examples += weight;
     }

@@ -1,9 +1,10 @@
 //! Which nodes share a kernel. Nodes are taken in order; each joins a group that computes over the same index space, or
 //! founds one. Every group has a stage, and an edge between groups always leads to a higher stage, so groups never
-//! depend on each other in a circle, and ordering them is sorting by stage. Afterwards nodes sink into the group that
-//! alone uses them, so that nothing is stored early only to be read late.
+//! depend on each other in a circle. Afterwards nodes sink into the group that alone uses them, so that nothing is stored
+//! early only to be read late. In which order the groups run is `order.rs`'s subject.
 
 use crate::lower::{Access, Kind, Lowered, Node, contiguous, same_strides};
+use crate::order::in_order;
 use crate::program::Level;
 use raphson_graph::flat::NodeIndex;
 use raphson_graph::work::{visit, visiting};
@@ -273,50 +274,12 @@ impl Grouping<'_> {
         self.groups[target].nodes.push(index);
     }
 
-    /// The same order, but for products that are larger than what was computed for them: each comes right before its first use, which
-    /// finds it in cache, and no memory is held for it until then.
-    fn late(&self, order: &[usize]) -> Vec<usize> {
-        let mut position = vec![0; self.groups.len()];
-        order.iter().enumerate().for_each(|(at, &group)| position[group] = at);
-        let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (index, node) in visiting(self.lowered.nodes.iter().enumerate()) {
-            let Some(user) = self.of[index] else { continue };
-            for of in node.operands.iter().filter_map(|access| self.of[access.base as usize]).filter(|&of| of != user) {
-                if self.grows(of) {
-                    users.entry(of).or_default().push(user);
-                }
-            }
-        }
-        // Where each comes to stand. Some users are such products themselves, and stand later than they did.
-        let mut place = position.clone();
-        for group in order.iter().rev() {
-            if let Some(first) = users.get(group).and_then(|users| users.iter().map(|&user| place[user]).min()) {
-                place[*group] = first;
-            }
-        }
-        let mut late = order.to_vec();
-        late.sort_by_key(|&group| (place[group], place[group] == position[group], position[group]));
-        late
-    }
-
-    /// Whether a group is a product that is larger than what was computed for it. (One of inputs alone is left in its place: after it
-    /// they may be overwritten.)
-    fn grows(&self, group: usize) -> bool {
-        let &[index] = &self.groups[group].nodes[..] else { return false };
-        let node = self.node(index);
-        let computed = node.operands.iter().filter(|access| self.of[access.base as usize].is_some());
-        let size: usize = computed.map(|access| self.node(access.base).elements()).sum();
-        matches!(node.kind, Kind::Dot) && (1..node.elements()).contains(&size)
-    }
-
     fn finish(mut self) -> Groups {
         for (position, group) in self.groups.iter_mut().enumerate() {
             visit(group.nodes.len());
             group.nodes.retain(|&node| self.of[node as usize] == Some(position));
         }
-        let mut order: Vec<usize> = (0..self.groups.len()).filter(|&i| !self.groups[i].nodes.is_empty()).collect();
-        order.sort_by_key(|&i| (self.groups[i].stage, i));
-        let order = self.late(&order);
+        let order = in_order(self.lowered, &self.groups, &self.of);
         let mut position = vec![0; self.groups.len()];
         order.iter().enumerate().for_each(|(new, &old)| position[old] = new);
         self.of.iter_mut().flatten().for_each(|group| *group = position[*group]);

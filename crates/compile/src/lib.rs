@@ -16,6 +16,7 @@ mod group;
 mod interleave;
 mod line;
 mod lower;
+mod order;
 mod orient;
 mod plan;
 pub mod program;

@@ -272,6 +272,25 @@ fn a_late_product_comes_before_all_of_its_users() {
     assert_eq!(dots, 1, "the large product comes right before the last kernel");
 }
 
+/// A device that has threads to spare does them beside it.
+#[test]
+fn small_kernels_at_the_end_come_before_the_last_long_product() {
+    let (x, w, v, c) = (input([256, 256]), input([256, 256]), input([256, 256]), input([256]));
+    let product = x.dot(&w).unwrap();
+    let small = c.tanh().unwrap().sum_all().unwrap().exp().unwrap();
+    let after = product.sum(&[1]).unwrap().tanh().unwrap();
+    // Long itself, and of what the product reads.
+    let large = v.tanh().unwrap();
+    let program = compiled(&[x, w, v, c], &[product, after, small, large], &[false; 4]);
+    let dot = program.kernels.iter().position(|kernel| matches!(kernel, Kernel::Dot(_))).unwrap();
+    let writer = |output: usize| {
+        let writes = |kernel: &Kernel| kernel.buffers().1.contains(&program.outputs[output]);
+        program.kernels.iter().position(writes).unwrap()
+    };
+    assert!(writer(2) < dot, "the small one that needs nothing of the product");
+    assert!(writer(1) > dot, "the one that does");
+}
+
 /// A running mean m′ that a product along the way decides whether to keep: nobody stores it before that is known.
 #[test]
 fn a_simple_value_of_what_lies_in_memory_is_computed_again() {

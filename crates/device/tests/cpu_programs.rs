@@ -2,12 +2,15 @@
 
 mod reference;
 
+use raphson_compile::compile;
 use raphson_compile::program::*;
 use raphson_device::Device;
 use raphson_device::cpu::Cpu;
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::Code;
+use raphson_graph::flat::flatten;
 use raphson_graph::kernel::Prim;
+use raphson_graph::value::Value;
 use reference::{Build, Random, buffer, compare, from_bytes, product, program, read, run, to_bytes};
 use std::sync::Arc;
 
@@ -350,4 +353,31 @@ fn empty_memory_goes_up_and_down() {
     let cpu = Cpu::new(Some(1)).unwrap();
     let memory = cpu.upload(&[]).unwrap();
     assert_eq!(read(&cpu, &memory).unwrap(), Vec::<u8>::new());
+}
+
+/// Small kernels before and between long ones, some of which wait for them, with temporaries in one arena: done beside the long
+/// ones or not, the results are the same.
+#[test]
+fn kernels_beside_others_change_nothing() {
+    let input = |sizes: &[usize]| Value::input(sizes.into(), F32);
+    let (a, b, c) = (input(&[256, 320]), input(&[320, 256]), input(&[256]));
+    let small = |value: &Value, factor: f64| value.scale(factor).unwrap().tanh().unwrap();
+    let first = a.dot(&b).unwrap();
+    let sums = small(&first.sum(&[1]).unwrap(), 0.01);
+    let waiting = small(&c, 2.0).mul(&sums).unwrap();
+    let spread = waiting.reshape(&[256, 1].into()).unwrap().expand(&[256, 320].into()).unwrap();
+    let second = a.mul(&spread).unwrap().dot(&b).unwrap();
+    let apart = small(&small(&c, 3.0).sum_all().unwrap(), 0.1);
+    let outputs = [second, waiting, apart, small(&c, 0.5)];
+    let inputs = [a, b, c];
+    let program = compile(&flatten(&inputs, &outputs).unwrap().graph, &[false; 3]).unwrap();
+    let mut random = Random(7);
+    let data: Vec<Vec<f64>> = inputs.iter().map(|value| random.floats(value.shape().elements())).collect();
+    let want = run(&Cpu::new(Some(1)).unwrap(), &program, &data).unwrap();
+    for threads in [2, 3] {
+        let cpu = Cpu::new(Some(threads)).unwrap();
+        for _ in 0..50 {
+            assert!(run(&cpu, &program, &data).unwrap() == want, "{threads} threads");
+        }
+    }
 }

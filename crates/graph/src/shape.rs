@@ -2,11 +2,26 @@
 
 use crate::error::{Code, Error, Result};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
 /// Sizes of a tensor's axes, outermost first. A scalar has none.
-#[derive(Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+#[derive(Clone, Eq, Default, PartialOrd, Ord)]
 pub struct Shape(Vec<usize>);
+
+impl PartialEq for Shape {
+    /// Size by size: comparing two scalars' no bytes by `memcmp` reads, under a mask, from the address of an empty `Vec`, which
+    /// takes processors with AVX-512 a fifth of a microsecond.
+    fn eq(&self, other: &Shape) -> bool {
+        self.rank() == other.rank() && self.iter().zip(other.iter()).all(|(left, right)| left == right)
+    }
+}
+
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 /// The most elements one tensor may have (byte offsets then fit an `i64` on every target).
 pub const MAX_ELEMENTS: usize = 1 << 40;

@@ -6,7 +6,7 @@ use crate::state::call;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;
-use raphson_graph::error::{Error, Result};
+use raphson_graph::error::Result;
 use raphson_session::ProgramId;
 
 /// Counters of the environment.
@@ -61,23 +61,19 @@ pub fn evaluate(env: Env, handles: Vec<f64>) -> napi::Result<()> {
     })
 }
 
-/// The element bytes, row-major.
+/// The element bytes of these values, row-major, one value after another.
 #[napi(ts_return_type = "Promise<Uint8Array>")]
-pub fn read(env: &Env, h: f64) -> napi::Result<Object<'_>> {
+pub fn read(env: &Env, handles: Vec<f64>) -> napi::Result<Object<'_>> {
     promise::<Bytes>(env, |settle| {
         call("read", |state| {
-            let value = state.handles.get("read", h)?.clone();
+            let values = state.handles.get_all("read", &handles)?;
             let then = move |outcome: Result<Vec<Vec<u8>>>| {
-                let bytes = outcome.and_then(|all| all.into_iter().next().ok_or_else(|| nothing("read")));
-                settle.settle("read", bytes, |_, bytes| Ok(Bytes(bytes)));
+                let row = outcome.map(|all| <[Vec<u8>; 1]>::try_from(all).map_or_else(|all| all.concat(), |[one]| one));
+                settle.settle("read", row, |_, row| Ok(Bytes(row)));
             };
-            state.session.read_then(&[value], Box::new(then))
+            state.session.read_then(&values, Box::new(then))
         })
     })
-}
-
-fn nothing(op: &str) -> Error {
-    Error::internal(op, "nothing was read")
 }
 
 /// The element bytes where nobody has to wait for them and they are few.

@@ -14,8 +14,8 @@ use raphson_graph::value::Value;
 use raphson_session::Session;
 
 /// Run a program whose first `moved` results take the place of its first operands: their handles stay, and stand for the
-/// results from then on. A 0 among `inputs` stands for `counter`, a u32 scalar. The next result is the report: where it
-/// can be read at once it is copied to `report`, else it gets a handle, the first of `rest`, which is 0 otherwise. The others
+/// results from then on. A 0 among `inputs` stands for `counter`, a u32 scalar. The next result is the report: where the
+/// run was made at once it is copied to `report`, else it gets a handle, the first of `rest`, which is 0 otherwise. The others
 /// follow there. Returns whether the report was copied; none is where `report` is empty.
 #[napi]
 pub fn run_step(
@@ -38,7 +38,9 @@ pub fn run_step(
                 handle => state.handles.get("run", handle)?.clone(),
             });
         }
-        let mut results = state.session.run(program_id(program)?, &operands)?;
+        let program = program_id(program)?;
+        let at_once = state.session.runs_at_once(program)?;
+        let mut results = state.session.run(program, &operands)?;
         if moved > inputs.len() || results.len() != moved + rest.len() {
             let message =
                 format!("{} results, {moved} of which stay, do not leave {} others", results.len(), rest.len());
@@ -51,7 +53,7 @@ pub fn run_step(
             state.handles.replace(handle, value)?;
         }
         let read = match others.first() {
-            Some(value) if !report.is_empty() => state.session.read_at_once(value, report)?,
+            Some(value) if at_once && !report.is_empty() => state.session.read_at_once(value, report)?,
             _ => false,
         };
         for (place, (slot, value)) in rest.iter_mut().zip(others).enumerate() {

@@ -230,6 +230,12 @@ impl Session {
         Ok(outputs)
     }
 
+    /// Whether a run now, of operands that are realised, would be made at once. A result that is there soon after a run says
+    /// nothing about that: this thread may just have been kept waiting.
+    pub fn runs_at_once(&self, id: ProgramId) -> Result<bool> {
+        Ok(self.makes_at_once(&self.programs.get(id)?.entry()))
+    }
+
     /// What a compiled graph amounts to.
     pub fn program_stats(&self, id: ProgramId) -> Result<ProgramStats> {
         Ok(self.programs.get(id)?.stats())
@@ -294,13 +300,17 @@ impl Session {
     /// Make a run at once if it is brief and nothing comes before it, else queue it.
     fn push_run(&mut self, entry: Arc<Entry>, inputs: Vec<Source>, outputs: Vec<Arc<Stored>>) {
         self.runs += 1;
-        let brief = self.at_once && entry.is_brief() && self.queue.is_idle();
+        let at_once = self.makes_at_once(&entry);
         let job = Job::Run { entry, inputs, outputs };
-        if brief {
+        if at_once {
             perform(&*self.device, job, None);
         } else {
             self.queue.push(job);
         }
+    }
+
+    fn makes_at_once(&self, entry: &Entry) -> bool {
+        self.at_once && entry.is_brief() && self.queue.is_idle()
     }
 
     /// Outside any trace nobody will ask for derivatives through realised values: their operands may go.

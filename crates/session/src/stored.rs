@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 enum State {
-    /// A queued run will fill it.
-    Pending,
+    /// A queued run will fill it; `awaited` once a thread waits for that.
+    Pending {
+        awaited: bool,
+    },
     Ready(Memory),
     Failed(Error),
     /// A compiled step took the memory over.
@@ -28,7 +30,7 @@ pub struct Stored {
 impl Stored {
     /// A cell that a queued run will fill.
     pub fn pending() -> Arc<Stored> {
-        Stored::with(State::Pending)
+        Stored::with(State::Pending { awaited: false })
     }
 
     /// A cell that is filled from the start.
@@ -52,12 +54,15 @@ impl Stored {
     /// Fill the cell. The first outcome stays.
     pub fn settle(&self, outcome: Result<Memory>) {
         let mut state = self.lock();
-        if matches!(*state, State::Pending) {
+        if let State::Pending { awaited } = *state {
             *state = match outcome {
                 Ok(memory) => State::Ready(memory),
                 Err(error) => State::Failed(error),
             };
-            self.settled.notify_all();
+            // Telling nobody is a system call too.
+            if awaited {
+                self.settled.notify_all();
+            }
         }
     }
 
@@ -65,7 +70,7 @@ impl Stored {
     pub fn memory(&self) -> Result<Memory> {
         let state = self.lock();
         match &*state {
-            State::Pending => Err(Error::internal("session", "a run came before the one it depends on")),
+            State::Pending { .. } => Err(Error::internal("session", "a run came before the one it depends on")),
             settled => outcome(settled),
         }
     }
@@ -73,7 +78,8 @@ impl Stored {
     /// The memory, waiting for the run that makes it.
     pub fn wait(&self) -> Result<Memory> {
         let mut state = self.lock();
-        while matches!(*state, State::Pending) {
+        while let State::Pending { awaited } = &mut *state {
+            *awaited = true;
             state = self.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         outcome(&state)
@@ -83,7 +89,7 @@ impl Stored {
     pub fn ready(&self) -> Option<Memory> {
         match &*self.lock() {
             State::Ready(memory) => Some(memory.clone()),
-            State::Pending | State::Failed(_) | State::Taken => None,
+            State::Pending { .. } | State::Failed(_) | State::Taken => None,
         }
     }
 
@@ -112,7 +118,7 @@ fn outcome(state: &State) -> Result<Memory> {
     match state {
         State::Ready(memory) => Ok(memory.clone()),
         State::Failed(error) => Err(error.clone()),
-        State::Pending | State::Taken => Err(donated("session")),
+        State::Pending { .. } | State::Taken => Err(donated("session")),
     }
 }
 

@@ -2,7 +2,7 @@
 //! below it, and those numbers are sorted.
 
 use super::gather::expect;
-use super::pool::Crew;
+use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::{ArgsortKernel, Buffer};
 use raphson_graph::dtype::DType;
@@ -101,16 +101,16 @@ impl Element for f64 {
 ///
 /// # Safety
 /// As for `row::run`.
-pub unsafe fn run(k: &ArgsortKernel, bases: &Bases, crew: &Crew) {
+pub unsafe fn run(k: &ArgsortKernel, bases: &Bases, team: &Team) {
     // SAFETY: passed on to our caller; the kernel was checked when it was loaded.
     unsafe {
         match k.dtype {
-            DType::F32 => sort::<f32>(k, bases, crew),
-            DType::F64 => sort::<f64>(k, bases, crew),
-            DType::I32 => sort::<i32>(k, bases, crew),
-            DType::U32 => sort::<u32>(k, bases, crew),
-            DType::I64 => sort::<i64>(k, bases, crew),
-            DType::Bool => sort::<u8>(k, bases, crew),
+            DType::F32 => sort::<f32>(k, bases, team),
+            DType::F64 => sort::<f64>(k, bases, team),
+            DType::I32 => sort::<i32>(k, bases, team),
+            DType::U32 => sort::<u32>(k, bases, team),
+            DType::I64 => sort::<i64>(k, bases, team),
+            DType::Bool => sort::<u8>(k, bases, team),
             // Refused when the program was loaded.
             DType::F16 | DType::BF16 | DType::U8 => unreachable!("argsort of {}", k.dtype),
         }
@@ -121,7 +121,7 @@ pub unsafe fn run(k: &ArgsortKernel, bases: &Bases, crew: &Crew) {
 ///
 /// # Safety
 /// As for [`run`]; the data are of this type.
-unsafe fn sort<T: Element>(k: &ArgsortKernel, bases: &Bases, crew: &Crew) {
+unsafe fn sort<T: Element>(k: &ArgsortKernel, bases: &Bases, team: &Team) {
     let (rows, length) = (k.rows, k.length);
     if rows * length == 0 {
         return;
@@ -147,5 +147,5 @@ unsafe fn sort<T: Element>(k: &ArgsortKernel, bases: &Bases, crew: &Crew) {
             }
         }
     };
-    crew.run(rows.div_ceil(per_piece), &work);
+    team.run(rows.div_ceil(per_piece), &work);
 }

@@ -3,7 +3,7 @@
 
 use super::isa::Level;
 use super::memory::Workspace;
-use super::pool::Crew;
+use super::pool::Team;
 use super::product;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, DotKernel, MatrixView};
@@ -117,10 +117,10 @@ fn check(kernel: &DotKernel, buffers: &[Buffer], n_batch: usize) -> Result<()> {
 ///
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand.
-pub unsafe fn run(plan: &DotPlan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+pub unsafe fn run(plan: &DotPlan, bases: &Bases, workspace: &Workspace, team: &Team) {
     if let Some(tiles) = &plan.tiles {
         // SAFETY: passed on to our caller; the plan was made for this machine.
-        return unsafe { product::run(tiles, bases, workspace, crew) };
+        return unsafe { product::run(tiles, bases, workspace, team) };
     }
     let work = |_: usize, chunk: usize| {
         // SAFETY: passed on to our caller; chunks write disjoint parts of the output.
@@ -137,7 +137,7 @@ pub unsafe fn run(plan: &DotPlan, bases: &Bases, workspace: &Workspace, crew: &C
         }
     };
     if plan.parallel {
-        crew.run(plan.n_chunks, &work);
+        team.run(plan.n_chunks, &work);
     } else {
         (0..plan.n_chunks).for_each(|chunk| work(0, chunk));
     }

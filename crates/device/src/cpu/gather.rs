@@ -1,6 +1,6 @@
 //! Gather, scatter-add and fill: kernels that move elements by index. Indices are checked before anything is written.
 
-use super::pool::Crew;
+use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, BufferId, GatherKernel, ScatterAddKernel};
 use raphson_graph::dtype::{DType, Scalar};
@@ -74,7 +74,7 @@ unsafe fn indices<'a>(
 ///
 /// # Safety
 /// As for `row::run`.
-pub unsafe fn run_gather(k: &GatherKernel, bases: &Bases, crew: &Crew) -> Result<()> {
+pub unsafe fn run_gather(k: &GatherKernel, bases: &Bases, team: &Team) -> Result<()> {
     // SAFETY: passed on to our caller; the kernel was checked when it was loaded.
     let indices = unsafe { indices("gather", bases, k.indices, k.index_dtype, k.count, k.axis)? };
     let row = k.inner * k.dtype.size_bytes();
@@ -93,7 +93,7 @@ pub unsafe fn run_gather(k: &GatherKernel, bases: &Bases, crew: &Crew) -> Result
             }
         }
     };
-    crew.run(n_rows.div_ceil(per_chunk), &work);
+    team.run(n_rows.div_ceil(per_chunk), &work);
     Ok(())
 }
 
@@ -131,17 +131,17 @@ impl Accumulate for u8 {
 ///
 /// # Safety
 /// As for `row::run`.
-pub unsafe fn run_scatter_add(k: &ScatterAddKernel, bases: &Bases, crew: &Crew) -> Result<()> {
+pub unsafe fn run_scatter_add(k: &ScatterAddKernel, bases: &Bases, team: &Team) -> Result<()> {
     // SAFETY: passed on to our caller; the kernel was checked when it was loaded.
     unsafe {
         let indices = indices("scatterAdd", bases, k.indices, k.index_dtype, k.count, k.axis)?;
         match k.dtype {
-            DType::F32 => scatter_add::<f32>(k, indices, bases, crew),
-            DType::F64 => scatter_add::<f64>(k, indices, bases, crew),
+            DType::F32 => scatter_add::<f32>(k, indices, bases, team),
+            DType::F64 => scatter_add::<f64>(k, indices, bases, team),
             // Wrapping addition is the same for both signs.
-            DType::I32 | DType::U32 => scatter_add::<u32>(k, indices, bases, crew),
-            DType::I64 => scatter_add::<i64>(k, indices, bases, crew),
-            DType::Bool => scatter_add::<u8>(k, indices, bases, crew),
+            DType::I32 | DType::U32 => scatter_add::<u32>(k, indices, bases, team),
+            DType::I64 => scatter_add::<i64>(k, indices, bases, team),
+            DType::Bool => scatter_add::<u8>(k, indices, bases, team),
             // Refused when the program was loaded.
             DType::F16 | DType::BF16 | DType::U8 => unreachable!("scatter-add of {}", k.dtype),
         }
@@ -153,7 +153,7 @@ pub unsafe fn run_scatter_add(k: &ScatterAddKernel, bases: &Bases, crew: &Crew) 
 ///
 /// # Safety
 /// As for [`run_scatter_add`]; the indices are inside the axis.
-unsafe fn scatter_add<T: Accumulate>(k: &ScatterAddKernel, indices: &[u32], bases: &Bases, crew: &Crew) {
+unsafe fn scatter_add<T: Accumulate>(k: &ScatterAddKernel, indices: &[u32], bases: &Bases, team: &Team) {
     let (outer, axis, inner, count) = (k.outer, k.axis, k.inner, k.count);
     if outer * axis * inner == 0 {
         return;
@@ -183,7 +183,7 @@ unsafe fn scatter_add<T: Accumulate>(k: &ScatterAddKernel, indices: &[u32], base
             }
         }
     };
-    crew.run(outer * per_outer, &work);
+    team.run(outer * per_outer, &work);
 }
 
 /// Set every element of a buffer.

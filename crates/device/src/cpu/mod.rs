@@ -5,6 +5,7 @@
 mod accuracy;
 mod argsort;
 mod attention;
+mod beside;
 mod brief;
 mod conv;
 mod dot;
@@ -30,7 +31,7 @@ mod walk;
 use crate::{Description, Device, Loaded, Memory, Usage};
 use isa::Level;
 use memory::{ALIGN, Block, Pool, Workspace};
-use pool::Crew;
+use pool::{Beside, Crew, Team};
 use profile::Profile;
 use raphson_compile::program::{BufferId, Fused, Kernel, Place, Program};
 use raphson_graph::dtype::DType;
@@ -147,35 +148,20 @@ impl Device for Cpu {
         check_program(&program)?;
         let kernels = program.kernels.iter().map(|kernel| prepare(kernel, &program, self.level));
         let kernels = kernels.collect::<Result<Vec<_>>>()?;
-        let plans = kernels.iter().filter_map(|kernel| match kernel {
-            Prepared::Row(plan) => Some(&**plan),
-            _ => None,
-        });
         let brief = brief::is_brief(&program);
-        let crew = if brief { self.alone.clone() } else { self.crew.clone() };
-        let scratches = Scratches::new(plans, crew.n_threads(), &self.pool)?;
-        let scratch = kernels.iter().map(|kernel| match kernel {
-            Prepared::Dot(plan) => plan.scratch_bytes(),
-            Prepared::Conv(plan) => plan.scratch_bytes(),
-            Prepared::Attention(plan) => (plan.scratch_bytes(), 0),
-            Prepared::Row(_) | Prepared::Plain => (0, 0),
-        });
-        let workspace = Workspace::new(scratch, crew.n_threads(), &self.pool)?;
+        let profile = Profile::wanted(&program);
+        let crew = if brief { &self.alone } else { &self.crew };
+        // A profile is of kernels one after another.
+        let steps = match profile {
+            Some(_) => beside::in_order(&program),
+            None => beside::steps(&program, crew.n_threads()),
+        };
+        let hands = Hands::new(crew, &kernels, 0..kernels.len(), &self.pool)?;
+        let aside = steps.iter().flat_map(|step| step.beside.clone());
+        let aside = Hands::new(&self.alone, &kernels, aside, &self.pool)?;
         let bases = Bases(vec![std::ptr::null_mut(); program.buffers.len()]);
         let pool = self.pool.clone();
-        let profile = Profile::wanted(&program);
-        Ok(Box::new(CpuProgram {
-            program,
-            kernels,
-            brief,
-            crew,
-            pool,
-            scratches,
-            workspace,
-            arena: None,
-            bases,
-            profile,
-        }))
+        Ok(Box::new(CpuProgram { program, kernels, steps, brief, hands, aside, pool, arena: None, bases, profile }))
     }
 
     fn reads_at_once(&self) -> bool {
@@ -248,15 +234,49 @@ fn check_program(program: &Program) -> Result<()> {
     Ok(())
 }
 
+/// Threads, with the memory that kernels need on them.
+struct Hands {
+    crew: Arc<Crew>,
+    scratches: Scratches,
+    workspace: Workspace,
+}
+
+impl Hands {
+    /// A crew with room for those of the kernels at these positions.
+    fn new(
+        crew: &Arc<Crew>,
+        kernels: &[Prepared],
+        positions: impl Iterator<Item = usize> + Clone,
+        pool: &Arc<Pool>,
+    ) -> Result<Hands> {
+        let n_threads = crew.n_threads();
+        let wanted = positions.map(|position| &kernels[position]);
+        let plans = wanted.clone().filter_map(|kernel| match kernel {
+            Prepared::Row(plan) => Some(&**plan),
+            _ => None,
+        });
+        let scratches = Scratches::new(plans, n_threads, pool)?;
+        let scratch = wanted.map(|kernel| match kernel {
+            Prepared::Dot(plan) => plan.scratch_bytes(),
+            Prepared::Conv(plan) => plan.scratch_bytes(),
+            Prepared::Attention(plan) => (plan.scratch_bytes(), 0),
+            Prepared::Row(_) | Prepared::Plain => (0, 0),
+        });
+        let workspace = Workspace::new(scratch, n_threads, pool)?;
+        Ok(Hands { crew: crew.clone(), scratches, workspace })
+    }
+}
+
 /// A program prepared for this CPU.
 struct CpuProgram {
     program: Arc<Program>,
     kernels: Vec<Prepared>,
+    steps: Vec<beside::Step>,
     brief: bool,
-    crew: Arc<Crew>,
+    hands: Hands,
+    /// The caller by itself, for kernels beside others.
+    aside: Hands,
     pool: Arc<Pool>,
-    scratches: Scratches,
-    workspace: Workspace,
     /// Made by the first run.
     arena: Option<Block>,
     /// Kept between runs to save the allocation; filled anew by each.
@@ -331,33 +351,65 @@ impl CpuProgram {
     /// # Safety
     /// The bases are those of this run.
     unsafe fn run_kernels(&mut self) -> Result<()> {
-        let (bases, crew) = (&self.bases, &*self.crew);
-        for (position, (kernel, prepared)) in self.program.kernels.iter().zip(&self.kernels).enumerate() {
+        let launch = Launch { program: &self.program, kernels: &self.kernels, bases: &self.bases };
+        for step in &self.steps {
             let start = self.profile.as_ref().map(|_| Instant::now());
-            // SAFETY: `place` gave every buffer memory of its size and alignment; blocks that are written are new, or
-            // ours alone, or the arena, which belongs to this program.
-            unsafe {
-                match (prepared, kernel) {
-                    (Prepared::Row(plan), _) => row::run(plan, bases, &mut self.scratches, crew),
-                    (Prepared::Dot(plan), _) => dot::run(plan, bases, &self.workspace, crew),
-                    (Prepared::Conv(plan), _) => conv::run(plan, bases, &self.workspace, crew),
-                    (Prepared::Attention(plan), _) => attention::run(plan, bases, &self.workspace, crew),
-                    (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, crew)?,
-                    (Prepared::Plain, Kernel::ScatterAdd(kernel)) => gather::run_scatter_add(kernel, bases, crew)?,
-                    (Prepared::Plain, Kernel::Argsort(kernel)) => argsort::run(kernel, bases, crew),
-                    (Prepared::Plain, Kernel::Fill { buffer, value }) => {
-                        let index = buffer.0 as usize;
-                        gather::run_fill(&self.program.buffers[index], bases.0[index], *value);
-                    }
-                    (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Attention(_)) => {
-                        return Err(Error::internal("run", "a kernel was not prepared"));
-                    }
+            let mut outcome = Ok(());
+            let mut work = || {
+                for position in step.beside.clone() {
+                    // SAFETY: passed on to our caller; the kernels touch nothing that the one they stand beside writes.
+                    let one = unsafe { launch.run(position, &mut self.aside, None) };
+                    outcome = std::mem::replace(&mut outcome, Ok(())).and(one);
                 }
-            }
+            };
+            let beside: Beside = if step.beside.is_empty() { None } else { Some(&mut work) };
+            // SAFETY: passed on to our caller.
+            unsafe { launch.run(step.kernel, &mut self.hands, beside) }?;
+            outcome?;
             if let (Some(profile), Some(start)) = (&mut self.profile, start) {
-                profile.add(position, start);
+                profile.add(step.kernel, start);
             }
         }
+        Ok(())
+    }
+}
+
+/// A program's kernels in one run.
+struct Launch<'a> {
+    program: &'a Program,
+    kernels: &'a [Prepared],
+    bases: &'a Bases,
+}
+
+impl Launch<'_> {
+    /// Run one of them.
+    ///
+    /// # Safety
+    /// The bases are those of this run.
+    unsafe fn run<'b>(&self, position: usize, hands: &'b mut Hands, beside: Beside<'b>) -> Result<()> {
+        let Hands { crew, scratches, workspace } = hands;
+        let (team, bases) = (Team::new(crew, beside), self.bases);
+        // SAFETY: `place` gave every buffer memory of its size and alignment; blocks that are written are new, or
+        // ours alone, or the arena, which belongs to this program.
+        unsafe {
+            match (&self.kernels[position], &self.program.kernels[position]) {
+                (Prepared::Row(plan), _) => row::run(plan, bases, scratches, &team),
+                (Prepared::Dot(plan), _) => dot::run(plan, bases, workspace, &team),
+                (Prepared::Conv(plan), _) => conv::run(plan, bases, workspace, &team),
+                (Prepared::Attention(plan), _) => attention::run(plan, bases, workspace, &team),
+                (Prepared::Plain, Kernel::Gather(kernel)) => gather::run_gather(kernel, bases, &team)?,
+                (Prepared::Plain, Kernel::ScatterAdd(kernel)) => gather::run_scatter_add(kernel, bases, &team)?,
+                (Prepared::Plain, Kernel::Argsort(kernel)) => argsort::run(kernel, bases, &team),
+                (Prepared::Plain, Kernel::Fill { buffer, value }) => {
+                    let index = buffer.0 as usize;
+                    gather::run_fill(&self.program.buffers[index], bases.0[index], *value);
+                }
+                (Prepared::Plain, Kernel::Row(_) | Kernel::Dot(_) | Kernel::Conv(_) | Kernel::Attention(_)) => {
+                    return Err(Error::internal("run", "a kernel was not prepared"));
+                }
+            }
+        }
+        team.finish();
         Ok(())
     }
 }

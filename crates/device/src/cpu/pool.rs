@@ -4,6 +4,7 @@
 //! before; who is done helps the others with theirs.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -126,16 +127,26 @@ impl Crew {
     }
 
     /// Call `body(thread, chunk)` for every chunk in `0..n_chunks`, on any threads in any order; returns when all are
-    /// done. A panic in a chunk is a panic here. While another job runs, the caller does all the work itself.
-    pub fn run(&self, n_chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+    /// done. The caller does what is `beside` first. A panic there or in a chunk is a panic here. While another job runs, the
+    /// caller does all the work itself.
+    fn run(&self, n_chunks: usize, body: &(dyn Fn(usize, usize) + Sync), beside: Beside) {
+        let beside = || {
+            if let Some(work) = beside {
+                work();
+            }
+        };
         let alone = self.threads.is_empty() || n_chunks <= 1;
         let guard = if alone { None } else { self.busy.try_lock().ok() };
         if guard.is_none() {
+            beside();
             (0..n_chunks).for_each(|chunk| body(0, chunk));
             return;
         }
         self.open(n_chunks, body);
-        let mine = catch_unwind(AssertUnwindSafe(|| self.shared.take_chunks(0, body)));
+        let mine = catch_unwind(AssertUnwindSafe(|| {
+            beside();
+            self.shared.take_chunks(0, body);
+        }));
         if mine.is_err() {
             self.shared.give_up();
         }
@@ -176,6 +187,39 @@ impl Crew {
         }
         slot.caller_waits = false;
         slot.panic.take()
+    }
+}
+
+/// What the caller of a job does before it takes chunks.
+pub type Beside<'a> = Option<&'a mut dyn FnMut()>;
+
+/// A crew at one kernel: its jobs, and what is to be done beside the first of them.
+pub struct Team<'a> {
+    crew: &'a Crew,
+    beside: Cell<Beside<'a>>,
+}
+
+impl<'a> Team<'a> {
+    /// A team from this crew.
+    pub fn new(crew: &'a Crew, beside: Beside<'a>) -> Team<'a> {
+        Team { crew, beside: Cell::new(beside) }
+    }
+
+    /// A job: `body(thread, chunk)` for every chunk in `0..n_chunks`, on any threads in any order; returns when all are done.
+    pub fn run(&self, n_chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.crew.run(n_chunks, body, self.beside.take());
+    }
+
+    /// A short job before the one that is worth doing something beside it.
+    pub fn prepare(&self, n_chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        self.crew.run(n_chunks, body, None);
+    }
+
+    /// Do what is left to do beside a kernel that turned out to have no job.
+    pub fn finish(self) {
+        if let Some(work) = self.beside.take() {
+            work();
+        }
     }
 }
 
@@ -253,7 +297,7 @@ mod tests {
             for n_chunks in [0, 1, 2, 7, 100] {
                 let counts: Vec<AtomicUsize> = (0..n_chunks).map(|_| AtomicUsize::new(0)).collect();
                 for _ in 0..50 {
-                    crew.run(n_chunks, &|thread, chunk| {
+                    Team::new(&crew, None).run(n_chunks, &|thread, chunk| {
                         assert!(thread < n_threads);
                         counts[chunk].fetch_add(1, Ordering::Relaxed);
                     });
@@ -264,16 +308,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_beside_a_job_is_done_once_and_its_panic_is_the_callers() {
+        for n_threads in [1, 2, 4] {
+            let crew = Crew::new(n_threads).unwrap();
+            for n_chunks in [0, 1, 40] {
+                let (mut done, chunks) = (0, AtomicUsize::new(0));
+                let mut work = || done += 1;
+                let team = Team::new(&crew, Some(&mut work));
+                let count = |_: usize, _: usize| {
+                    chunks.fetch_add(1, Ordering::Relaxed);
+                };
+                team.prepare(3, &count);
+                if n_chunks > 0 {
+                    team.run(n_chunks, &count);
+                    team.run(n_chunks, &count);
+                }
+                team.finish();
+                assert_eq!((done, chunks.load(Ordering::Relaxed)), (1, 3 + 2 * n_chunks));
+            }
+            let mut bad = || panic!("beside");
+            let team = Team::new(&crew, Some(&mut bad));
+            assert!(catch_unwind(AssertUnwindSafe(|| team.run(8, &|_, _| {}))).is_err());
+        }
+    }
+
+    #[test]
     fn a_panic_reaches_the_caller_and_the_crew_survives() {
         let crew = Crew::new(3).unwrap();
         for bad in [0, 17, 63] {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                crew.run(64, &|_, chunk| assert!(chunk != bad, "chunk {chunk}"));
+                Team::new(&crew, None).run(64, &|_, chunk| assert!(chunk != bad, "chunk {chunk}"));
             }));
             assert!(outcome.is_err());
         }
         let count = AtomicUsize::new(0);
-        crew.run(10, &|_, _| {
+        Team::new(&crew, None).run(10, &|_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(count.load(Ordering::Relaxed), 10);
@@ -287,7 +356,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..200 {
                         let count = AtomicUsize::new(0);
-                        crew.run(9, &|_, _| {
+                        Team::new(&crew, None).run(9, &|_, _| {
                             count.fetch_add(1, Ordering::Relaxed);
                         });
                         assert_eq!(count.load(Ordering::Relaxed), 9);

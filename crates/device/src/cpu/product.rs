@@ -7,7 +7,7 @@ use super::memory::Workspace;
 use super::panels::{
     Panels, Sums, Tile, accumulate, leading_to, load_sums, no_sums, numbers, pack, part, sets, store_sums, with_tiles,
 };
-use super::pool::Crew;
+use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::DotKernel;
 use std::ops::Range;
@@ -189,7 +189,7 @@ fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn 
 ///
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand, and the machine has the plan's instruction set.
-pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, team: &Team) {
     let (row_panels, column_panels) = (plan.row_panels.count(), plan.column_panels());
     let packed = || workspace.shared::<f32>();
     let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
@@ -199,7 +199,7 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
         // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
         unsafe { (plan.fill)(&leading_to(&fill)) };
     };
-    crew.run(together + if plan.direct { 0 } else { row_panels }, &fill);
+    team.prepare(together + if plan.direct { 0 } else { row_panels }, &fill);
     let body = |thread: usize, chunk: usize| {
         let call = Call {
             plan,
@@ -217,7 +217,7 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, crew: &Crew
         // SAFETY: the loop was chosen for this machine; chunks write disjoint parts of the output.
         unsafe { (plan.run)(&leading_to(&call)) };
     };
-    crew.run(plan.row_parts * plan.column_parts, &body);
+    team.run(plan.row_parts * plan.column_parts, &body);
 }
 
 /// A panel that is packed for all threads: one of `together` panels of columns, or of the rows behind them.

@@ -4,7 +4,7 @@
 use super::isa::Args;
 use super::memory::{ALIGN, Block, Pool};
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, RowPlan, Value};
-use super::pool::Crew;
+use super::pool::Team;
 use super::walk;
 use raphson_compile::program::Level;
 use raphson_graph::error::Result;
@@ -65,7 +65,7 @@ impl Scratches {
 /// # Safety
 /// `bases` holds, for every buffer of the plan's program, memory of at least the buffer's size, aligned to 64 bytes,
 /// that nobody else writes, nor reads where the kernel writes; and the plan was made for this machine.
-pub unsafe fn run(plan: &RowPlan, bases: &Bases, scratches: &mut Scratches, crew: &Crew) {
+pub unsafe fn run(plan: &RowPlan, bases: &Bases, scratches: &mut Scratches, team: &Team) {
     let n_tiles = plan.space.n_tiles();
     if n_tiles == 0 {
         return;
@@ -82,7 +82,7 @@ pub unsafe fn run(plan: &RowPlan, bases: &Bases, scratches: &mut Scratches, crew
         unsafe { tiles.run(scratches.launch, first..n_tiles.min(first + plan.tiles_per_chunk)) };
     };
     if plan.parallel {
-        crew.run(n_chunks, &work);
+        team.run(n_chunks, &work);
     } else {
         (0..n_chunks).for_each(|chunk| work(0, chunk));
     }

@@ -9,7 +9,7 @@ mod tile;
 use super::dot::{Strip, batch_position};
 use super::isa::Level;
 use super::memory::Workspace;
-use super::pool::Crew;
+use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::{AttentionKernel, Buffer, Fused, MatrixView};
 use raphson_graph::dtype::DType;
@@ -135,7 +135,7 @@ fn check(kernel: &AttentionKernel, buffers: &[Buffer], n_batch: usize) -> Result
 ///
 /// # Safety
 /// As for `row::run`; the result overlaps no operand.
-pub unsafe fn run(plan: &AttentionPlan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+pub unsafe fn run(plan: &AttentionPlan, bases: &Bases, workspace: &Workspace, team: &Team) {
     for job in &plan.jobs {
         let pieces = plan.n_batch * job.per_batch;
         let work = |thread: usize, chunk: usize| {
@@ -155,7 +155,7 @@ pub unsafe fn run(plan: &AttentionPlan, bases: &Bases, workspace: &Workspace, cr
         };
         let n_chunks = pieces.div_ceil(job.per_chunk);
         if plan.parallel {
-            crew.run(n_chunks, &work);
+            team.run(n_chunks, &work);
         } else {
             (0..n_chunks).for_each(|chunk| work(0, chunk));
         }

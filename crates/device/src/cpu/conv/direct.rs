@@ -4,6 +4,7 @@
 
 use super::super::dot::Multiply;
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
+use super::super::pool::Team;
 use super::{Job, PIECE, Run, Sizes, piece, product};
 use raphson_graph::dtype::DType;
 use std::marker::PhantomData;
@@ -67,7 +68,7 @@ struct Call<'a, T> {
 
 /// # Safety
 /// As for `conv::run`.
-pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
+pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run, team: &Team) {
     let body = |thread: usize, chunk: usize| {
         let call = Call {
             job: run.job,
@@ -83,7 +84,7 @@ pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
         // were checked when the program was loaded. Items write disjoint outputs.
         unsafe { (plan.run)(&args) };
     };
-    run.chunks(plan.n_items.div_ceil(plan.items_per_chunk), &body);
+    run.chunks(team, plan.n_items.div_ceil(plan.items_per_chunk), &body);
 }
 
 /// Indices of an item, by the sizes of its axes.

@@ -13,7 +13,7 @@ mod unfold;
 use super::dot::Multiply;
 use super::isa::Level;
 use super::memory::Workspace;
-use super::pool::Crew;
+use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, ConvKernel, ConvView};
 use raphson_graph::dtype::DType;
@@ -212,15 +212,15 @@ fn check(kernel: &ConvKernel, buffers: &[Buffer]) -> Result<()> {
 ///
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand.
-pub unsafe fn run(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
+pub unsafe fn run(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, team: &Team) {
     // SAFETY: passed on to our caller.
     unsafe {
         match plan.dtype {
-            DType::F32 => run_as::<f32>(plan, bases, workspace, crew),
-            DType::F64 => run_as::<f64>(plan, bases, workspace, crew),
-            DType::I32 => run_as::<i32>(plan, bases, workspace, crew),
-            DType::U32 => run_as::<u32>(plan, bases, workspace, crew),
-            DType::I64 => run_as::<i64>(plan, bases, workspace, crew),
+            DType::F32 => run_as::<f32>(plan, bases, workspace, team),
+            DType::F64 => run_as::<f64>(plan, bases, workspace, team),
+            DType::I32 => run_as::<i32>(plan, bases, workspace, team),
+            DType::U32 => run_as::<u32>(plan, bases, workspace, team),
+            DType::I64 => run_as::<i64>(plan, bases, workspace, team),
             // Refused when the program was loaded.
             DType::Bool | DType::F16 | DType::BF16 | DType::U8 => unreachable!("convolution of {}", plan.dtype),
         }
@@ -229,17 +229,17 @@ pub unsafe fn run(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, crew: &
 
 /// # Safety
 /// As for [`run`].
-unsafe fn run_as<T: Multiply>(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, crew: &Crew) {
-    let job = Run { job: &plan.job, bases, workspace, crew, parallel: plan.parallel };
+unsafe fn run_as<T: Multiply>(plan: &ConvPlan, bases: &Bases, workspace: &Workspace, team: &Team) {
+    let job = Run { job: &plan.job, bases, workspace, parallel: plan.parallel };
     // SAFETY: passed on to our caller.
     unsafe {
         match &plan.way {
-            Way::Direct(plan) => direct::run::<T>(plan, &job),
-            Way::Outputs(plan) => outputs::run::<T>(plan, &job),
-            Way::Taps(plan) => taps::run::<T>(plan, &job),
+            Way::Direct(plan) => direct::run::<T>(plan, &job, team),
+            Way::Outputs(plan) => outputs::run::<T>(plan, &job, team),
+            Way::Taps(plan) => taps::run::<T>(plan, &job, team),
             // Both are f32's.
-            Way::Padded(plan) => padded::run(plan, &job),
-            Way::PaddedTaps(plan) => padded_taps::run(plan, &job),
+            Way::Padded(plan) => padded::run(plan, &job, team),
+            Way::PaddedTaps(plan) => padded_taps::run(plan, &job, team),
         }
     }
 }
@@ -249,15 +249,23 @@ struct Run<'a> {
     job: &'a Job,
     bases: &'a Bases,
     workspace: &'a Workspace,
-    crew: &'a Crew,
     parallel: bool,
 }
 
 impl Run<'_> {
     /// `body(thread, chunk)` for every chunk, on one thread where waking others would not pay.
-    fn chunks(&self, n: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+    fn chunks(&self, team: &Team, n: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         if self.parallel {
-            self.crew.run(n, body);
+            team.run(n, body);
+        } else {
+            (0..n).for_each(|chunk| body(0, chunk));
+        }
+    }
+
+    /// The same for what comes before the work itself.
+    fn prepare(&self, team: &Team, n: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+        if self.parallel {
+            team.prepare(n, body);
         } else {
             (0..n).for_each(|chunk| body(0, chunk));
         }

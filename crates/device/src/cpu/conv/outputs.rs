@@ -1,6 +1,7 @@
 //! Many outputs: kernel matrix [out, in·taps] times unfolded data [in·taps, outputs], in blocks of outputs.
 
 use super::super::dot::{Multiply, Strip};
+use super::super::pool::Team;
 use super::{BLOCK, Job, MOST_PIECES, PIECE, Run, piece, product};
 
 /// Outputs of a block at least, unless there are fewer: below this a product runs slower.
@@ -79,7 +80,7 @@ impl Plan {
 
 /// # Safety
 /// As for `conv::run`.
-pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
+pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run, team: &Team) {
     let s = &run.job.sizes;
     if !plan.matrix {
         let matrix = run.job.kernel_matrix();
@@ -90,7 +91,7 @@ pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
             // SAFETY: the kernel was checked when the program was loaded; each group has its own part of the workspace.
             unsafe { matrix.pack(from, 0..s.channels_out, 0..plan.k, to) };
         };
-        run.chunks(s.groups, &body);
+        run.prepare(team, s.groups, &body);
     }
     let chunks = plan.n_blocks.div_ceil(plan.blocks_per_chunk);
     let body = |thread: usize, chunk: usize| {
@@ -101,7 +102,7 @@ pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
             unsafe { multiply::<T>(plan, run, thread, group, part, block) };
         }
     };
-    run.chunks(s.groups * plan.n_parts * chunks, &body);
+    run.chunks(team, s.groups * plan.n_parts * chunks, &body);
 }
 
 /// One block of outputs of one group, for some of its output channels.

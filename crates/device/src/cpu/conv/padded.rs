@@ -4,6 +4,7 @@
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::super::panels::{Panels, Tile, WIDE, accumulate, leading_to, no_sums, numbers, pack, sets, with_tiles};
+use super::super::pool::Team;
 use super::{Job, PIECE, Run, piece, product};
 use raphson_graph::dtype::DType;
 use std::ops::Range;
@@ -114,7 +115,7 @@ fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn 
 
 /// # Safety
 /// As for `conv::run`; the data are f32, and the machine has the plan's instruction set.
-pub unsafe fn run(plan: &Plan, run: &Run) {
+pub unsafe fn run(plan: &Plan, run: &Run, team: &Team) {
     let (job, s) = (run.job, &run.job.sizes);
     let panels = plan.panels.count();
     let packed = |group: usize| run.workspace.shared::<f32>().wrapping_add(group * plan.panels.rows() * plan.k);
@@ -124,7 +125,7 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
         // SAFETY: the kernel was checked when the program was loaded; each panel has its own part of the workspace.
         unsafe { (plan.fill)(&leading_to(&Fresh { plan, run, group, panel, out })) };
     };
-    run.chunks(s.groups * panels, &fill);
+    run.prepare(team, s.groups * panels, &fill);
     let body = |thread: usize, chunk: usize| {
         let own = run.workspace.own::<f32>(thread);
         for item in piece(plan.n_items, plan.items_per_chunk, chunk) {
@@ -156,7 +157,7 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
             }
         }
     };
-    run.chunks(plan.n_items.div_ceil(plan.items_per_chunk), &body);
+    run.chunks(team, plan.n_items.div_ceil(plan.items_per_chunk), &body);
 }
 
 /// Elements of some data from `origin` on, `steps` apart, with zeros where there are none.

@@ -6,6 +6,7 @@ use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::super::panels::{
     Panels, Tile, accumulate, leading_to, load_sums, no_sums, pack, part, sets, store_sums, with_tiles,
 };
+use super::super::pool::Team;
 use super::padded::{copy_padded, places};
 use super::{Job, Run, product};
 use raphson_graph::dtype::DType;
@@ -110,7 +111,7 @@ fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn 
 
 /// # Safety
 /// As for `conv::run`; the data are f32, and the machine has the plan's instruction set.
-pub unsafe fn run(plan: &Plan, run: &Run) {
+pub unsafe fn run(plan: &Plan, run: &Run, team: &Team) {
     let (job, s) = (run.job, &run.job.sizes);
     let panels = plan.column_panels(job);
     let shared = || run.workspace.shared::<f32>();
@@ -121,7 +122,7 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
         // SAFETY: the kernel was checked when the program was loaded; each panel has its own part of the workspace.
         unsafe { (plan.fill)(&leading_to(&fresh)) };
     };
-    run.chunks(s.groups * panels * s.channels_in, &fill);
+    run.prepare(team, s.groups * panels * s.channels_in, &fill);
     let tiles = || shared().wrapping_add(plan.packed_elements(job));
     let body = |thread: usize, chunk: usize| {
         let (sum, rest) = (chunk % plan.n_sums, chunk / plan.n_sums);
@@ -141,14 +142,14 @@ pub unsafe fn run(plan: &Plan, run: &Run) {
         // SAFETY: the loop was chosen for this machine; each chunk has tiles of its own.
         unsafe { (plan.run)(&leading_to(&call)) };
     };
-    run.chunks(s.groups * plan.n_parts * plan.n_sums, &body);
+    run.chunks(team, s.groups * plan.n_parts * plan.n_sums, &body);
     let body = |_: usize, index: usize| {
         let (batch, group) = (part(s.batch, plan.n_parts, index % plan.n_parts), index / plan.n_parts);
         let tiles = tiles().wrapping_add(index * plan.n_sums * plan.tile_elements(job)).cast_const();
         // SAFETY: all tiles are complete; each part of the batch of a group has outputs of its own.
         unsafe { add_up(plan, run, group, batch, tiles) };
     };
-    run.chunks(s.groups * plan.n_parts, &body);
+    run.chunks(team, s.groups * plan.n_parts, &body);
 }
 
 /// A panel of output channels of one input channel of a group's kernel, to be packed.

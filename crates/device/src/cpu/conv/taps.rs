@@ -2,6 +2,7 @@
 //! unfolded data [outputs, in·taps]. The sum is long, so it is cut into partial sums, which are added up at the end.
 
 use super::super::dot::{Multiply, Strip};
+use super::super::pool::Team;
 use super::{BLOCK, Job, MOST_PIECES, PIECE, Run, piece, product};
 
 /// Outputs of a block at most.
@@ -60,14 +61,14 @@ impl Plan {
 
 /// # Safety
 /// As for `conv::run`.
-pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
+pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run, team: &Team) {
     let s = &run.job.sizes;
     let body = |thread: usize, chunk: usize| {
         let (group, rest) = (chunk / (plan.n_parts * plan.n_sums), chunk % (plan.n_parts * plan.n_sums));
         // SAFETY: passed on to our caller; each chunk has its own part of the partial sums.
         unsafe { partial_sum::<T>(plan, run, thread, group, rest / plan.n_sums, rest % plan.n_sums) };
     };
-    run.chunks(s.groups * plan.n_parts * plan.n_sums, &body);
+    run.chunks(team, s.groups * plan.n_parts * plan.n_sums, &body);
     let n = s.groups * s.channels_out * plan.rows;
     let body = |_: usize, chunk: usize| {
         for index in piece(n, ADDED, chunk) {
@@ -75,7 +76,7 @@ pub unsafe fn run<T: Multiply>(plan: &Plan, run: &Run) {
             unsafe { add_up::<T>(plan, run, index) };
         }
     };
-    run.chunks(n.div_ceil(ADDED), &body);
+    run.chunks(team, n.div_ceil(ADDED), &body);
 }
 
 /// Some blocks of taps, for some outputs of one group.
