@@ -77,6 +77,11 @@ impl Value {
         self.0.payload.get()
     }
 
+    /// Whether this is a realised leaf that so many hold, this one included, and nobody else: no other value is made of it.
+    pub fn is_leaf_of(&self, holders: usize) -> bool {
+        Arc::strong_count(&self.0) == holders && *self.op() == Op::Input && self.payload().is_some()
+    }
+
     /// Store a result. The first one stays.
     pub fn realise(&self, payload: Payload) {
         // A second evaluation of the same value yields the same numbers: keeping the first loses nothing.

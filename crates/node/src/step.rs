@@ -40,18 +40,20 @@ pub fn run_step(
         }
         let program = program_id(program)?;
         let at_once = state.session.runs_at_once(program)?;
-        let mut results = state.session.run(program, &operands)?;
+        // The table of handles and `operands` hold each.
+        let mut results = state.session.run_moving(program, &operands, moved, 2)?;
         if moved > inputs.len() || results.len() != moved + rest.len() {
             let message =
                 format!("{} results, {moved} of which stay, do not leave {} others", results.len(), rest.len());
             return Err(Error::internal("run", message));
         }
-        // Before the operands' last owners go: their memory may be given back to the pool first.
-        drop(operands);
         let others = results.split_off(moved);
-        for (&handle, value) in inputs.iter().zip(results) {
-            state.handles.replace(handle, value)?;
+        for ((&handle, value), operand) in inputs.iter().zip(results).zip(&operands) {
+            if value != *operand {
+                state.handles.replace(handle, value)?;
+            }
         }
+        drop(operands);
         let read = match others.first() {
             Some(value) if at_once && !report.is_empty() => state.session.read_at_once(value, report)?,
             _ => false,

@@ -210,12 +210,19 @@ impl Session {
         let mut donated = donate.to_vec();
         donated.resize(inputs.len() + captured.len(), false);
         let entry = self.cache.program(flat.graph, donated)?;
+        captured.iter().for_each(|cell| cell.keep());
         Ok(self.programs.add(entry, inputs, outputs, donate, captured))
     }
 
     /// Queue a run of a compiled graph; its results come back as realised values. Donated inputs can only be disposed
     /// of afterwards.
     pub fn run(&mut self, id: ProgramId, inputs: &[Value]) -> Result<Vec<Value>> {
+        self.run_moving(id, inputs, 0, 0)
+    }
+
+    /// The same, where the first `moved` results take the places of as many donated inputs. Of those that `holders` hold (the caller
+    /// and its tables; a slice of clones counts), and nobody else, the result is the very value that was given.
+    pub fn run_moving(&mut self, id: ProgramId, inputs: &[Value], moved: usize, holders: usize) -> Result<Vec<Value>> {
         self.programs.get(id)?.check_inputs(inputs)?;
         if inputs.iter().any(|input| input.payload().is_none()) {
             self.evaluate(inputs)?;
@@ -225,7 +232,7 @@ impl Session {
         let program = self.programs.get(id)?;
         let entry = program.entry();
         let sources = program.sources(inputs)?;
-        let (outputs, cells) = program.results();
+        let (outputs, cells) = program.results(inputs, moved, holders)?;
         self.push_run(entry, sources, cells);
         Ok(outputs)
     }

@@ -103,12 +103,29 @@ impl Compiled {
         Ok(sources)
     }
 
-    /// Fresh values for the outputs, and their cells.
-    pub fn results(&self) -> (Vec<Value>, Vec<Arc<Stored>>) {
-        let cells: Vec<Arc<Stored>> = self.outputs.iter().map(|_| Stored::pending()).collect();
-        let value =
-            |(output, cell): (&Signature, &Arc<Stored>)| Value::data(output.shape.clone(), output.dtype, cell.clone());
-        (self.outputs.iter().zip(&cells).map(value).collect(), cells)
+    /// Values for the outputs, and their cells. The first `moved` results take the places of as many operands: such a
+    /// value, if it is a leaf that `holders` hold and nobody else, goes on as the result, and its cell is filled again.
+    pub fn results(&self, operands: &[Value], moved: usize, holders: usize) -> Result<(Vec<Value>, Vec<Arc<Stored>>)> {
+        let (mut values, mut cells) = (Vec::new(), Vec::new());
+        for (position, Signature { shape, dtype }) in self.outputs.iter().enumerate() {
+            let stays = |operand: &&Value| {
+                self.donate[position]
+                    && operand.is_leaf_of(holders)
+                    && (operand.shape(), operand.dtype()) == (shape, *dtype)
+            };
+            let operand = operands.get(position).filter(|_| position < moved).filter(stays);
+            let own = operand.map(Stored::of).transpose()?.flatten().filter(|cell| cell.expect_refill());
+            let (value, cell) = match (operand, own) {
+                (Some(operand), Some(cell)) => (operand.clone(), cell),
+                _ => {
+                    let cell = Stored::pending();
+                    (Value::data(shape.clone(), *dtype, cell.clone()), cell)
+                }
+            };
+            values.push(value);
+            cells.push(cell);
+        }
+        Ok((values, cells))
     }
 
     /// What this amounts to.

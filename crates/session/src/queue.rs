@@ -139,12 +139,13 @@ pub fn perform(device: &dyn Device, job: Job, done: Option<Done>) {
 }
 
 fn run(device: &dyn Device, entry: &Entry, inputs: Vec<Source>, n_outputs: usize) -> Result<Vec<Memory>> {
-    let memories = inputs.iter().map(|input| input.cell.memory()).collect::<Result<Vec<_>>>();
-    // Only after all are collected: a memory that is also an ordinary operand is shared then, and so copied. On an
-    // error too, since callers were told that these are gone.
-    inputs.iter().filter(|input| input.donated).for_each(|input| input.cell.take());
+    // The donated last: a memory that is also an ordinary operand is shared then, and so copied. All of them, also on an error,
+    // since callers were told that these are gone.
+    let ordinary: Vec<_> = inputs.iter().map(|input| (!input.donated).then(|| input.cell.memory())).collect();
+    let all = inputs.iter().zip(ordinary).map(|(input, known)| known.unwrap_or_else(|| input.cell.take()));
+    let memories: Vec<Result<Memory>> = all.collect();
     drop(inputs);
-    let outputs = entry.run(device, memories?)?;
+    let outputs = entry.run(device, memories.into_iter().collect::<Result<_>>()?)?;
     if outputs.len() != n_outputs {
         let message = format!("a program gave {} results in place of {n_outputs}", outputs.len());
         return Err(Error::internal("session", message));

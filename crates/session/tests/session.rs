@@ -7,7 +7,7 @@ use raphson_graph::dtype::DType;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
-use raphson_session::Session;
+use raphson_session::{ProgramId, Session};
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -211,6 +211,65 @@ fn donated_memory_is_reused_and_gone() {
     assert_eq!(session.read(&x).unwrap(), [3; 16]);
     assert_eq!(log.in_place.load(Ordering::SeqCst) + log.copied.load(Ordering::SeqCst), 3);
     assert_eq!(log.copied.load(Ordering::SeqCst), 0);
+}
+
+/// A step x → x′ whose result takes the place of its operand.
+fn moving(session: &mut Session, step: ProgramId, x: &Value) -> Value {
+    let operands = [x.clone()];
+    session.run_moving(step, &operands, 1, 2).unwrap().remove(0)
+}
+
+#[test]
+fn a_result_that_takes_a_place_is_the_value_that_was_there() {
+    let (mut session, log) = start();
+    let p = placeholder();
+    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
+    let x = data(&session);
+    log.slow.store(true, Ordering::SeqCst);
+    // Queued faster than they run: everybody finds what belongs to his turn.
+    let (told, hears) = channel();
+    for _ in 0..3 {
+        assert_eq!(moving(&mut session, step, &x), x);
+        let told = told.clone();
+        session.read_then(from_ref(&x), Box::new(move |read| told.send(read.unwrap().remove(0)).unwrap())).unwrap();
+    }
+    assert_eq!(session.read(&x).unwrap(), [3; 16]);
+    assert_eq!(hears.iter().take(3).collect::<Vec<_>>(), [[1; 16], [2; 16], [3; 16]]);
+    assert_eq!((log.in_place.load(Ordering::SeqCst), log.copied.load(Ordering::SeqCst)), (3, 0));
+    assert_eq!(session.live_bytes(), 1, "one memory, handed on");
+
+    // What fails is what the value holds from then on.
+    log.fail.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(moving(&mut session, step, &x), x);
+        assert_eq!(session.read(&x).unwrap_err().code, Code::Index);
+    }
+}
+
+#[test]
+fn nobody_finds_another_result_in_the_value_that_he_holds() {
+    let (mut session, _log) = start();
+    let p = placeholder();
+    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
+    // Somebody has it in a table of his own.
+    let x = data(&session);
+    let other = x.clone();
+    let moved = moving(&mut session, step, &x);
+    assert_ne!(moved, x);
+    assert_eq!(session.read(&other).unwrap_err().code, Code::Disposed);
+    // Or has made something of it that is not computed yet.
+    let lazy = moved.sin().unwrap();
+    let next = moving(&mut session, step, &moved);
+    assert_ne!(next, moved);
+    assert_eq!(session.evaluate(from_ref(&lazy)).unwrap_err().code, Code::Disposed);
+    // Or a function has captured it.
+    let q = placeholder();
+    let uses = session.compile(from_ref(&q), &[q.add(&next).unwrap()], &[false]).unwrap();
+    let last = moving(&mut session, step, &next);
+    assert_ne!(last, next);
+    let y = data(&session);
+    assert_eq!(session.run(uses, from_ref(&y)).unwrap_err().code, Code::Disposed);
+    assert_eq!(session.read(&last).unwrap(), [3; 16]);
 }
 
 #[test]
