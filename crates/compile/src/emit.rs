@@ -54,7 +54,7 @@ pub fn emit(lowered: &Lowered, groups: &Groups) -> Emitted {
 struct Emitter<'a> {
     lowered: &'a Lowered,
     groups: &'a Groups,
-    straight: HashMap<NodeIndex, Straight>,
+    straight: Straights,
     buffers: Vec<Unplaced>,
     buffer_of: HashMap<NodeIndex, BufferId>,
     kernels: Vec<Kernel>,
@@ -101,16 +101,16 @@ impl Emitter<'_> {
             }
         }
         for (index, value) in stores {
-            let own = || Straight { into: index, offset: 0, strides: contiguous(&self.node(index).shape) };
-            let Straight { into, offset, strides } = self.straight.get(&index).cloned().unwrap_or_else(own);
-            let buffer = self.buffer(into);
-            let level = self.groups.level[index as usize];
-            let view = match level {
-                Level::Full => split_view(group, &kept_axes, offset, &strides),
-                Level::Kept => View { offset, kept: strides, reduced: vec![0; group.axes.len()] },
-            };
-            let (dtype, pass) = (self.node(index).dtype.register(), body.steps[value.0 as usize].result_pass());
-            body.steps.push(Step { instr: Instr::Store { buffer, view, value }, dtype, level, pass });
+            for Straight { into, offset, strides } in self.straight.targets(index, self.node(index)) {
+                let buffer = self.buffer(into);
+                let level = self.groups.level[index as usize];
+                let view = match level {
+                    Level::Full => split_view(group, &kept_axes, offset, &strides),
+                    Level::Kept => View { offset, kept: strides, reduced: vec![0; group.axes.len()] },
+                };
+                let (dtype, pass) = (self.node(index).dtype.register(), body.steps[value.0 as usize].result_pass());
+                body.steps.push(Step { instr: Instr::Store { buffer, view, value }, dtype, level, pass });
+            }
         }
         let sizes = |axes: &[usize]| axes.iter().map(|&axis| group.shape[axis]).collect::<Vec<_>>();
         let kept = sizes(&kept_axes);
@@ -166,18 +166,17 @@ impl Emitter<'_> {
                     self.kernels.push(Kernel::Fill { buffer: out, value: Scalar::of(0.0, node.dtype) });
                 }
                 for (operand, part) in parts.iter().enumerate() {
-                    if !self.straight.contains_key(&node.operands[operand].base) {
+                    if !self.straight.has(index, operand) {
                         let (offset, kept) = placed(&node, part);
                         self.place(&node, operand, out, View { offset, kept, reduced: Vec::new() });
                     }
                 }
             }
             Kind::Concatenate { axis } => {
-                let strides = contiguous(&node.shape);
-                let mut offset = 0;
-                for part in 0..node.operands.len() {
-                    self.place(&node, part, out, View { offset, kept: strides.clone(), reduced: Vec::new() });
-                    offset += node.operand_shapes[part][*axis] as i64 * strides[*axis];
+                for (operand, (offset, kept)) in lined_up(&node, *axis).into_iter().enumerate() {
+                    if !self.straight.has(index, operand) {
+                        self.place(&node, operand, out, View { offset, kept, reduced: Vec::new() });
+                    }
                 }
             }
             Kind::Input
@@ -315,7 +314,7 @@ impl Emitter<'_> {
     }
 }
 
-/// Where a value is stored that is written straight into the pad that reads it.
+/// Where a value is stored that is written straight into the pad or row that reads it.
 #[derive(Clone)]
 struct Straight {
     into: NodeIndex,
@@ -323,37 +322,90 @@ struct Straight {
     strides: Vec<i64>,
 }
 
-/// Parts of pads that cover all of it, which their kernels can write there: what is otherwise read in their own group alone.
-fn straight(lowered: &Lowered, groups: &Groups) -> HashMap<NodeIndex, Straight> {
-    let pads = |node: &Node| matches!(node.kind, Kind::Pad { .. }) && is_covered(node);
-    if !lowered.nodes.iter().any(pads) {
-        return HashMap::new();
+/// The values that are.
+#[derive(Default)]
+struct Straights {
+    of: HashMap<NodeIndex, Vec<Straight>>,
+    /// Those of which nobody reads anything else.
+    only: HashSet<NodeIndex>,
+    /// The operands that nobody has to copy.
+    done: HashSet<(NodeIndex, usize)>,
+}
+
+impl Straights {
+    /// All places where the kernel that computes a value stores it.
+    fn targets(&self, index: NodeIndex, node: &Node) -> Vec<Straight> {
+        let own = Straight { into: index, offset: 0, strides: contiguous(&node.shape) };
+        let own = (!self.only.contains(&index)).then_some(own);
+        own.into_iter().chain(self.of.get(&index).into_iter().flatten().cloned()).collect()
     }
-    let mut readers: HashMap<NodeIndex, Vec<NodeIndex>> = HashMap::new();
+
+    fn has(&self, into: NodeIndex, operand: usize) -> bool {
+        self.done.contains(&(into, operand))
+    }
+}
+
+/// Values that others read elsewhere too are stored twice if they have no more elements.
+const TWICE: usize = 256;
+
+/// Parts of rows, and of pads that they cover, which their kernels can write there.
+fn straight(lowered: &Lowered, groups: &Groups) -> Straights {
+    let mut found = Straights::default();
+    let joins = |node: &Node| match node.kind {
+        Kind::Pad { .. } => is_covered(node),
+        _ => matches!(node.kind, Kind::Concatenate { .. }),
+    };
+    if !lowered.nodes.iter().any(joins) {
+        return found;
+    }
+    // How often each value is read outside its own group; an output is read outside of all.
+    let mut readers = vec![0; lowered.nodes.len()];
     for (index, node) in visiting(lowered.nodes.iter().enumerate()) {
-        node.operands.iter().for_each(|access| readers.entry(access.base).or_default().push(index as NodeIndex));
+        let elsewhere = |access: &&Access| groups.of[access.base as usize] != groups.of[index];
+        node.operands.iter().filter(elsewhere).for_each(|access| readers[access.base as usize] += 1);
     }
-    let outputs: HashSet<NodeIndex> = lowered.outputs.iter().copied().collect();
-    let mut found = HashMap::new();
-    for (index, node) in visiting(lowered.nodes.iter().enumerate()).filter(|(_, node)| pads(node)) {
-        let Kind::Pad { parts } = &node.kind else { continue };
-        for ((access, shape), part) in node.operands.iter().zip(&node.operand_shapes).zip(parts) {
+    lowered.outputs.iter().for_each(|&output| readers[output as usize] += 1);
+    for (index, node) in visiting(lowered.nodes.iter().enumerate()).filter(|(_, node)| joins(node)) {
+        let index = index as NodeIndex;
+        let places: Vec<_> = match &node.kind {
+            Kind::Pad { parts } => parts.iter().map(|part| placed(node, part)).collect(),
+            Kind::Concatenate { axis } => lined_up(node, *axis),
+            _ => continue,
+        };
+        for (operand, (offset, steps)) in places.into_iter().enumerate() {
+            let (access, shape) = (&node.operands[operand], &node.operand_shapes[operand]);
             let base = &lowered.nodes[access.base as usize];
-            let stay: Vec<usize> = (0..shape.rank()).filter(|&axis| shape[axis] != 1).collect();
-            let squeezed: Vec<usize> = stay.iter().map(|&axis| shape[axis]).collect();
-            let whole = base.shape == squeezed
+            let long = |sizes: &[usize]| (0..sizes.len()).filter(|&axis| sizes[axis] != 1).collect::<Vec<_>>();
+            let (stay, own) = (long(shape), long(&base.shape));
+            let whole = stay.iter().map(|&axis| shape[axis]).eq(own.iter().map(|&axis| base.shape[axis]))
                 && access.offset == 0
                 && same_strides(shape, &access.strides, &contiguous(shape));
-            let elsewhere = |&&reader: &&NodeIndex| groups.of[reader as usize] != groups.of[access.base as usize];
-            let alone = readers.get(&access.base).is_some_and(|of| of.iter().filter(elsewhere).count() == 1);
-            if base.is_fusible() && whole && alone && !outputs.contains(&access.base) {
-                let (offset, steps) = placed(node, part);
-                let strides = stay.iter().map(|&axis| steps[axis]).collect();
-                found.insert(access.base, Straight { into: index as NodeIndex, offset, strides });
+            let few = readers[access.base as usize] == 1 || base.elements() <= TWICE;
+            if base.is_fusible() && whole && few {
+                let mut strides = vec![0; base.shape.len()];
+                own.iter().zip(stay).for_each(|(&own, axis)| strides[own] = steps[axis]);
+                found.of.entry(access.base).or_default().push(Straight { into: index, offset, strides });
+                found.done.insert((index, operand));
             }
         }
     }
+    found.only = (found.of.iter())
+        .filter(|(base, places)| places.len() == readers[**base as usize])
+        .map(|(&base, _)| base)
+        .collect();
     found
+}
+
+/// Offset and strides of each part of a row in its buffer.
+fn lined_up(row: &Node, axis: usize) -> Vec<(i64, Vec<i64>)> {
+    let strides = contiguous(&row.shape);
+    let mut offset = 0;
+    let part = |shape: &Shape| {
+        let place = (offset, strides.clone());
+        offset += shape[axis] as i64 * strides[axis];
+        place
+    };
+    row.operand_shapes.iter().map(part).collect()
 }
 
 /// Whether a pad's parts, which do not meet, leave no zeros between or around them.

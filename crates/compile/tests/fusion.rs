@@ -272,6 +272,23 @@ fn a_late_product_comes_before_all_of_its_users() {
     assert_eq!(dots, 1, "the large product comes right before the last kernel");
 }
 
+/// A report: its numbers are stored where they stand in it by the kernel that computes them, also one that is read elsewhere too.
+#[test]
+fn numbers_of_a_row_are_written_straight_to_their_places() {
+    let x = input([64]);
+    let (sum, norm) = (x.sum_all().unwrap(), x.square().unwrap().sum_all().unwrap());
+    let part = |value: &Value| value.reshape(&[1].into()).unwrap();
+    let (mean, root) = (sum.scale(1.0 / 64.0).unwrap(), norm.sqrt().unwrap());
+    let row = Value::concatenate(&[part(&mean), part(&root), part(&mean), part(&norm)], 0).unwrap();
+    let program = compiled(std::slice::from_ref(&x), &[row, root], &[false]);
+    assert_eq!((program.kernels.len(), row_kernels(&program), program.arena_bytes), (1, 1, 0));
+    // An input stands in memory: it is copied.
+    let y = input([3]);
+    let row = Value::concatenate(&[y.clone(), x.tanh().unwrap()], 0).unwrap();
+    let program = compiled(&[x, y], &[row], &[false, false]);
+    assert_eq!((program.kernels.len(), program.arena_bytes), (2, 0));
+}
+
 /// A device that has threads to spare does them beside it.
 #[test]
 fn small_kernels_at_the_end_come_before_the_last_long_product() {

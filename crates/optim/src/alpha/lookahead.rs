@@ -173,10 +173,9 @@ pub(super) fn previous_init(params: &[Value], recalls: bool) -> Vec<Value> {
     twice.iter().chain(twice).map(|param| param.like(0.0)).collect()
 }
 
-/// The scalars at the head of a rule's state, and the lists of tensors like the parameters behind them.
+/// The tensors at the head of a rule's state that hold its scalars, and the lists of tensors like the parameters behind them.
 pub(super) fn split<'a, const SCALARS: usize>(
     rule: Rule,
-    spec: &Spec,
     state: &'a [Value],
     rest: &[usize],
 ) -> Result<(&'a [Value; SCALARS], &'a [Value])> {
@@ -186,7 +185,6 @@ pub(super) fn split<'a, const SCALARS: usize>(
         let known = rest.iter().map(|count| (SCALARS + count).to_string()).collect::<Vec<_>>().join(" or ");
         return Err(Error::argument(rule.name(), format!("{} state tensors; it has {known}", state.len())));
     };
-    scalars.iter().try_for_each(|value| super::check_scalar("state", value, spec.scalar))?;
     Ok((scalars, tensors))
 }
 

@@ -9,18 +9,19 @@
 //! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α stays
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
-//! Of large tensors, traces and slopes see every k-th row only (`sample`). State: the scalars of [`Scalars`], then (unless the direction recalls
-//! them) θ_prev and ω for each parameter, then e, f, y for each.
+//! Of large tensors, traces and slopes see every k-th row only (`sample`). State: α, the rate of the last step, and the other scalars of
+//! [`Scalars`] in a row, then (unless the direction recalls them) θ_prev and ω for each parameter, then e, f, y for each.
 
 use super::lookahead::{
     Averages, DOWN, Look, Now, Previous, Rate, Reach, Seen, loss_statistics, previous_init, split, too_short,
 };
 use super::measure::inner;
 use super::sample::{Sampler, finite_unseen, inner_sampled, zeros};
-use super::scalar::{choose, clip, loss_scalar, moved};
-use super::{Finish, Finished, Rule, Spec};
+use super::scalar::{choose, clip, in_a_row, loss_scalar, moved};
+use super::{Finish, Finished, Rule, Spec, check_scalar};
 use crate::direction::Recalled;
-use raphson_graph::error::{Error, Result};
+use raphson_graph::error::{Code, Error, Result};
+use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
 
 /// ρ: decay of N and D.
@@ -56,8 +57,11 @@ const LOOSE: f64 = 1.5;
 /// How many times as far as the first step its probe looks.
 const REACH: f64 = 20.0;
 
-/// The scalars at the head of the state.
-pub(super) const SCALARS: usize = 15;
+/// The tensors at the head of the state that hold its scalars: α, the last rate, and a row of the others.
+pub(super) const SCALARS: usize = 3;
+
+/// The scalars.
+const COUNT: usize = 15;
 
 /// The rule's scalars, named.
 #[derive(Clone)]
@@ -88,13 +92,13 @@ struct Scalars {
 }
 
 impl Scalars {
-    fn named(values: &[Value; SCALARS]) -> Scalars {
+    fn named(values: &[Value; COUNT]) -> Scalars {
         let [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss] =
             values.clone();
         Scalars { alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss }
     }
 
-    fn list(self) -> [Value; SCALARS] {
+    fn list(self) -> [Value; COUNT] {
         let Scalars {
             alpha,
             applied,
@@ -115,10 +119,38 @@ impl Scalars {
         [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
     }
 
+    /// As the state holds them.
+    fn read([alpha, applied, row]: &[Value; SCALARS]) -> Result<Scalars> {
+        let mut values = vec![alpha.clone(), applied.clone()];
+        for at in 0..COUNT - values.len() {
+            values.push(row.slice(&[at], &[at + 1], &[1])?.reshape(&Shape::scalar())?);
+        }
+        let values = <[Value; COUNT]>::try_from(values);
+        values.map(|values| Scalars::named(&values)).map_err(|_| Error::internal("next", "a scalar is missing"))
+    }
+
+    /// As the state holds them.
+    fn kept(self) -> Result<[Value; SCALARS]> {
+        let [alpha, applied, row @ ..] = self.list();
+        Ok([alpha, applied, in_a_row(&row.each_ref())?])
+    }
+
     /// Whether no step was taken yet.
     fn first(&self) -> Result<Value> {
         self.t.equal(&self.t.like(0.0))
     }
+}
+
+/// The scalars of a state, of the right dtype and shape.
+fn checked(spec: &Spec, scalars: &[Value; SCALARS]) -> Result<Scalars> {
+    let [alpha, applied, row] = scalars;
+    check_scalar("state", alpha, spec.scalar)?;
+    check_scalar("state", applied, spec.scalar)?;
+    if row.dtype() != spec.scalar || row.shape()[..] != [COUNT - 2] {
+        let message = format!("state[2] is {} {}; it holds {} {}", row.dtype(), row.shape(), COUNT - 2, spec.scalar);
+        return Err(Error::new(Code::Shape, Rule::Next.name(), message).with_shapes([row.shape()]));
+    }
+    Scalars::read(scalars)
 }
 
 /// The rule's state, named.
@@ -132,9 +164,9 @@ impl<'a> State<'a> {
     fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
         let count = params.len();
         let tensors = if recalled.is_some() { 3 * count } else { 5 * count };
-        let (scalars, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[tensors])?;
+        let (scalars, tensors) = split::<SCALARS>(Rule::Next, state, &[tensors])?;
         let (previous, traces) = Previous::take(params, tensors, recalled);
-        Ok(State { scalars: Scalars::named(scalars), previous, traces: Traces::named(count, traces) })
+        Ok(State { scalars: checked(spec, scalars)?, previous, traces: Traces::named(count, traces) })
     }
 }
 
@@ -160,7 +192,7 @@ pub(super) fn init(spec: &Spec, params: &[Value], recalls: bool) -> Result<Vec<V
     scalars.alpha = spec.number(spec.initial);
     // Long ago.
     scalars.halved = spec.number(-WATCH);
-    let mut state = scalars.list().to_vec();
+    let mut state = scalars.kept()?.to_vec();
     state.extend(previous_init(params, recalls));
     for _ in 0..3 {
         state.extend(zeros(spec, params));
@@ -172,7 +204,7 @@ pub(super) fn init(spec: &Spec, params: &[Value], recalls: bool) -> Result<Vec<V
 pub(super) fn look(spec: &Spec, params: &[Value], gradients: &[Value], state: &[Value]) -> Result<Look> {
     let count = params.len();
     // What is stored of the step before does not matter here.
-    let (_, tensors) = split::<SCALARS>(Rule::Next, spec, state, &[3 * count, 5 * count])?;
+    let (_, tensors) = split::<SCALARS>(Rule::Next, state, &[3 * count, 5 * count])?;
     let traces = Traces::named(count, tensors);
     let lines = traces.slow.iter().zip(traces.fast).map(|(e, f)| e.sub(&f.scale(PART)?)).collect::<Result<Vec<_>>>()?;
     let n = inner_sampled(spec, params, &Sampler::new(spec, []).all(gradients)?, &lines)?;
@@ -187,7 +219,7 @@ pub(super) fn look(spec: &Spec, params: &[Value], gradients: &[Value], state: &[
 /// they will be. At the first step only a loss or a gradient that is not finite is refused, and α stays.
 pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: &[Value]) -> Result<Vec<Value>> {
     let Some(scalars) = state.first_chunk() else { return Err(too_short(Rule::Next, state)) };
-    let now = &Scalars::named(scalars);
+    let now = &checked(spec, scalars)?;
     let first = now.first()?;
     let finite = loss.is_finite()?.and(&finite)?;
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
@@ -331,7 +363,7 @@ pub(super) fn finish(spec: &Spec, step: &Finish) -> Result<Finished> {
         accepted,
     };
     let report = seen.report()?;
-    let state = [after.list().to_vec(), kept, slow, fast, gradients].concat();
+    let state = [after.kept()?.to_vec(), kept, slow, fast, gradients].concat();
     Ok(Finished { params, direction, state, report })
 }
 
@@ -409,6 +441,6 @@ pub(super) fn rescale(
     let alpha = bounded.select(&clip(&alpha.minimum(&bound)?, spec.min, spec.max)?, &alpha)?;
     let applied = alpha.mul(scale)?.mul(&multiplier(spec, &t)?)?;
     let moved = moved(start, &applied, omega)?;
-    let scalars = Scalars { alpha, applied, reach, ..now.clone() }.list();
+    let scalars = Scalars { alpha, applied, reach, ..now.clone() }.kept()?;
     Ok([&moved[..], &scalars, &state[SCALARS..]].concat())
 }

@@ -12,7 +12,7 @@ use super::lookahead::{
 };
 use super::measure::inner;
 use super::scalar::{choose, clip, finite_or, loss_scalar, moved};
-use super::{Finish, Finished, Rule, Spec};
+use super::{Finish, Finished, Rule, Spec, check_scalar};
 use crate::direction::Recalled;
 use raphson_graph::error::{Error, Result};
 use raphson_graph::value::Value;
@@ -82,7 +82,8 @@ impl<'a> State<'a> {
     fn read(spec: &Spec, params: &[Value], state: &'a [Value], recalled: Option<&'a Recalled>) -> Result<State<'a>> {
         let count = params.len();
         let previous = if recalled.is_some() { 0 } else { 2 * count };
-        let (scalars, tensors) = split::<SCALARS>(Rule::NextPlain, spec, state, &[previous, previous + count])?;
+        let (scalars, tensors) = split::<SCALARS>(Rule::NextPlain, state, &[previous, previous + count])?;
+        scalars.iter().try_for_each(|value| check_scalar("state", value, spec.scalar))?;
         let (previous, trace) = Previous::take(params, tensors, recalled);
         let trace = (trace.len() == count && count > 0).then_some(trace);
         Ok(State { scalars: Scalars::named(scalars), previous, trace })

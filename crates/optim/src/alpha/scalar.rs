@@ -37,6 +37,11 @@ pub(super) fn choose(condition: &Value, a: &[Value], b: &[Value]) -> Result<Vec<
 
 /// A report: eight scalars in a row.
 pub(super) fn report(fields: [&Value; 8]) -> Result<Value> {
-    let rows = fields.iter().map(|field| field.reshape(&[1].into())).collect::<Result<Vec<_>>>()?;
+    in_a_row(&fields)
+}
+
+/// Scalars as one tensor.
+pub(super) fn in_a_row(scalars: &[&Value]) -> Result<Value> {
+    let rows = scalars.iter().map(|scalar| scalar.reshape(&[1].into())).collect::<Result<Vec<_>>>()?;
     Value::concatenate(&rows, 0)
 }
