@@ -14,6 +14,9 @@ const ALIGNMENT: usize = 64;
 /// As many times smaller than the largest temporary, one is small.
 const SMALL: usize = 16;
 
+/// More large temporaries than this are not tried by size, which compares each with all.
+const MOST_BY_SIZE: usize = 512;
+
 /// Place all buffers.
 pub fn plan(emitted: Emitted, donated: &[bool]) -> Program {
     let Emitted { buffers, kernels, inputs, outputs } = emitted;
@@ -189,41 +192,109 @@ impl<'a> Accesses<'a> {
     }
 }
 
-/// First fit over lifetimes, in the order of the kernels. Small buffers have a part of the arena to themselves, so that none that lives
-/// long keeps a large one out of where it would fit. Returns the size of the arena.
+/// Gives every temporary a place in the arena; returns the arena's size. Small ones have a part of it to themselves, so that none that
+/// lives long keeps a large one out of where it would fit.
 fn place_temporaries(buffers: &[Unplaced], uses: &[Uses], places: &mut [Option<Place>]) -> usize {
-    let mut last_use = vec![0; buffers.len()];
-    for (position, uses) in uses.iter().enumerate() {
-        let all = visiting(uses.read.iter().chain(&uses.written));
-        all.for_each(|buffer| last_use[buffer.0 as usize] = position);
-    }
-    let sizes: Vec<Option<usize>> = buffers.iter().zip(&*places).map(|(buffer, place)| size(buffer, *place)).collect();
-    let small = sizes.iter().flatten().max().map_or(0, |largest| largest / SMALL);
-    let mut arenas = [Arena::default(), Arena::default()];
-    let mut offsets: Vec<Option<(usize, usize)>> = vec![None; buffers.len()];
-    for (position, uses) in uses.iter().enumerate() {
-        for &BufferId(buffer) in &uses.written {
-            if let (Some(size), None) = (sizes[buffer as usize], offsets[buffer as usize]) {
-                let part = usize::from(size <= small);
-                offsets[buffer as usize] = Some((part, arenas[part].take(size)));
-            }
-        }
-        for &BufferId(buffer) in uses.read.iter().chain(&uses.written) {
-            let last = &mut last_use[buffer as usize];
-            if *last == position
-                && let (Some(size), Some((part, offset))) = (sizes[buffer as usize], offsets[buffer as usize])
-            {
-                // Given back once, however often the kernel names it.
-                *last = usize::MAX;
-                arenas[part].give(offset, size);
+    let mut temporaries: Vec<Temporary> = Vec::new();
+    let mut position_of: Vec<Option<usize>> = vec![None; buffers.len()];
+    for (at, uses) in uses.iter().enumerate() {
+        for &BufferId(buffer) in visiting(uses.written.iter().chain(&uses.read)) {
+            let (buffer, Some(bytes)) = (buffer as usize, size(&buffers[buffer as usize], places[buffer as usize]))
+            else {
+                continue;
+            };
+            match position_of[buffer] {
+                Some(known) => temporaries[known].last = at,
+                None => {
+                    position_of[buffer] = Some(temporaries.len());
+                    temporaries.push(Temporary { buffer, bytes, first: at, last: at });
+                }
             }
         }
     }
-    let starts = [0, arenas[0].end];
-    for (place, offset) in places.iter_mut().zip(offsets) {
-        *place = place.or(offset.map(|(part, offset)| Place::Arena(starts[part] + offset)));
+    let least = temporaries.iter().map(|temporary| temporary.bytes).max().map_or(0, |largest| largest / SMALL);
+    let (large, small): (Vec<_>, Vec<_>) = temporaries.into_iter().partition(|temporary| temporary.bytes > least);
+    let (mut offsets, mut end) = in_turn(&large, uses.len());
+    if large.len() <= MOST_BY_SIZE && end > most_at_once(&large, uses.len()) {
+        let (others, other_end) = by_size(&large);
+        if other_end < end {
+            (offsets, end) = (others, other_end);
+        }
     }
-    arenas[0].end + arenas[1].end
+    let (behind, small_end) = in_turn(&small, uses.len());
+    offsets.extend(behind.into_iter().map(|offset| end + offset));
+    for (temporary, offset) in large.iter().chain(&small).zip(offsets) {
+        places[temporary.buffer] = Some(Place::Arena(offset));
+    }
+    end + small_end
+}
+
+/// A buffer in the arena, from the kernel that writes it first to the one that touches it last.
+struct Temporary {
+    buffer: usize,
+    bytes: usize,
+    first: usize,
+    last: usize,
+}
+
+/// Bytes that live at the same time: no plan takes less.
+fn most_at_once(temporaries: &[Temporary], n_kernels: usize) -> usize {
+    let mut change = vec![0isize; n_kernels + 1];
+    for temporary in visiting(temporaries) {
+        change[temporary.first] += temporary.bytes as isize;
+        change[temporary.last + 1] -= temporary.bytes as isize;
+    }
+    let (mut now, mut most) = (0, 0);
+    for change in change {
+        now += change;
+        most = most.max(now);
+    }
+    most as usize
+}
+
+/// First fit over lifetimes, in the order of the kernels. Offsets, and the end of the last.
+fn in_turn(temporaries: &[Temporary], n_kernels: usize) -> (Vec<usize>, usize) {
+    let mut ending: Vec<Vec<usize>> = vec![Vec::new(); n_kernels];
+    for (at, temporary) in visiting(temporaries.iter().enumerate()) {
+        ending[temporary.last].push(at);
+    }
+    let mut arena = Arena::default();
+    let mut offsets: Vec<usize> = Vec::with_capacity(temporaries.len());
+    for (kernel, ending) in ending.iter().enumerate() {
+        while let Some(next) = temporaries.get(offsets.len()).filter(|next| next.first == kernel) {
+            offsets.push(arena.take(next.bytes));
+        }
+        ending.iter().for_each(|&at| arena.give(offsets[at], temporaries[at].bytes));
+    }
+    (offsets, arena.end)
+}
+
+/// The largest first, each where it fits lowest between those that live when it does. Offsets, and the end of the last.
+fn by_size(temporaries: &[Temporary]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..temporaries.len()).collect();
+    order.sort_by_key(|&at| (std::cmp::Reverse(temporaries[at].bytes), at));
+    let mut offsets = vec![0; temporaries.len()];
+    let mut end = 0;
+    // Those that have their place, by offset.
+    let mut placed: Vec<usize> = Vec::new();
+    for at in order {
+        let own = &temporaries[at];
+        let mut offset = 0;
+        for &other in visiting(&placed) {
+            let it = &temporaries[other];
+            if it.first > own.last || it.last < own.first {
+                continue;
+            }
+            if offsets[other] >= offset + own.bytes {
+                break;
+            }
+            offset = offset.max(offsets[other] + it.bytes);
+        }
+        offsets[at] = offset;
+        end = end.max(offset + own.bytes);
+        placed.insert(placed.partition_point(|&other| offsets[other] <= offset), at);
+    }
+    (offsets, end)
 }
 
 /// Bytes that a buffer without a place takes in the arena.
@@ -299,5 +370,49 @@ mod tests {
         let mut places = vec![None; 4];
         assert_eq!(place_temporaries(&buffers, &uses, &mut places), 2 * 4096 + 64);
         assert_eq!(places, [0, 4096, 8192, 0].map(|offset| Some(Place::Arena(offset))));
+    }
+
+    #[test]
+    fn the_largest_come_first_where_that_takes_less() {
+        // In turn, the second one lies in the middle when the third comes.
+        let lives = [(2, 0, 0), (1, 0, 1), (3, 1, 1)];
+        let temporaries: Vec<Temporary> = lives
+            .iter()
+            .enumerate()
+            .map(|(buffer, &(lines, first, last))| Temporary { buffer, bytes: 64 * lines, first, last })
+            .collect();
+        assert_eq!(in_turn(&temporaries, 2), (vec![0, 128, 192], 384));
+        assert_eq!(most_at_once(&temporaries, 2), 256);
+        assert_eq!(by_size(&temporaries), (vec![0, 192, 0], 256));
+    }
+
+    /// Random lifetimes and sizes: nothing that lives at the same time meets.
+    #[test]
+    fn what_lives_together_lies_apart() {
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..200 {
+            let (count, n_kernels) = (1 + random(30), 20);
+            let mut temporaries: Vec<Temporary> = (0..count)
+                .map(|buffer| {
+                    let first = random(n_kernels);
+                    let bytes = ALIGNMENT * (1 + random(40) * random(40));
+                    Temporary { buffer, bytes, first, last: first + random(n_kernels - first) }
+                })
+                .collect();
+            temporaries.sort_by_key(|temporary| temporary.first);
+            for (offsets, end) in [in_turn(&temporaries, n_kernels), by_size(&temporaries)] {
+                for (i, (one, a)) in temporaries.iter().zip(&offsets).enumerate() {
+                    assert!(a + one.bytes <= end);
+                    for (two, b) in temporaries.iter().zip(&offsets).skip(i + 1) {
+                        let together = one.first <= two.last && two.first <= one.last;
+                        assert!(!together || a + one.bytes <= *b || b + two.bytes <= *a);
+                    }
+                }
+            }
+        }
     }
 }
