@@ -95,6 +95,24 @@ describe("runs at once and queued", () => {
       made.push(pick);
     }));
 
+  it("tell of the steps before one that fails, whose reports are read with its own", async () => {
+    native.setAtOnceForTest(false);
+    const indices = [0, 1, 0, 1, 7, 0].map((index) => tensor([index], { dtype: "i32" }));
+    const told: number[] = [];
+    const step = trainingStep({
+      params: { table: ones([2, 1]) },
+      loss: (index: Tensor<"i32">, { table }) => table.take(index).square().sum(),
+      optimizer: newton(optim.sgd(), { rule: "constant", initial: 0.1 }),
+      onReport: ({ step }) => told.push(step),
+    });
+    made.push(step);
+    // Queued without waiting, so that they are read in groups: few at first, then all that may be in flight.
+    for (const index of indices.slice(0, 4)) await step.step(index);
+    const turns = indices.flatMap((index) => [step.run(index), step.run(index)]);
+    await expect(Promise.all([...turns, step.drain()])).rejects.toMatchObject({ name: "RaphsonError", code: "INDEX" });
+    expect(told).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  });
+
   it("keep their order: a small run behind a large one", () =>
     tidy(() => {
       const large = compile((x: Tensor) => x.matmul(x).div(512));

@@ -91,8 +91,7 @@ export class Reports {
     const group = this.#waiting.splice(0, this.#waiting.length - behind);
     if (group.length === 0) return this.#delivery;
     this.#coming += group.length;
-    const numbers = this.#numbersOfAll(group);
-    numbers.catch(() => undefined); // handled below, in its turn
+    const numbers = this.#numbersOfAll(group).catch(() => undefined); // it shows again when each is read by itself
     this.#delivery = this.#delivery.then(() => this.#deliverAll(group, numbers));
     return this.#delivery;
   }
@@ -152,9 +151,7 @@ export class Reports {
   /** The numbers of each, read together. */
   async #numbersOfAll(group: readonly Outstanding[]): Promise<(Float64Array | Float32Array)[]> {
     const handles = group.flatMap(({ source }) => (typeof source === "number" ? source : []));
-    const reading = handles.length === 0 ? new Uint8Array(0) : native.read(handles);
-    native.dispose(handles);
-    const row = this.numbersOf(await reading);
+    const row = this.numbersOf(handles.length === 0 ? new Uint8Array(0) : await native.read(handles));
     let read = 0;
     return group.map(({ source }) => {
       if (typeof source !== "number") return source;
@@ -163,18 +160,25 @@ export class Reports {
     });
   }
 
-  async #deliverAll(group: readonly Outstanding[], all: Promise<(Float64Array | Float32Array)[]>): Promise<void> {
-    try {
-      const numbers = await all;
-      for (const [at, { index, beside }] of group.entries()) {
-        const plain = this.read(index, numbers[at] as Float64Array);
-        const whole = beside.rates === undefined && beside.losses.length === 0 ? plain : await completed(plain, beside);
-        this.#attempt(() => this.#deliver(whole, beside));
+  /** Delivers what was read together. Where that failed, each is read by itself: those before the failure are told. */
+  async #deliverAll(
+    group: readonly Outstanding[],
+    reading: Promise<(Float64Array | Float32Array)[] | undefined>,
+  ): Promise<void> {
+    const all = await reading;
+    for (const [at, one] of group.entries()) {
+      try {
+        const own = all === undefined ? (await this.#numbersOfAll([one]))[0] : all[at];
+        const plain = this.read(one.index, own as Float64Array);
+        const { rates, losses } = one.beside;
+        const whole = rates === undefined && losses.length === 0 ? plain : await completed(plain, one.beside);
+        this.#deliver(whole, one.beside);
+      } catch (error) {
+        this.#failure ??= { error };
+      } finally {
+        this.#coming -= 1;
+        if (typeof one.source === "number") native.dispose([one.source]);
       }
-    } catch (error) {
-      this.#failure ??= { error };
-    } finally {
-      this.#coming -= group.length;
     }
   }
 

@@ -51,7 +51,10 @@ export function inSingle<D extends FloatDType>(
   return (isHalf(t) ? f(t.cast("f32")).cast(t.dtype) : f(t)) as Tensor<D>;
 }
 
-/** exp(x − max x) / Σ exp(x − max x); no derivative passes through the maximum, whose terms cancel exactly. */
+/**
+ * exp(x − max x) / Σ exp(x − max x), by one division for each row; no derivative passes through the maximum, whose terms cancel
+ * exactly.
+ */
 export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
   requireFloat("softmax", t);
   return inSingle(t, (x) => singleSoftmax(x, axis));
@@ -59,7 +62,7 @@ export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tenso
 
 function singleSoftmax(t: Tensor<FloatDType>, axis: number): Tensor<FloatDType> {
   const exponentials = t.sub(t.max(axis, { keepDims: true }).stopGradient()).exp();
-  return exponentials.div(exponentials.sum(axis, { keepDims: true }));
+  return exponentials.mul(exponentials.sum(axis, { keepDims: true }).reciprocal());
 }
 
 /** x − m − log Σ exp(x − m), m = max x */
