@@ -2,15 +2,12 @@
 //! is no faster on many threads, so without this they would stand idle meanwhile. The kernels stay in their order but for
 //! that, and neither side touches memory that the other writes: what is computed does not change.
 
-use raphson_compile::program::{BufferId, Instr, Kernel, Level, Place, Program, RowKernel};
+use super::estimate::Costs;
+use raphson_compile::program::{BufferId, Kernel, Place, Program};
 use std::ops::Range;
 
-/// Likely nanoseconds on one thread of a modern core: to begin a kernel, of one of its instructions, of an instruction at one
-/// point, and of a multiplication and an addition in a product.
-const KERNEL_NS: f64 = 300.0;
-const INSTRUCTION_NS: f64 = 30.0;
-const POINT_NS: f64 = 0.05;
-const TERM_NS: f64 = 0.015;
+/// As kernels of a training step were seen to take on a core with AVX-512.
+const LIKELY: Costs = Costs { kernel: 300.0, instruction: 30.0, point: 0.05, term: 0.015, indexed: 10.0 };
 
 /// The longest kernel that is done beside another, and not beside one that is as short itself.
 const SMALL_NS: f64 = 15_000.0;
@@ -33,7 +30,7 @@ pub fn steps(program: &Program, n_threads: usize) -> Vec<Step> {
         return in_order(program);
     }
     let touched: Vec<Touched> = program.kernels.iter().map(|kernel| Touched::by(kernel, program)).collect();
-    let times: Vec<f64> = program.kernels.iter().map(estimate).collect();
+    let times: Vec<f64> = program.kernels.iter().map(|kernel| LIKELY.of(kernel, program)).collect();
     let mut steps: Vec<Step> = Vec::new();
     for (kernel, its) in touched.iter().enumerate() {
         // While the caller is away, the others do its part of the work: they must have enough of it.
@@ -64,37 +61,6 @@ fn is_shared_out(kernel: &Kernel) -> bool {
 /// Whether it may be done by one thread beside another kernel.
 fn is_done_alone(kernel: &Kernel) -> bool {
     matches!(kernel, Kernel::Row(_) | Kernel::Dot(_))
-}
-
-/// Nanoseconds on one thread, of the kernels that matter here.
-fn estimate(kernel: &Kernel) -> f64 {
-    let work = match kernel {
-        Kernel::Row(row) => row_work(row),
-        Kernel::Dot(dot) => product(&dot.batch) * product(&[dot.m, dot.k, dot.n]) * TERM_NS,
-        Kernel::Conv(conv) => {
-            let (rows, columns, terms) = conv.as_product();
-            product(&[conv.groups, rows, columns, terms]) * TERM_NS
-        }
-        Kernel::Gather(_) | Kernel::ScatterAdd(_) | Kernel::Argsort(_) | Kernel::Attention(_) | Kernel::Fill { .. } => {
-            0.0
-        }
-    };
-    KERNEL_NS + work
-}
-
-fn row_work(row: &RowKernel) -> f64 {
-    let kept = product(&row.kept);
-    let full = kept * product(&row.reduced);
-    let steps = row.steps.iter().map(|step| match (&step.instr, step.level) {
-        (Instr::Const(_), _) => 0.0,
-        (_, Level::Full) => INSTRUCTION_NS + full * POINT_NS,
-        (_, Level::Kept) => INSTRUCTION_NS + kept * POINT_NS,
-    });
-    steps.sum()
-}
-
-fn product(sizes: &[usize]) -> f64 {
-    sizes.iter().map(|&size| size as f64).product()
 }
 
 /// A piece of memory that a run uses.

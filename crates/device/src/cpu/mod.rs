@@ -10,6 +10,7 @@ mod brief;
 mod conv;
 mod dot;
 mod erf;
+mod estimate;
 mod fused;
 mod gather;
 mod isa;
