@@ -196,15 +196,17 @@ fn fold_interleaved<T: Copy, A: Copy, const L: usize>(
             *lane = take(*lane, x);
         }
     }
-    for (lane, &x) in lanes.iter_mut().zip(tail) {
-        *lane = take(*lane, x);
+    if !tail.is_empty() {
+        // In lanes of its own: a loop over some of the others would keep all of them out of registers.
+        let mut rest = [identity; L];
+        rest.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = take(*lane, x));
+        lanes.iter_mut().zip(rest).for_each(|(lane, rest)| *lane = merge(*lane, rest));
     }
     // Halving keeps the merge vectorised too.
     let mut width = L / 2;
     while width > 0 {
-        for lane in 0..width {
-            lanes[lane] = merge(lanes[lane], lanes[lane + width]);
-        }
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = merge(*low, high));
         width /= 2;
     }
     lanes[0]
@@ -232,9 +234,12 @@ impl Fold<f32> for Sum {
         if row.len() < 32 {
             return row.iter().fold(sum, |sum, &x| sum + f64::from(x));
         }
-        row.chunks(BLOCK).fold(sum, |sum, block| {
-            sum + f64::from(fold_interleaved::<f32, f32, 32>(0.0, block, |s, x| s + x, |a, b| a + b))
-        })
+        // Not by `fold`, which would not be inlined into the loop of this instruction set.
+        let mut sum = sum;
+        for block in row.chunks(BLOCK) {
+            sum += f64::from(fold_interleaved::<f32, f32, 32>(0.0, block, |s, x| s + x, |a, b| a + b));
+        }
+        sum
     }
     #[inline(always)]
     fn finish(sum: f64) -> f32 {
