@@ -127,7 +127,11 @@ export class Reports {
   add(index: number, source: ReportSource, beside: Beside): void {
     const isHere = typeof source !== "number" && beside.losses.length === 0;
     if (isHere && this.outstanding === 0) {
-      this.#attempt(() => this.#deliver(this.read(index, source), beside));
+      try {
+        this.#deliver(this.read(index, source), beside);
+      } catch (error) {
+        this.#failure ??= { error };
+      }
       return;
     }
     // What is here is overwritten by the next step.
@@ -179,14 +183,6 @@ export class Reports {
         this.#coming -= 1;
         if (typeof one.source === "number") native.dispose([one.source]);
       }
-    }
-  }
-
-  #attempt(deliver: () => void): void {
-    try {
-      deliver();
-    } catch (error) {
-      this.#failure ??= { error };
     }
   }
 

@@ -196,8 +196,7 @@ fn the_queue_survives_a_panic() {
 #[test]
 fn donated_memory_is_reused_and_gone() {
     let (mut session, log) = start();
-    let p = placeholder();
-    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
+    let step = donating(&mut session);
     let mut x = data(&session);
     for _ in 0..3 {
         let y = session.run(step, from_ref(&x)).unwrap().remove(0);
@@ -213,6 +212,12 @@ fn donated_memory_is_reused_and_gone() {
     assert_eq!(log.copied.load(Ordering::SeqCst), 0);
 }
 
+/// A compiled step that takes its operand over.
+fn donating(session: &mut Session) -> ProgramId {
+    let p = placeholder();
+    session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap()
+}
+
 /// A step x → x′ whose result takes the place of its operand.
 fn moving(session: &mut Session, step: ProgramId, x: &Value) -> Value {
     let operands = [x.clone()];
@@ -222,8 +227,7 @@ fn moving(session: &mut Session, step: ProgramId, x: &Value) -> Value {
 #[test]
 fn a_result_that_takes_a_place_is_the_value_that_was_there() {
     let (mut session, log) = start();
-    let p = placeholder();
-    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
+    let step = donating(&mut session);
     let x = data(&session);
     log.slow.store(true, Ordering::SeqCst);
     // Queued faster than they run: everybody finds what belongs to his turn.
@@ -249,8 +253,7 @@ fn a_result_that_takes_a_place_is_the_value_that_was_there() {
 #[test]
 fn nobody_finds_another_result_in_the_value_that_he_holds() {
     let (mut session, _log) = start();
-    let p = placeholder();
-    let step = session.compile(from_ref(&p), &[p.exp().unwrap()], &[true]).unwrap();
+    let step = donating(&mut session);
     // Somebody has it in a table of his own.
     let x = data(&session);
     let other = x.clone();

@@ -119,10 +119,17 @@ impl Scalars {
         [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
     }
 
-    /// As the state holds them.
-    fn read([alpha, applied, row]: &[Value; SCALARS]) -> Result<Scalars> {
+    /// As the state holds them, of the right dtype and shape.
+    fn read(spec: &Spec, [alpha, applied, row]: &[Value; SCALARS]) -> Result<Scalars> {
+        check_scalar("state", alpha, spec.scalar)?;
+        check_scalar("state", applied, spec.scalar)?;
+        if row.dtype() != spec.scalar || row.shape()[..] != [COUNT - 2] {
+            let message =
+                format!("state[2] is {} {}; it holds {} {}", row.dtype(), row.shape(), COUNT - 2, spec.scalar);
+            return Err(Error::new(Code::Shape, Rule::Next.name(), message).with_shapes([row.shape()]));
+        }
         let mut values = vec![alpha.clone(), applied.clone()];
-        for at in 0..COUNT - values.len() {
+        for at in 0..COUNT - 2 {
             values.push(row.slice(&[at], &[at + 1], &[1])?.reshape(&Shape::scalar())?);
         }
         let values = <[Value; COUNT]>::try_from(values);
@@ -141,18 +148,6 @@ impl Scalars {
     }
 }
 
-/// The scalars of a state, of the right dtype and shape.
-fn checked(spec: &Spec, scalars: &[Value; SCALARS]) -> Result<Scalars> {
-    let [alpha, applied, row] = scalars;
-    check_scalar("state", alpha, spec.scalar)?;
-    check_scalar("state", applied, spec.scalar)?;
-    if row.dtype() != spec.scalar || row.shape()[..] != [COUNT - 2] {
-        let message = format!("state[2] is {} {}; it holds {} {}", row.dtype(), row.shape(), COUNT - 2, spec.scalar);
-        return Err(Error::new(Code::Shape, Rule::Next.name(), message).with_shapes([row.shape()]));
-    }
-    Scalars::read(scalars)
-}
-
 /// The rule's state, named.
 struct State<'a> {
     scalars: Scalars,
@@ -166,7 +161,7 @@ impl<'a> State<'a> {
         let tensors = if recalled.is_some() { 3 * count } else { 5 * count };
         let (scalars, tensors) = split::<SCALARS>(Rule::Next, state, &[tensors])?;
         let (previous, traces) = Previous::take(params, tensors, recalled);
-        Ok(State { scalars: checked(spec, scalars)?, previous, traces: Traces::named(count, traces) })
+        Ok(State { scalars: Scalars::read(spec, scalars)?, previous, traces: Traces::named(count, traces) })
     }
 }
 
@@ -219,7 +214,7 @@ pub(super) fn look(spec: &Spec, params: &[Value], gradients: &[Value], state: &[
 /// they will be. At the first step only a loss or a gradient that is not finite is refused, and α stays.
 pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: &[Value]) -> Result<Vec<Value>> {
     let Some(scalars) = state.first_chunk() else { return Err(too_short(Rule::Next, state)) };
-    let now = &checked(spec, scalars)?;
+    let now = &Scalars::read(spec, scalars)?;
     let first = now.first()?;
     let finite = loss.is_finite()?.and(&finite)?;
     let high = finite.not()?.or(&loss.greater(&ceiling(now)?)?)?;
