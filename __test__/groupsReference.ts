@@ -109,10 +109,11 @@ export function nextPath(
     best = Math.min(mean, best + 0.01 * Math.max(mean - best, 0));
   }
 
-  /** One factor for all: a walk by factors of 5 at the first step, shorter only at the next two. */
+  /** One factor for all: at the first step the largest power of two that passes, shorter only at the next two. */
   function startUp(loss: number, t: number, slopes: readonly number[]): void {
     const ahead = t === 0 ? 20 : 1;
     const tolerance = 4 * 2 ** -52 * Math.abs(loss);
+    if (t === 0) for (const now of own) now.alpha = 2 ** Math.round(Math.log2(now.alpha));
     const passes = (factor: number) => {
       const lengths = own.map((now) => ahead * factor * now.alpha);
       const wanted = lengths.reduce((sum, length, k) => sum + length * (slopes[k] ?? 0), 0);
@@ -120,14 +121,15 @@ export function nextPath(
     };
     let factor = 1;
     if (t === 0) {
-      const growing = passes(1);
-      for (let tries = 1; tries < 16; tries++) {
-        const next = factor * (growing ? 5 : 0.2);
+      const grows = passes(1);
+      for (let tries = 0; tries < 20; tries++) {
+        const next = grows ? 4 * factor : factor / 4;
         const passed = passes(next);
-        if (growing && !passed) break;
+        if (grows && !passed) break;
         factor = next;
-        if (!growing && passed) break;
+        if (!grows && passed) break;
       }
+      if (passes(2 * factor)) factor *= 2;
     } else {
       for (let tries = 0; tries < 3 && !passes(factor); tries++) factor *= 0.2;
       if (factor < 1) factor *= 0.1;

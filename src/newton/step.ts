@@ -400,7 +400,7 @@ export class TrainingStep<P, B> {
     };
     if (waits) return this.#begin(programs, report, [...before, ...tensors, this.#state.key], counter, scale).then(end);
     this.#started += 1;
-    return end(this.#rescale(programs, 1, scale));
+    return end(this.#rescale(programs, false, 1, scale));
   }
 
   #counterTensor(counter = this.#counter): Handle {
@@ -578,11 +578,11 @@ export class TrainingStep<P, B> {
     const refused = first && !plain.accepted;
     if (refused || plain.overflow === true) return nextAlphas(plain).map((alpha) => ({ alpha, nextAlpha: alpha }));
     this.#started += 1;
-    if (this.#started > startUp.probedSteps) return this.#rescale(programs, 1, scale);
+    if (this.#started > startUp.probedSteps) return this.#rescale(programs, false, 1, scale);
     const common = [...seen, this.#counterTensor(counter)];
     try {
       const passes = (factor: number) => this.#passes(programs, first, factor, common);
-      return await this.#rescale(programs, await searchFactor(startUp, first, passes), scale);
+      return await this.#rescale(programs, first, await searchFactor(startUp, first, passes), scale);
     } finally {
       native.dispose(common.slice(-1));
     }
@@ -608,8 +608,10 @@ export class TrainingStep<P, B> {
   }
 
   /** Takes the step that stays where it begins, with α times the factor as the rule bounds it. */
-  #rescale(programs: Programs, factor: number, scale: Handle): Promise<Rates[]> {
-    const program = programOf(programs, "rescale", () => compileRescale(programs.subject, this.#newton));
+  #rescale(programs: Programs, first: boolean, factor: number, scale: Handle): Promise<Rates[]> {
+    const program = programOf(programs, `rescale ${first}`, () =>
+      compileRescale(programs.subject, this.#newton, first),
+    );
     const { direction, rule } = this.#state;
     const params = this.#values.handles();
     const handle = this.#scalarOf(factor);

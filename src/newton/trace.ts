@@ -477,10 +477,10 @@ export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: b
 }
 
 /**
- * The step with α times a factor. Inputs: params, rule state (given away), direction state, factor, scale. Outputs: the first
+ * The step with α times a factor, which the first step's search has found, or not. Inputs: params, rule state (given away), direction state, factor, scale. Outputs: the first
  * two anew.
  */
-export function compileRescale(subject: Subject, newton: NewtonOptimizer): number {
+export function compileRescale(subject: Subject, newton: NewtonOptimizer, first: boolean): number {
   return tracing(() => {
     const params = placeholders(subject.params);
     const rule = placeholders(subject.rule);
@@ -488,7 +488,7 @@ export function compileRescale(subject: Subject, newton: NewtonOptimizer): numbe
     const [factor, scale] = placeholders([scalarKind(), scalarKind()]) as [AnyTensor, AnyTensor];
     const recalled = recalledIn({ subject, newton, inputs: { params }, direction, rule });
     const [theta, state] = [handlesOf(params), handlesOf(rule)];
-    const results = native.alphaRescale(newton.spec, theta, state, recalled, factor.handle, scale.handle);
+    const results = native.alphaRescale(newton.spec, theta, state, recalled, first, factor.handle, scale.handle);
     const outputs = handlesOf(owned(handlesOf(owned(results)).map(native.alias)));
     const donated = [...params, ...rule];
     const kept = [...direction, factor, scale];

@@ -344,6 +344,7 @@ pub fn alpha_rescale(
     params: Vec<f64>,
     state: Vec<f64>,
     recalled: Vec<f64>,
+    first: bool,
     factor: f64,
     scale: f64,
 ) -> napi::Result<Vec<f64>> {
@@ -355,6 +356,7 @@ pub fn alpha_rescale(
             &params,
             &state,
             recalled.as_ref(),
+            first,
             handles.get("alpha", factor)?,
             handles.get("alpha", scale)?,
         )

@@ -284,6 +284,7 @@ pub(super) fn rescale(
     params: &[Value],
     state: &[Value],
     recalled: Option<&Recalled>,
+    first: bool,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
@@ -294,7 +295,7 @@ pub(super) fn rescale(
         let (state, recalled) = (states[group], recalled[group].as_ref());
         let mut results = match spec.rule.family() {
             Family::NextPlain => next_plain::rescale(spec, params, state, recalled, factor, scale)?,
-            _ => next::rescale(spec, params, state, recalled, factor, scale)?,
+            _ => next::rescale(spec, params, state, recalled, first, factor, scale)?,
         };
         after.extend(results.split_off(params.len()));
         moved.push(results);

@@ -393,8 +393,9 @@ pub fn finish(spec: &Spec, step: Finish) -> Result<Finished> {
 /// Start-up of a rule that looks ahead, after a step: whether this batch's loss falls far enough with α·factor (at the
 /// `first` step, twenty times as far), a bool scalar. `loss` is the batch's loss as a function of `params`; `state` is the state
 /// after the step. What the caller makes of the answers, before [`rescale`]:
-/// - first step: `next` walks `factor` up by 5 while the answer is true, or down by .2 until it is, at most 16 times, and
-///   keeps the last factor that passed; `nextPlain` only shrinks, at most 14 times;
+/// - first step: `next` walks `factor` up by 4 while the answer is true, or down by ¼ until it is, at most 20 times, and takes
+///   twice the last factor that passed if that passes too, else the factor; as α·factor is taken to the nearest power of two, it ends
+///   at the same α wherever it began. `nextPlain` only shrinks by .2, at most 14 times;
 /// - second and third step: shrink by .2 until the answer is true, at most 3 times; a reduced factor is multiplied by .1
 ///   once more.
 pub fn probe(
@@ -413,19 +414,20 @@ pub fn probe(
 
 /// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
 /// `next` bounds the lengths of its first forty steps here: call it after each of them, with factor 1 where nothing was
-/// probed.
+/// probed. `first` as the probes had it.
 pub fn rescale(
     spec: &Spec,
     params: &[Value],
     state: &[Value],
     recalled: Option<&Recalled>,
+    first: bool,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
     check_scalar("factor", factor, spec.scalar)?;
     check_scalar("scale", scale, spec.scalar)?;
     check_start_up(spec, "rescale")?;
-    groups::rescale(spec, params, state, recalled, factor, scale)
+    groups::rescale(spec, params, state, recalled, first, factor, scale)
 }
 
 fn check_start_up(spec: &Spec, what: &str) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::direction::Recalled;
 use raphson_graph::error::{Code, Error, Result};
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
+use std::f64::consts::LN_2;
 
 /// ρ: decay of N and D.
 const RHO: f64 = 0.9;
@@ -392,6 +393,16 @@ fn multiplier(spec: &Spec, t: &Value) -> Result<Value> {
     }
 }
 
+/// α·factor; at the first step the power of two that is nearest to it in logarithm, so that the search for it ends at the same α
+/// wherever it began.
+fn tried(now: &Scalars, first: bool, factor: &Value) -> Result<Value> {
+    let alpha = now.alpha.mul(factor)?;
+    if !first {
+        return Ok(alpha);
+    }
+    alpha.log()?.scale(1.0 / LN_2)?.round()?.scale(LN_2)?.exp()
+}
+
 /// Start-up: where a step `factor` times as long leads (at the first step, 20 times as far), and the loss that is to fall.
 pub(super) fn reach<'a>(
     spec: &Spec,
@@ -402,7 +413,7 @@ pub(super) fn reach<'a>(
     factor: &Value,
 ) -> Result<Reach<'a>> {
     let State { scalars, previous: Previous { start, omega, .. }, .. } = State::read(spec, params, state, recalled)?;
-    let s = scalars.alpha.mul(factor)?.scale(if first { REACH } else { 1.0 })?;
+    let s = tried(&scalars, first, factor)?.scale(if first { REACH } else { 1.0 })?;
     let epsilon = params.iter().map(|param| param.dtype().epsilon()).fold(0.0, f64::max);
     let tolerance = Some(scalars.loss.abs()?.scale(4.0 * epsilon)?);
     // At the first step y is the gradient itself, so that d = ⟨g, ω⟩; later on it has to be found at the start.
@@ -411,13 +422,14 @@ pub(super) fn reach<'a>(
     Ok(Reach { start, omega, s, slope, loss_start: scalars.loss, tolerance, untaken })
 }
 
-/// Start-up: α ← α·factor; the first step sets the bound R = α|ω|, and then α ← min(α, R·1.1ᵗ/|ω|), for momentum is still
+/// Start-up: α as it was [`tried`]; the first step sets the bound R = α|ω|, and then α ← min(α, R·1.1ᵗ/|ω|), for momentum is still
 /// building up, from step 10 to step 40 1.5 times that; θ′ = θ_start − scale·2(1 − t/T)·α·ω.
 pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
     state: &[Value],
     recalled: Option<&Recalled>,
+    first: bool,
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
@@ -425,7 +437,7 @@ pub(super) fn rescale(
     let (now, Previous { start, omega, .. }) = (&named.scalars, named.previous);
     // The step that is taken again has been counted.
     let t = now.t.shift(-1.0)?;
-    let alpha = clip(&now.alpha.mul(factor)?, spec.min, spec.max)?;
+    let alpha = clip(&tried(now, first, factor)?, spec.min, spec.max)?;
     let size = inner(omega, omega, spec.scalar)?.sqrt()?;
     let first = t.less_equal(&t.like(0.0))?;
     let reach = first.select(&alpha.mul(&size)?, &now.reach)?;

@@ -29,8 +29,9 @@ def rule_class(path, name):
 
 
 def later(rule):
-    """The reference with what has come to it since: the first step is tried twenty times as long, the bound on the lengths of steps
-    holds from 10 to 40 as well, 1.5 times as wide, and gamma is larger in the first hundred steps."""
+    """The reference with what has come to it since: the first step's alpha is the largest power of two that passes when it is tried
+    twenty times as long, the bound on the lengths of steps holds from 10 to 40 as well, 1.5 times as wide, and gamma is larger in
+    the first hundred steps."""
 
     class Later(rule):
         safe = property(lambda self: 0.05 if self.t == 0 else 0.1, lambda self, value: None)
@@ -39,6 +40,27 @@ def later(rule):
 
         def __init__(self, optimizer, **options):
             super().__init__(optimizer, ramp_steps=40, **options)
+
+        def _start(self, loss, probe, slope):
+            if self.t > 0:
+                return super()._start(loss, probe, slope)
+            tolerance = 4 * torch.finfo(self.params[0].dtype).eps * abs(loss)
+
+            def passes(exponent):
+                far = 2.0**exponent / self.safe
+                self._put(self.start - far * self.omega)
+                return probe() <= loss - 0.3 * far * max(slope, 0.0) + tolerance
+
+            exponent = round(math.log2(self.alpha))
+            grows = passes(exponent)
+            for _ in range(20):
+                passed = passes(exponent + (2 if grows else -2))
+                if grows and not passed:
+                    break
+                exponent += 2 if grows else -2
+                if passed and not grows:
+                    break
+            self.alpha = self._clip(2.0 ** (exponent + passes(exponent + 1)))
 
     return Later
 

@@ -35,7 +35,7 @@ struct Run {
     spec: Spec,
     step: Program,
     probe: [Program; 2],
-    rescale: Program,
+    rescale: [Program; 2],
     params: Vec<Vec<f64>>,
     direction: Vec<Vec<f64>>,
     state: Vec<Vec<f64>>,
@@ -87,9 +87,12 @@ impl Run {
                 &[accept],
             )
         });
-        let rescaled =
-            alpha::rescale(&spec, params, &state, recalled, &factor, &Value::scalar(1.0, DType::F64)).unwrap();
-        let rescale = Program::new(&[&params[..], &direction_old, &state, &[factor]].concat(), &rescaled);
+        let rescale = [true, false].map(|first| {
+            let whole = Value::scalar(1.0, DType::F64);
+            let rescaled = alpha::rescale(&spec, params, &state, recalled, first, &factor, &whole).unwrap();
+            let inputs = [&params[..], &direction_old, &state, std::slice::from_ref(&factor)].concat();
+            Program::new(&inputs, &rescaled)
+        });
         let (direction, state) = (numbers(&direction_start), numbers(&state_start));
         Run { spec, step, probe, rescale, params: start.to_vec(), direction, state }
     }
@@ -113,19 +116,11 @@ impl Run {
 
     /// The caller's search for a factor after step `t`.
     fn factor(&self, t: usize, batch: &[Vec<f64>]) -> f64 {
-        let walks = self.spec.rule == Rule::Next;
-        let (tries, caution) = if t == 0 { (if walks { 16 } else { 14 }, 1.0) } else { (3, 0.1) };
-        let mut factor = 1.0;
-        if t == 0 && walks && self.passes(t, batch, factor) {
-            // The first answer is counted among the tries.
-            for _ in 1..tries {
-                factor *= 5.0;
-                if !self.passes(t, batch, factor) {
-                    return factor / 5.0;
-                }
-            }
-            return factor * 5.0;
+        if t == 0 && self.spec.rule == Rule::Next {
+            return self.walked(batch);
         }
+        let (tries, caution) = if t == 0 { (14, 1.0) } else { (3, 0.1) };
+        let mut factor = 1.0;
         for _ in 0..tries {
             if self.passes(t, batch, factor) {
                 break;
@@ -135,11 +130,29 @@ impl Run {
         if factor < 1.0 { factor * caution } else { factor }
     }
 
+    /// The caller's walk after the first step.
+    fn walked(&self, batch: &[Vec<f64>]) -> f64 {
+        let grows = self.passes(0, batch, 1.0);
+        let mut factor = 1.0;
+        for _ in 0..20 {
+            let next = if grows { 4.0 * factor } else { factor / 4.0 };
+            let passed = self.passes(0, batch, next);
+            if grows && !passed {
+                break;
+            }
+            factor = next;
+            if !grows && passed {
+                break;
+            }
+        }
+        if self.passes(0, batch, 2.0 * factor) { 2.0 * factor } else { factor }
+    }
+
     /// The caller's start-up after step `t`.
     fn start_up(&mut self, t: usize, batch: &[Vec<f64>], probe_steps: usize) {
         let factor = if t < probe_steps { self.factor(t, batch) } else { 1.0 };
         let inputs = [&self.params[..], &self.direction, &self.state, &[vec![factor]]].concat();
-        let out = self.rescale.run(&inputs);
+        let out = self.rescale[usize::from(t > 0)].run(&inputs);
         let count = self.params.len();
         (self.params, self.state) = (out[..count].to_vec(), out[count..].to_vec());
     }

@@ -62,7 +62,7 @@ fn only_rules_that_look_ahead_have_a_start_up() {
     let spec = Spec::defaults(Rule::Exact);
     let state = alpha::init(&spec, params, &[], false).unwrap();
     assert!(alpha::probe(&spec, &loss, params, &state, None, true, &factor).is_err());
-    assert!(alpha::rescale(&spec, params, &state, None, &factor, &factor).is_err());
+    assert!(alpha::rescale(&spec, params, &state, None, true, &factor, &factor).is_err());
 }
 
 /// A step of `rule` on parameters of both float dtypes, with a loss in f32.
@@ -94,7 +94,7 @@ fn mixed(rule: Rule) -> Result<()> {
     assert!(like(&done.params, &params) && like(&done.direction, &params) && like(&done.state, &state));
     assert_eq!((done.report.shape(), done.report.dtype()), (&Shape::from([8]), DType::F64));
     if rule.looks_ahead() {
-        let rescaled = alpha::rescale(&spec, &params, &state, None, &scale, &scale)?;
+        let rescaled = alpha::rescale(&spec, &params, &state, None, false, &scale, &scale)?;
         assert!(like(&rescaled, &[&params[..], &state].concat()));
         for first in [true, false] {
             let accept = alpha::probe(&spec, &loss, &params, &state, None, first, &scale)?;
