@@ -63,7 +63,7 @@ export function nextPath(
   { alpha, total, steps, gamma = 0.07 }: { alpha: number; total?: number; steps: number; gamma?: number },
 ): Stand[] {
   const own = groups.map((): Own => ({ alpha, sumN: 0, sumD: 0, d: 0, reach: 0 }));
-  let [mean, deviation, peak, best] = [0, 0, 0, Number.NaN];
+  let [mean, slow, deviation, peak, best] = [0, 0, 0, 0, Number.NaN];
   let [inARow, halved] = [0, -10];
   let [e, f, y, omega, start] = [1, 2, 3, 4, 5].map(() => begin.map(() => 0)) as [
     number[],
@@ -75,13 +75,15 @@ export function nextPath(
   let w = [...begin];
   const stands: Stand[] = [];
 
-  /** α ← α(1 + γ(N + cD)/(D − N)), limited; the group's sums and traces forget as α travels. */
+  /** α ← α(1 + γ(N + cD)/(D − N)), limited, c too; the group's sums and traces forget as α travels. */
   function newton(k: number, n: number, t: number): void {
     const now = own[k] as Own;
     const sumN = 0.9 * now.sumN + n;
     const signed = 0.9 * now.sumD + now.d;
     const sumD = signed > 0 ? signed : 0.9 * now.sumD + Math.abs(now.d);
-    const [top, bottom] = [sumN + 0.15 * sumD, sumD - sumN];
+    const gained = Math.max(slow - mean, 0) + deviation;
+    const aim = Math.min(0.3, gained / now.alpha / Math.max(sumD, 1e-30)); // a tenth of what was gained; sums are of ten
+    const [top, bottom] = [sumN + aim * sumD, sumD - sumN];
     const eager = Math.min(gamma * clip(Math.sqrt(100 / (t + 1)), 1, 3), 1);
     const bare = bottom > 0 ? 1 + (eager * top) / bottom : top > 0 ? 1.25 : 0.5;
     const floor = sumN < -0.5 * sumD ? 0.5 : Math.max(0.5, 1 - 0.5 / (t + 1));
@@ -94,12 +96,13 @@ export function nextPath(
 
   function track(loss: number, t: number): void {
     if (t === 0) {
-      [mean, deviation, peak] = [loss, 0, loss];
+      [mean, slow, deviation, peak] = [loss, loss, 0, loss];
       return;
     }
     peak = Math.max(loss, 0.99 * peak);
     deviation = 0.9 * deviation + 0.1 * Math.abs(loss - mean);
     mean = inARow > 5 ? loss : 0.9 * mean + 0.1 * loss;
+    slow = 0.99 * slow + 0.01 * mean;
     if (t < 10) return;
     if (Number.isNaN(best)) best = mean;
     if (mean > best + 2 * deviation && t - halved >= 10) {
@@ -176,11 +179,11 @@ export function nextPath(
     }
     groups.forEach((group, k) => {
       const now = own[k] as Own;
-      const size = Math.sqrt(inner(group, omega, omega));
-      if (t === 0) now.reach = now.alpha * size;
+      const travelled = Math.sqrt(inner(group, e, e));
+      if (t === 0) now.reach = now.alpha * travelled;
       else if (t < 40) {
-        const longest = now.reach * 1.1 ** t * (t < 10 ? 1 : 1.5);
-        now.alpha = within(Math.min(now.alpha, longest / Math.max(size, 1e-30)));
+        const longest = now.reach * Math.sqrt(t + 1) * Math.min(1.1 ** t, 8);
+        now.alpha = within(Math.min(now.alpha, longest / Math.max(travelled, 1e-30)));
       }
     });
     const outside = total === undefined ? 1 : clip(2 * (1 - t / total), 0, 1);

@@ -88,6 +88,30 @@ describe("the rules", () => {
     }
   });
 
+  it("next trains alike from every starting α, bit for bit", async () => {
+    const x = random(1).normal([64, 6]);
+    const y = x.square().sum([-1], { keepDims: true }).tanh();
+    const model = () => nn.sequential(nn.linear(6, 16), nn.relu(), nn.linear(16, 1)).initialize(3);
+    const losses = async (initial: number) => {
+      const seen: number[] = [];
+      const step = trainingStep({
+        model: model(),
+        loss: ({ x, y }: { x: Tensor; y: Tensor }, model) => model(x).sub(y).square().mean(),
+        optimizer: newton(optim.adamW(), { initial }),
+        onReport: ({ loss }) => seen.push(loss),
+      });
+      for (let index = 0; index < 60; index++) {
+        const [first, end] = [index % 48, (index % 48) + 16];
+        await step.run({ x: x.slice(first, end, 0), y: y.slice(first, end, 0) });
+      }
+      await step.drain();
+      return seen;
+    };
+    const usual = await losses(0.01);
+    expect(usual.at(-1)).toBeLessThan(0.5 * (usual[0] ?? 0));
+    for (const initial of [1e-6, 0.37, 10]) expect(await losses(initial)).toEqual(usual);
+  });
+
   it("nextPlain, its first version, ends nearer where there is no noise", async () => {
     const bowl = (_: object, { w }: Scalars) =>
       w

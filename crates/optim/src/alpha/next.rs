@@ -15,7 +15,6 @@
 use super::lookahead::{
     Averages, DOWN, Look, Now, Previous, Rate, Reach, Seen, loss_statistics, previous_init, split, too_short,
 };
-use super::measure::inner;
 use super::sample::{Sampler, finite_unseen, inner_sampled, zeros};
 use super::scalar::{choose, clip, in_a_row, loss_scalar, moved};
 use super::{Finish, Finished, Rule, Spec, check_scalar};
@@ -27,8 +26,10 @@ use std::f64::consts::LN_2;
 
 /// ρ: decay of N and D.
 const RHO: f64 = 0.9;
-/// c: the aim is N = −cD.
-const AIM: f64 = 0.15;
+/// c: the aim is N = −cD at most ...
+const AIM: f64 = 0.3;
+/// ... and −αN/10, which is twice what the noise of the steps costs, no more than this part of what the loss lost lately.
+const PRICE: f64 = 0.1;
 /// The steps in which γ is larger, like t to minus one half, and how many times as large at most.
 const EAGER_STEPS: f64 = 100.0;
 const EAGER: f64 = 3.0;
@@ -48,13 +49,11 @@ const FALL: f64 = 0.5;
 const WATCH: f64 = 10.0;
 /// High losses in a row that are taken for bad steps; after them, it is the loss that has changed.
 const PATIENCE: f64 = 5.0;
-/// Steps whose length is bounded, more tightly in the first [`CLOSE_STEPS`].
+/// Steps whose way is bounded.
 const RAMP_STEPS: f64 = 40.0;
-const CLOSE_STEPS: f64 = 10.0;
-/// How much longer than the one before each of them may be.
+/// How much longer than a random walk of first steps it may be: more by this factor with each step, up to [`RAMP_MOST`].
 const RAMP: f64 = 1.1;
-/// How much longer besides after the first [`CLOSE_STEPS`].
-const LOOSE: f64 = 1.5;
+const RAMP_MOST: f64 = 8.0;
 /// How many times as far as the first step its probe looks.
 const REACH: f64 = 20.0;
 
@@ -62,7 +61,7 @@ const REACH: f64 = 20.0;
 pub(super) const SCALARS: usize = 3;
 
 /// The scalars.
-const COUNT: usize = 15;
+const COUNT: usize = 16;
 
 /// The rule's scalars, named.
 #[derive(Clone)]
@@ -86,17 +85,52 @@ struct Scalars {
     high: Value,
     /// The step at which α was halved last.
     halved: Value,
-    /// α|ω| of the first step, 0 where no start-up bounded it.
+    /// R = α|ω| of the first step, 0 where no start-up bounded it.
     reach: Value,
+    /// A slower mean of that mean.
+    slow: Value,
     /// The loss of the last step's batch, accepted or not.
     loss: Value,
 }
 
 impl Scalars {
     fn named(values: &[Value; COUNT]) -> Scalars {
-        let [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss] =
-            values.clone();
-        Scalars { alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss }
+        let [
+            alpha,
+            applied,
+            t,
+            sum_n,
+            sum_d,
+            d,
+            mean,
+            deviation,
+            peak,
+            best,
+            watching,
+            high,
+            halved,
+            reach,
+            slow,
+            loss,
+        ] = values.clone();
+        Scalars {
+            alpha,
+            applied,
+            t,
+            sum_n,
+            sum_d,
+            d,
+            mean,
+            deviation,
+            peak,
+            best,
+            watching,
+            high,
+            halved,
+            reach,
+            slow,
+            loss,
+        }
     }
 
     fn list(self) -> [Value; COUNT] {
@@ -115,9 +149,10 @@ impl Scalars {
             high,
             halved,
             reach,
+            slow,
             loss,
         } = self;
-        [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, loss]
+        [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, slow, loss]
     }
 
     /// As the state holds them, of the right dtype and shape.
@@ -279,10 +314,20 @@ fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
     let sum_d = signed.greater(&zero)?.select(&signed, &absolute)?;
     let slow = now.t.shift(1.0)?.reciprocal()?.scale(-FALL)?.shift(1.0)?.maximum(&zero.like(DOWN))?;
     let floor = sum_n.less(&sum_d.scale(-0.5)?)?.select(&zero.like(DOWN), &slow)?;
-    let aim = zero.like(AIM);
+    let aim = aim(now, &sum_d)?;
     let eager = clip(&now.t.shift(1.0)?.reciprocal()?.scale(EAGER_STEPS)?.sqrt()?, 1.0, EAGER)?;
     let gamma = eager.scale(spec.gamma)?.minimum(&zero.like(1.0))?;
     Averages { alpha: now.alpha.clone(), sum_n, sum_d, gamma, aim, floor, up: UP }.newton(spec)
+}
+
+/// c, or less: cD stays below .1·(max(L̄_slow − L̄, 0) + S)/(α(1 − ρ)). By the quadratic model, −αn is twice what the loss would lose on the
+/// way back to the mean of the last parameters. D grows with the noise of ω itself, which for directions of fixed length (Lion, Muon)
+/// says little about the loss.
+fn aim(now: &Scalars, sum_d: &Value) -> Result<Value> {
+    let zero = sum_d.like(0.0);
+    let gained = now.slow.sub(&now.mean)?.maximum(&zero)?.add(&now.deviation)?;
+    let most = gained.scale(PRICE / (1.0 - RHO))?.div(&now.alpha)?;
+    most.div(&sum_d.maximum(&zero.like(1e-30))?)?.minimum(&zero.like(AIM))
 }
 
 /// α halved at the first high loss in a row, else a tenth; N = D = 0.
@@ -315,6 +360,7 @@ fn watched(spec: &Spec, now: Scalars, first: &Value, loss: &Value) -> Result<Sca
         sum_n: halve.select(&zero, &now.sum_n)?,
         sum_d: halve.select(&zero, &now.sum_d)?,
         halved: halve.select(&now.t, &now.halved)?,
+        slow: first.select(loss, &now.slow.scale(SLOW)?.add(&mean.scale(1.0 - SLOW)?)?)?,
         best: due.select(&best, &now.best)?,
         watching: due.cast(spec.scalar)?.maximum(&now.watching)?,
         mean,
@@ -422,8 +468,8 @@ pub(super) fn reach<'a>(
     Ok(Reach { start, omega, s, slope, loss_start: scalars.loss, tolerance, untaken })
 }
 
-/// Start-up: α as it was [`tried`]; the first step sets the bound R = α|ω|, and then α ← min(α, R·1.1ᵗ/|ω|), for momentum is still
-/// building up, from step 10 to step 40 1.5 times that; θ′ = θ_start − scale·2(1 − t/T)·α·ω.
+/// Start-up: α as it was [`tried`]; the first step sets R = α|ω|, and then α ← min(α, R·√(t + 1)·min(1.1ᵗ, 8)/|e|) up to step 40: the
+/// way that the steps make together grows like that of a random walk, and by a tenth more with each. θ′ = θ_start − scale·2(1 − t/T)·α·ω.
 pub(super) fn rescale(
     spec: &Spec,
     params: &[Value],
@@ -433,17 +479,16 @@ pub(super) fn rescale(
     factor: &Value,
     scale: &Value,
 ) -> Result<Vec<Value>> {
-    let named = State::read(spec, params, state, recalled)?;
-    let (now, Previous { start, omega, .. }) = (&named.scalars, named.previous);
+    let State { scalars: now, previous: Previous { start, omega, .. }, traces } =
+        &State::read(spec, params, state, recalled)?;
     // The step that is taken again has been counted.
     let t = now.t.shift(-1.0)?;
     let alpha = clip(&tried(now, first, factor)?, spec.min, spec.max)?;
-    let size = inner(omega, omega, spec.scalar)?.sqrt()?;
     let first = t.less_equal(&t.like(0.0))?;
-    let reach = first.select(&alpha.mul(&size)?, &now.reach)?;
-    let loose = t.less(&t.like(CLOSE_STEPS))?.select(&t.like(1.0), &t.like(LOOSE))?;
-    let longest = reach.mul(&t.scale(RAMP.ln())?.exp()?)?.mul(&loose)?;
-    let bound = longest.div(&size.maximum(&size.like(1e-30))?)?;
+    let travelled = inner_sampled(spec, params, traces.slow, traces.slow)?.sqrt()?;
+    let reach = first.select(&alpha.mul(&travelled)?, &now.reach)?;
+    let growth = t.scale(RAMP.ln())?.exp()?.minimum(&t.like(RAMP_MOST))?.mul(&t.shift(1.0)?.sqrt()?)?;
+    let bound = reach.mul(&growth)?.div(&travelled.maximum(&travelled.like(1e-30))?)?;
     let bounded = first.not()?.and(&t.less(&t.like(RAMP_STEPS))?)?;
     let alpha = bounded.select(&clip(&alpha.minimum(&bound)?, spec.min, spec.max)?, &alpha)?;
     let applied = alpha.mul(scale)?.mul(&multiplier(spec, &t)?)?;

@@ -30,16 +30,33 @@ def rule_class(path, name):
 
 def later(rule):
     """The reference with what has come to it since: the first step's alpha is the largest power of two that passes when it is tried
-    twenty times as long, the bound on the lengths of steps holds from 10 to 40 as well, 1.5 times as wide, and gamma is larger in
-    the first hundred steps."""
+    twenty times as long; up to step 40 the way that the steps make together is bounded; gamma is larger in the first hundred steps;
+    the aim is bounded by what the loss lost lately."""
 
     class Later(rule):
         safe = property(lambda self: 0.05 if self.t == 0 else 0.1, lambda self, value: None)
-        ramp = property(lambda self: 1.1 * (1.0 if self.t < 10 else 1.5 ** (1 / self.t)), lambda self, value: None)
+        c = property(lambda self: self._aim(), lambda self, value: None)
+        ramp = property(lambda self: self._growth() ** (1 / self.t), lambda self, value: None)
         gamma = property(lambda self: 0.07 * min(max(math.sqrt(100 / (self.t + 1)), 1), 3), lambda self, value: None)
 
         def __init__(self, optimizer, **options):
             super().__init__(optimizer, ramp_steps=40, **options)
+
+        def _growth(self):
+            """What the reference raises to the power t and divides by the length of omega."""
+            longest = min(1.1**self.t, 8.0) * math.sqrt(self.t + 1)
+            return longest * float(self.omega.norm() / self.e.norm())
+
+        def _aim(self):
+            total = self.rho * self.D + self.d
+            total = total if total > 0 else self.rho * self.D + abs(self.d)
+            gained = max(self.slow_mean - self.mean, 0.0) + self.dev
+            return min(0.3, 0.1 * gained / (1 - self.rho) / self.alpha / max(total, 1e-30))
+
+        def _track(self, loss):
+            first = self.mean is None
+            super()._track(loss)
+            self.slow_mean = loss if first else 0.99 * self.slow_mean + 0.01 * self.mean
 
         def _start(self, loss, probe, slope):
             if self.t > 0:
