@@ -89,7 +89,7 @@ describe("the rules", () => {
   });
 
   it("next trains alike from every starting α, bit for bit", async () => {
-    const x = random(1).normal([64, 6]);
+    const x = random.generator(1).normal([64, 6]);
     const y = x.square().sum([-1], { keepDims: true }).tanh();
     const model = () => nn.sequential(nn.linear(6, 16), nn.relu(), nn.linear(16, 1)).initialize(3);
     const losses = async (initial: number) => {
