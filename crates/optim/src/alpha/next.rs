@@ -2,10 +2,10 @@
 //! directions, y one of gradients. On the *next* batch, whose gradient g is computed anyway, n = ⟨g, e − f/2⟩ says
 //! whether the directions of the last steps still lead down, without the noise of the batches that they were made of; d = ⟨y, ω⟩ is
 //! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ_t(N + cD)/(D − N)), with γ_t = γ·√(100/(t + 1)), between γ
-//! and 3γ: the way from where the start-up ends is longer than any that comes later.
+//! and 3γ: the way from where the start-up ends is longer than any that comes later. c is bounded by what the loss lost lately ([`aim`]).
 //!
 //! Around it: α falls at most like t^−½; while the running loss stays above its best, α is halved; a step after which
-//! the loss is far too high or not finite is taken back and made shorter; the first steps are bounded in length, and the
+//! the loss is far too high or not finite is taken back and made shorter; the way of the first steps is bounded, and the
 //! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α stays
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
