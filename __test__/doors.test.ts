@@ -9,7 +9,23 @@ import { thrown } from "./thrown";
 
 // biome-ignore lint/suspicious/noExplicitAny: what is tested is what types forbid
 const untyped: any = raphson;
-const { arange, compile, data, loss, metrics, newton, nn, ones, optim, random, tensor, train, trainingStep } = untyped;
+const {
+  arange,
+  compile,
+  data,
+  linalg,
+  loss,
+  metrics,
+  newton,
+  nn,
+  ones,
+  optim,
+  random,
+  schedule,
+  tensor,
+  train,
+  trainingStep,
+} = untyped;
 
 const square = () =>
   tensor([
@@ -152,6 +168,56 @@ describe("operands", () => {
       expect(thrown(() => untyped.full([2], odd))).toMatchObject({ code: "ARGUMENT", op: "full" });
       expect(thrown(() => untyped.scalar(odd))).toMatchObject({ code: "ARGUMENT", op: "scalar" });
     }
+  });
+});
+
+/** Calls with what is no such thing, and the op that says so. */
+const ODD: readonly [op: string, call: Call][] = [
+  ["optim.sgd", (x) => optim.sgd(x)],
+  ["optim.adam", (x) => optim.adam(x)],
+  ["schedule.cosine", (x) => schedule.cosine(x)],
+  ["schedule.step", (x) => schedule.step(x)],
+  ["schedule.warmUp", (x) => schedule.warmUp(x)],
+  ["schedule.oneCycle", (x) => schedule.oneCycle(x)],
+  ["schedule.exponential", (x) => schedule.exponential(x)],
+  ["schedule.linear", (x) => schedule.linear(x)],
+  ["schedule.polynomial", (x) => schedule.polynomial(x)],
+  ["schedule.sequential", (x) => schedule.sequential(x)],
+  ["newton", (x) => newton(x)],
+  ["trainingStep", (x) => trainingStep({ ...step, optimizer: x })],
+  ["metrics.accuracy", (x) => metrics.accuracy(x)],
+  ["cholesky", (x) => linalg.cholesky(x)],
+  ["det", (x) => linalg.det(x)],
+  ["slogdet", (x) => linalg.slogdet(x)],
+  ["solve", (x) => linalg.solve(square(), x)],
+  ["mse", (x) => loss.mse(square(), x)],
+  ["bce", (x) => loss.bce(square(), x)],
+  ["kl", (x) => loss.kl(square(), x)],
+  ["hinge", (x) => loss.hinge(square(), x)],
+  ["poissonNll", (x) => loss.poissonNll(square(), x)],
+  ["tripletMargin", (x) => loss.tripletMargin(square(), square(), x)],
+  ["nn.rotary", (x) => nn.rotary(x)],
+  ["pad", (x) => square().pad(x)],
+  ["data.arrays", (x) => data.arrays(x)],
+  ["data.from", (x) => data.from(x)],
+];
+
+describe("arguments", () => {
+  it.each(ODD)("of %s are what it takes", (op, call) => {
+    for (const odd of op.startsWith("optim.") ? [null, 0.1] : [undefined, null, 0.1]) {
+      expect(thrown(() => call(odd))).toMatchObject({ code: "ARGUMENT", op });
+    }
+  });
+
+  it("of a learning rate point to the option", () => {
+    expect(thrown(() => optim.sgd(0.1)).message).toContain("{ learningRate: … }, got 0.1");
+    expect(thrown(() => schedule.cosine({ step: 3 })).message).toContain("there is no option step");
+    expect(thrown(() => square().split(undefined)).message).toContain("a number of parts or an array of sizes");
+  });
+
+  it("of readers and runs are refused in their promises", async () => {
+    const calls = [data.idx(), data.text(), data.text("abc"), data.text(null, {}), train({ ...step, optimizer: 3 })];
+    for (const call of calls) await expect(call).rejects.toMatchObject({ code: "ARGUMENT" });
   });
 });
 

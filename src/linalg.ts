@@ -49,8 +49,9 @@ function lowerBlocks<F extends FloatDType>(a: Tensor<F>, c: Tensor<F>, d: Tensor
  * ```
  */
 export function cholesky<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
+  const n = square("cholesky", a);
   if (isHalf(a)) return inSingle(a, cholesky);
-  return square("cholesky", a) === 0 ? a.clone() : factor(a, false).lower;
+  return n === 0 ? a.clone() : factor(a, false).lower;
 }
 
 /** A factor, and its inverse where it was asked for. */
@@ -191,6 +192,7 @@ export function triangularSolve<F extends FloatDType>(
 }
 
 function rightSide(op: string, a: Tensor<DType>, b: Tensor<DType>, n: number): void {
+  requireFloat(op, b);
   if (b.rank >= 2 && b.shape.at(-2) === n) return;
   const both = `${showShape(a.shape)} and ${showShape(b.shape)}`;
   throw shapeError(op, `the right side needs shape [..., ${n}, k]: ${both}; a vector is [${n}, 1]`, a.shape, b.shape);
@@ -314,8 +316,8 @@ export function inverse<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
  * ```
  */
 export function det<F extends FloatDType>(a: Tensor<F>): Tensor<F> {
-  if (isHalf(a)) return inSingle(a, det);
   const n = square("det", a);
+  if (isHalf(a)) return inSingle(a, det);
   if (n === 0) return full(a.shape.slice(0, -2), 1, { dtype: a.dtype }) as Tensor<F>;
   const { upper, sign } = pivoted(a);
   return diagonal(upper, 0, -2, -1).prod(-1).mul(sign);
@@ -329,11 +331,11 @@ export interface SignAndLogarithm<F extends FloatDType> {
 
 /** The determinant as its sign (no derivative) and the logarithm of its size; −∞ for a singular matrix. */
 export function slogdet<F extends FloatDType>(a: Tensor<F>): SignAndLogarithm<F> {
+  const n = square("slogdet", a);
   if (isHalf(a)) {
     const { sign, logarithm } = slogdet(a.cast("f32"));
     return { sign: sign.cast(a.dtype), logarithm: logarithm.cast(a.dtype) };
   }
-  const n = square("slogdet", a);
   const shape = a.shape.slice(0, -2);
   if (n === 0) {
     return {

@@ -5,6 +5,7 @@
 import { isTypedArray, type TypedArray } from "../dtype";
 import { argumentError, RaphsonError } from "../errors";
 import { type AnyTensor, Tensor } from "../tensor";
+import { checkObject, describe, requireOptions } from "../tensor/validate";
 import { type Batch, madeTensor } from "./batch";
 import { arrayColumn, type Column, imageColumn, labelColumn } from "./columns";
 import { Batches, Dataset } from "./dataset";
@@ -43,6 +44,7 @@ export interface IdxFiles {
  *     const [fit, held] = digits.split(0.8, { seed: 1 });
  */
 export async function idx(files: IdxFiles): Promise<Dataset<ImageBatch>> {
+  requireOptions("data.idx", files, ["images", "labels", "classes"]);
   const { classes = 10 } = files;
   const [images, labels] = await Promise.all([readIdx(files.images, 3), readIdx(files.labels, 1)]);
   if (images.shape[0] !== labels.shape[0]) {
@@ -109,6 +111,7 @@ export function arraysOf(source: ArraySource): { data: TypedArray; shape: readon
  * ```
  */
 export function arrays<S extends Readonly<Record<string, ArraySource>>>(sources: S): Dataset<ArraysBatch<S>> {
+  checkObject("data.arrays", sources, "{ x: typed array, y: typed array }");
   const columns = Object.entries(sources).map(([name, source]): [string, Column] => {
     const { data, shape } = arraysOf(source);
     return [name, arrayColumn(name, data, shape)];
@@ -134,6 +137,12 @@ type Source<T> = Iterable<T> | AsyncIterable<T>;
 export function from<S extends Readonly<Record<string, ArraySource>>>(
   source: Source<S> | (() => Source<S>),
 ): Batches<ArraysBatch<S>> {
+  if (typeof source !== "function" && !isIterable(source)) {
+    throw argumentError(
+      "data.from",
+      `takes an iterable of batches, or a function that gives one, got ${describe(source)}`,
+    );
+  }
   return new Batches(
     async function* (_epoch, first) {
       const items = typeof source === "function" ? source() : source;
@@ -143,6 +152,11 @@ export function from<S extends Readonly<Record<string, ArraySource>>>(
     Array.isArray(source) ? source.length : undefined,
     typeof source === "function" || !isIterator(source),
   );
+}
+
+function isIterable(source: unknown): boolean {
+  const methods = Object(source) as Partial<Iterable<unknown> & AsyncIterable<unknown>>;
+  return typeof (methods[Symbol.iterator] ?? methods[Symbol.asyncIterator]) === "function";
 }
 
 /** Whether this is a generator or the like: its own iterator, which is used up when it has been read. */

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { argumentError, RaphsonError } from "../errors";
 import type { Tensor } from "../tensor";
+import { describe, requireOptions } from "../tensor/validate";
 import { type Column, windowColumn } from "./columns";
 import { Dataset } from "./dataset";
 
@@ -54,6 +55,9 @@ export interface TextOptions {
 
 /** A file's content where `source` names a file, `source` itself otherwise. */
 async function contentOf(source: string | URL): Promise<string> {
+  if (typeof source !== "string" && !(source instanceof URL)) {
+    throw argumentError("data.text", `takes a text, or the name or URL of a file, got ${describe(source)}`);
+  }
   const pathLike = source instanceof URL || (source.length < 4096 && !source.includes("\n"));
   const named = source instanceof URL || (pathLike && /^\S+\.[A-Za-z0-9]{1,5}$/.test(source));
   if (!named && !(pathLike && existsSync(source))) return source;
@@ -85,6 +89,7 @@ function windows(
 
 /** Where the held-out part begins, the options and the length checked. */
 function checked(op: string, length: number, what: string, options: TextOptions): number {
+  requireOptions(op, options, ["context", "held", "targets"]);
   const { context, held = 0.1, targets = "last" } = options;
   if (!(Number.isSafeInteger(context) && context >= 1)) {
     throw argumentError(op, `context must be a whole number of at least 1, not ${context}`);

@@ -5,7 +5,7 @@
 import type { FloatDType, IntegerDType } from "../dtype";
 import { isFloat, isInteger } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
-import { isTensor, requireFloat, type Tensor } from "../tensor";
+import { isTensor, requireFloat, requireTensors, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { arange, tensor, zeros } from "../tensor/creation";
 import { wholeNumbers } from "../tensor/indexing";
@@ -242,6 +242,7 @@ function yesOrNo<F extends FloatDType>(
   target: Tensor<F> | Tensor<"bool">,
 ): Tensor<F> {
   requireFloat(op, prediction);
+  requireTensors(op, target);
   sameShape(op, prediction.shape, target.shape, "predictions and targets must not broadcast; reshape one of them");
   return target.cast(prediction.dtype);
 }
@@ -264,6 +265,7 @@ export function kl<F extends FloatDType>(
   checkOptions("kl", options, ["reduction", "mask", "logTarget"]);
   requireFloat("kl", logPrediction);
   const advice = "both have the classes as their last axis";
+  requireTensors("kl", target);
   sameShape("kl", logPrediction.shape, target.shape, advice);
   classesOf("kl", logPrediction);
   const { logTarget = false } = options;
@@ -292,6 +294,7 @@ export function hinge<F extends FloatDType>(
   checkOptions("hinge", options, ["reduction", "mask", "margin"]);
   requireFloat("hinge", prediction);
   const advice = "predictions and targets must not broadcast; reshape one of them";
+  requireTensors("hinge", target);
   sameShape("hinge", prediction.shape, target.shape, advice);
   const distance = prediction
     .mul(target)

@@ -4,13 +4,14 @@
 
 import type { FloatDType } from "../dtype";
 import { argumentError } from "../errors";
-import { requireFloat, type Tensor } from "../tensor";
+import { requireFloat, requireTensors, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { checkOptions, sameShape } from "../tensor/validate";
 import { type LossOptions, reduceLoss } from "./reduction";
 
 function difference<F extends FloatDType>(op: string, prediction: Tensor<F>, target: Tensor<F>): Tensor<F> {
   requireFloat(op, prediction);
+  requireFloat(op, target);
   const advice = "predictions and targets must not broadcast; reshape one of them";
   sameShape(op, prediction.shape, target.shape, advice);
   return prediction.sub(target);
@@ -105,6 +106,7 @@ export function poissonNll<F extends FloatDType>(
   checkOptions("poissonNll", options, ["reduction", "mask", "logInput", "epsilon"]);
   requireFloat("poissonNll", prediction);
   const advice = "predictions and targets must not broadcast; reshape one of them";
+  requireTensors("poissonNll", target);
   sameShape("poissonNll", prediction.shape, target.shape, advice);
   const { logInput = true, epsilon = 1e-8 } = options;
   const each = logInput

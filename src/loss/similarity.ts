@@ -4,7 +4,7 @@
 
 import type { FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
-import { isTensor, requireFloat, type Tensor } from "../tensor";
+import { isTensor, requireFloat, requireTensors, type Tensor } from "../tensor";
 import { where } from "../tensor/composed";
 import { tensor } from "../tensor/creation";
 import { checkOptions, sameShape } from "../tensor/validate";
@@ -13,6 +13,7 @@ import { type LossOptions, reduceLoss } from "./reduction";
 function requireVectors(op: string, first: Tensor<FloatDType>, ...others: readonly Tensor<FloatDType>[]): void {
   requireFloat(op, first);
   if (first.rank === 0) throw shapeError(op, "vectors need an axis, got a scalar", first.shape);
+  requireTensors(op, ...others);
   for (const other of others) sameShape(op, first.shape, other.shape, "the vectors have equal shapes, [..., width]");
 }
 
@@ -45,6 +46,7 @@ export function cosineEmbedding<F extends FloatDType>(
     if (wrong >= 0) throw argumentError(op, `target ${target[wrong]} at position ${wrong} is neither 1 nor −1`);
   }
   const alike = (isTensor(target) ? target.cast("f32") : tensor(target as number[])).greater(0);
+
   sameShape(op, first.shape.slice(0, -1), alike.shape, "targets have the vectors' shape without its last axis");
   const lengths = first.square().sum(-1).add(EPSILON).mul(second.square().sum(-1).add(EPSILON));
   const cosine = first.mul(second).sum(-1).mul(lengths.rsqrt());

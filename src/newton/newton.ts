@@ -6,7 +6,7 @@ import { argumentError } from "../errors";
 import { type AlphaSpec, native } from "../native";
 import type { Optimizer } from "../optim/optimizer";
 import type { Schedule } from "../optim/schedule";
-import { checkOptions } from "../tensor/validate";
+import { checkOptions, describe } from "../tensor/validate";
 import type { AlphaRule, Measure } from "./rule";
 import { startUpOf } from "./startUp";
 
@@ -181,7 +181,10 @@ function checkGroups(optimizer: Optimizer, spec: AlphaSpec, { groups, telemetry 
  */
 export function newton<S>(optimizer: Optimizer<S>, options: NewtonOptions = {}): NewtonOptimizer<S> {
   if (typeof optimizer?.direction !== "function") {
-    throw argumentError("newton", "the first argument must be an optimizer, such as optim.adam()");
+    throw argumentError(
+      "newton",
+      `the first argument is an optimizer, such as optim.adam(), got ${describe(optimizer)}`,
+    );
   }
   checkOptions("newton", options, KNOWN);
   if (options.schedule !== undefined && typeof options.schedule !== "function") {
@@ -202,6 +205,13 @@ export function withTotalSteps<S>(optimizer: NewtonOptimizer<S>, totalSteps: num
   const wanted = spec.rule === "next" && spec.totalSteps === undefined && schedule === undefined;
   if (!wanted || totalSteps === undefined || totalSteps < 1) return optimizer;
   return { ...optimizer, spec: { ...spec, totalSteps } };
+}
+
+/** Throws unless this is an optimizer, with `newton` around it or without. */
+export function checkOptimizer(op: string, optimizer: Optimizer | NewtonOptimizer): void {
+  const inner = optimizer && "kind" in Object(optimizer) ? (optimizer as NewtonOptimizer).optimizer : optimizer;
+  if (typeof (inner as Optimizer)?.direction === "function") return;
+  throw argumentError(op, `optimizer is one, such as newton(optim.adamW()), got ${describe(optimizer)}`);
 }
 
 /** A plain optimizer as the step sees it: the rule "constant", and the schedule as its factor. */

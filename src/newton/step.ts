@@ -20,7 +20,7 @@ import { type Clip, checkAccumulate, checkClip } from "./gradients";
 import { headsOf, withGroups } from "./groups";
 import { Launch } from "./launch";
 import { MicroBatches } from "./microBatches";
-import { asNewton, type NewtonOptimizer } from "./newton";
+import { asNewton, checkOptimizer, type NewtonOptimizer } from "./newton";
 import { STEP_OPTIONS, type TrainingStepOptions } from "./options";
 import { ParameterValues } from "./parameters";
 import { checkPrecision, type Precision } from "./precision";
@@ -117,6 +117,7 @@ export class TrainingStep<P, B> {
       throw argumentError("trainingStep", `seed must be a whole number of at least 0, not ${seed}`);
     }
     checkClip("trainingStep", clip);
+    checkOptimizer("trainingStep", options.optimizer);
     checkAccumulate("trainingStep", accumulate);
     checkPrecision("trainingStep", precision);
     this.#precision = precision;

@@ -5,12 +5,12 @@
 import type { FloatDType } from "../dtype";
 import { argumentError, shapeError } from "../errors";
 import { native } from "../native";
-import { fromHandle, type Tensor } from "../tensor";
+import { fromHandle, requireFloat, type Tensor } from "../tensor";
 import { inSingle, where } from "../tensor/composed";
 import { arange } from "../tensor/creation";
 import { triangle } from "../tensor/matrix";
 import { concatenate } from "../tensor/movement";
-import { count, sameShape, showShape } from "../tensor/validate";
+import { checkOptions, count, sameShape, showShape } from "../tensor/validate";
 import { gelu } from "./activations";
 import type { Initializer } from "./initializers";
 import { type Dropout, dropout, type Linear, linear } from "./layers";
@@ -96,6 +96,8 @@ export interface RotaryOptions {
  * ```
  */
 export function rotary(x: Tensor, options: RotaryOptions = {}): Tensor {
+  requireFloat("nn.rotary", x);
+  checkOptions("nn.rotary", options, ["base", "start"]);
   const { base = 10_000, start = 0 } = options;
   const [positions = 0, width = 1] = x.shape.slice(-2);
   if (x.rank < 2 || width % 2 !== 0) {

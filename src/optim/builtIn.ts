@@ -3,6 +3,7 @@
  * is `docs/optimizers.md`.
  */
 import { argumentError } from "../errors";
+import { checkObject } from "../tensor/validate";
 import { type Group, type Part, together } from "./groups";
 import { checkedLearningRate, nativeOptimizer, type Optimizer } from "./optimizer";
 import type {
@@ -30,6 +31,7 @@ const APART = ["learningRate", "groups", "match", "learningRateFactor"];
 /** The optimizer `name` of the addon with these options, for each group its own. */
 function builtIn<O extends PlainOptions>(name: string, options: WithGroups<O>, usual: number): Optimizer {
   const op = `optim.${name}`;
+  checkObject(op, options, "{ learningRate: … }");
   const { groups, learningRate: given = usual } = options as WithGroups<PlainOptions>;
   const learningRate = checkedLearningRate(op, given);
   const shared = numbersOf(op, options, ["learningRate", "groups"]);

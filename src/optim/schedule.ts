@@ -4,6 +4,7 @@
  * multiplies α by it, outside α's own state).
  */
 import { argumentError } from "../errors";
+import { describe, requireOptions } from "../tensor/validate";
 
 /** A learning rate (or a factor of α) for each step; the first step has number 0. */
 export type Schedule = (step: number) => number;
@@ -34,6 +35,7 @@ function constant(value = 1): Schedule {
 
 /** `value · factor^⌊step / every⌋`: a fall by `factor` after each `every` steps. */
 function step(options: { every: number; factor?: number; value?: number }): Schedule {
+  requireOptions("schedule.step", options, ["every", "factor", "value"]);
   const { every, factor = 0.1, value = 1 } = options;
   stepCount("schedule.step", "every", every);
   positive("schedule.step", "factor", factor);
@@ -43,6 +45,7 @@ function step(options: { every: number; factor?: number; value?: number }): Sche
 
 /** Half a cosine from `value` down to `final · value` over `steps` steps, and constant from there. */
 function cosine(options: { steps: number; value?: number; final?: number }): Schedule {
+  requireOptions("schedule.cosine", options, ["steps", "value", "final"]);
   const { steps, value = 1, final = 0 } = options;
   stepCount("schedule.cosine", "steps", steps);
   positive("schedule.cosine", "value", value);
@@ -53,6 +56,7 @@ function cosine(options: { steps: number; value?: number; final?: number }): Sch
 
 /** A straight rise over `steps` steps to the schedule (or number) that follows. */
 function warmUp(options: { steps: number; after?: Schedule | number }): Schedule {
+  requireOptions("schedule.warmUp", options, ["steps", "after"]);
   const { steps, after: next = 1 } = options;
   stepCount("schedule.warmUp", "steps", steps);
   const after = typeof next === "number" ? constant(next) : next;
@@ -61,6 +65,7 @@ function warmUp(options: { steps: number; after?: Schedule | number }): Schedule
 
 /** One cycle over `steps` steps: a cosine rise from `start · value` to `value`, then a cosine fall to `final · value`. */
 function oneCycle(options: { steps: number; value?: number; rise?: number; start?: number; final?: number }): Schedule {
+  requireOptions("schedule.oneCycle", options, ["steps", "value", "rise", "start", "final"]);
   const { steps, value = 1, rise = 0.3, start = 0.04, final = 0.0001 } = options;
   stepCount("schedule.oneCycle", "steps", steps);
   positive("schedule.oneCycle", "value", value);
@@ -76,6 +81,7 @@ function oneCycle(options: { steps: number; value?: number; rise?: number; start
 
 /** `value · factor^step`: PyTorch's ExponentialLR. */
 function exponential(options: { factor: number; value?: number }): Schedule {
+  requireOptions("schedule.exponential", options, ["factor", "value"]);
   const { factor, value = 1 } = options;
   positive("schedule.exponential", "factor", factor);
   positive("schedule.exponential", "value", value);
@@ -84,6 +90,7 @@ function exponential(options: { factor: number; value?: number }): Schedule {
 
 /** A straight line from `start · value` to `final · value` over `steps` steps, and constant from there. */
 function linear(options: { steps: number; value?: number; start?: number; final?: number }): Schedule {
+  requireOptions("schedule.linear", options, ["steps", "value", "start", "final"]);
   const { steps, value = 1, start = 1, final = 0 } = options;
   stepCount("schedule.linear", "steps", steps);
   positive("schedule.linear", "value", value);
@@ -93,6 +100,7 @@ function linear(options: { steps: number; value?: number; start?: number; final?
 
 /** `value · (final + (1 − final) · (1 − step / steps)^power)` up to `steps`, and constant from there. */
 function polynomial(options: { steps: number; power?: number; value?: number; final?: number }): Schedule {
+  requireOptions("schedule.polynomial", options, ["steps", "power", "value", "final"]);
   const { steps, power = 1, value = 1, final = 0 } = options;
   stepCount("schedule.polynomial", "steps", steps);
   positive("schedule.polynomial", "power", power);
@@ -103,6 +111,8 @@ function polynomial(options: { steps: number; power?: number; value?: number; fi
 
 /** One schedule after another, each for its `steps` steps and counted from its own beginning; the last goes on for good. */
 function sequential(parts: readonly { schedule: Schedule; steps?: number }[]): Schedule {
+  if (!Array.isArray(parts))
+    throw argumentError("schedule.sequential", `takes an array of parts, got ${describe(parts)}`);
   const last = parts.at(-1);
   if (last === undefined) throw argumentError("schedule.sequential", "give at least one part: { schedule, steps }");
   for (const part of parts) {

@@ -8,7 +8,7 @@ import { native } from "../native";
 import { type AnyTensor, type Axes, fromHandle, requireTensors, type Shape, type Tensor } from "../tensor";
 import { where } from "./composed";
 import { full } from "./creation";
-import { checkAxes, checkAxis, checkShape, count, elements, listOf, showShape } from "./validate";
+import { checkAxes, checkAxis, checkShape, count, describe, elements, listOf, showShape } from "./validate";
 
 export function reshape<D extends DType>(t: Tensor<D>, shape: Shape): Tensor<D> {
   const sizes = resolve(t.shape, shape);
@@ -100,8 +100,8 @@ export function pad<D extends DType>(
   widths: readonly (readonly [number, number])[],
   value: number,
 ): Tensor<D> {
-  if (widths.length !== t.rank) {
-    throw argumentError("pad", `needs [before, after] for each of the ${t.rank} axes, got ${widths.length}`);
+  if (!Array.isArray(widths) || widths.length !== t.rank || !widths.every(Array.isArray)) {
+    throw argumentError("pad", `needs [before, after] for each of the ${t.rank} axes, got ${describe(widths)}`);
   }
   const low = widths.map(([before], axis) => count("pad", `before axis ${axis}`, before));
   const high = widths.map(([, after], axis) => count("pad", `after axis ${axis}`, after));
@@ -141,7 +141,9 @@ export function split<D extends DType>(t: Tensor<D>, sections: number | readonly
   const at = checkAxis("split", axis, t.rank);
   const size = t.shape[at] ?? 0;
   const sizes =
-    typeof sections === "number" ? equalParts(size, sections) : sections.map((s) => count("split", "a part's size", s));
+    typeof sections === "number"
+      ? equalParts(size, sections)
+      : sizesOf(sections).map((s) => count("split", "a part's size", s));
   const total = sizes.reduce((sum, s) => sum + s, 0);
   if (total !== size) {
     throw shapeError("split", `parts of ${sizes.join(" + ")} do not make ${size}, the size of axis ${at}`, t.shape);
@@ -160,6 +162,12 @@ export function split<D extends DType>(t: Tensor<D>, sections: number | readonly
       ),
     );
   });
+}
+
+/** Sizes of parts, where they were given as such. */
+function sizesOf(sections: readonly number[]): readonly number[] {
+  if (Array.isArray(sections)) return sections;
+  throw argumentError("split", `sections are a number of parts or an array of sizes, got ${describe(sections)}`);
 }
 
 function equalParts(size: number, parts: number): number[] {

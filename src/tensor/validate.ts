@@ -58,13 +58,17 @@ export function checkOptions<O extends object>(
   names: readonly (keyof O & string)[],
 ): void {
   if (options === undefined) return;
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw argumentError(op, `options are an object, such as { ${names[0]}: … }, got ${describe(options)}`);
-  }
+  checkObject(op, options, `{ ${names[0]}: … }`);
   const unknown = Object.keys(options).find((name) => !(names as readonly string[]).includes(name));
   if (unknown !== undefined) {
     throw argumentError(op, `there is no option ${unknown}; the options are ${names.join(", ")}`);
   }
+}
+
+/** Throws unless `value` is an object, such as the example. */
+export function checkObject(op: string, value: unknown, example: string): void {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return;
+  throw argumentError(op, `takes an object, such as ${example}, got ${describe(value)}`);
 }
 
 /** As `checkOptions`, where options must be given. */

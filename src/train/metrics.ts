@@ -9,7 +9,7 @@ import { crossEntropy } from "../loss";
 import type { AnyTensor, Tensor } from "../tensor";
 import { ones, scalar } from "../tensor/creation";
 import { stack } from "../tensor/movement";
-import { checkOptions, sameShape, showShape } from "../tensor/validate";
+import { checkObject, checkOptions, sameShape, showShape } from "../tensor/validate";
 
 /** A metric whose batches are counted, and whose value comes from the sums of the counts: F1 is no mean of batches' F1. */
 export interface CountedMetric<B, M> {
@@ -51,6 +51,7 @@ const WANTED = ["labels", "targets"] as const;
 
 /** Prediction and target of a batch of one input and `labels` (or `targets`) of these dtypes. */
 function compared(op: string, batch: NamedBatch, model: Predictor, dtypes: readonly string[]): Compared<AnyTensor> {
+  checkObject(`metrics.${op}`, batch, "a batch { x, labels }");
   const name = WANTED.find((one) => dtypes.includes(batch[one]?.dtype ?? ""));
   const inputs = Object.keys(batch).filter((other) => other !== name);
   const [input] = inputs;

@@ -15,7 +15,7 @@ import {
   trainingStep,
 } from "../newton";
 import { checkAccumulate } from "../newton/gradients";
-import { withTotalSteps } from "../newton/newton";
+import { checkOptimizer, withTotalSteps } from "../newton/newton";
 import type { Precision } from "../newton/precision";
 import { Parameter } from "../nn/module";
 import { isModule } from "../nn/moduleLike";
@@ -158,6 +158,7 @@ const OPTIONS = [
 function check<M, B extends Batch>(options: TrainOptions<M, B>): void {
   requireOptions<TrainOptions<M, B>>("train", options, OPTIONS);
   const { epochs, steps, seed = 0, accumulate = 1 } = options;
+  checkOptimizer("train", options.optimizer);
   checkAccumulate("train", accumulate);
   if ((epochs === undefined) === (steps === undefined)) throw argumentError("train", "give either epochs or steps");
   for (const [name, value] of Object.entries({ epochs, steps })) {
