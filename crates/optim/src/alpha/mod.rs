@@ -413,7 +413,7 @@ pub fn probe(
 }
 
 /// Start-up of a rule that looks ahead, after the probes: the step taken again with α·factor. Parameters, then the state.
-/// `next` bounds the lengths of its first forty steps here: call it after each of them, with factor 1 where nothing was
+/// `next` bounds the way of its first forty steps here: call it after each of them, with factor 1 where nothing was
 /// probed. `first` as the probes had it.
 pub fn rescale(
     spec: &Spec,
