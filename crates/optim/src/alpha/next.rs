@@ -63,98 +63,58 @@ pub(super) const SCALARS: usize = 3;
 /// The scalars.
 const COUNT: usize = 16;
 
-/// The rule's scalars, named.
-#[derive(Clone)]
-struct Scalars {
-    alpha: Value,
-    /// The rate that the last step was made with: α times what stands outside its state.
-    applied: Value,
-    /// Steps taken.
-    t: Value,
-    sum_n: Value,
-    sum_d: Value,
-    d: Value,
-    /// Running mean of the loss, its mean deviation, its slowly forgotten peak, and the mean's best.
-    mean: Value,
-    deviation: Value,
-    peak: Value,
-    best: Value,
-    /// 1 once there is a best.
-    watching: Value,
-    /// High losses in a row.
-    high: Value,
-    /// The step at which α was halved last.
-    halved: Value,
-    /// R = α|ω| of the first step, 0 where no start-up bounded it.
-    reach: Value,
-    /// A slower mean of that mean.
-    slow: Value,
-    /// The loss of the last step's batch, accepted or not.
-    loss: Value,
+/// A struct of values, and the same as a list in the order of its fields.
+macro_rules! listed {
+    ($(#[$about:meta])* struct $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Clone)]
+        struct $name { $($(#[$doc])* $field: Value,)* }
+
+        impl $name {
+            fn named(values: &[Value; COUNT]) -> $name {
+                let [$($field),*] = values.clone();
+                $name { $($field),* }
+            }
+
+            fn list(self) -> [Value; COUNT] {
+                [$(self.$field),*]
+            }
+        }
+    };
+}
+
+listed! {
+    /// The rule's scalars, named.
+    struct Scalars {
+        alpha,
+        /// The rate that the last step was made with: α times what stands outside its state.
+        applied,
+        /// Steps taken.
+        t,
+        sum_n,
+        sum_d,
+        d,
+        /// Running mean of the loss, its mean deviation, its slowly forgotten peak, and the mean's best.
+        mean,
+        deviation,
+        peak,
+        best,
+        /// 1 once there is a best.
+        watching,
+        /// High losses in a row.
+        high,
+        /// The step at which α was halved last.
+        halved,
+        /// R = α|ω| of the first step, 0 where no start-up bounded it.
+        reach,
+        /// A slower mean of `mean`.
+        slow,
+        /// The loss of the last step's batch, accepted or not.
+        loss,
+    }
 }
 
 impl Scalars {
-    fn named(values: &[Value; COUNT]) -> Scalars {
-        let [
-            alpha,
-            applied,
-            t,
-            sum_n,
-            sum_d,
-            d,
-            mean,
-            deviation,
-            peak,
-            best,
-            watching,
-            high,
-            halved,
-            reach,
-            slow,
-            loss,
-        ] = values.clone();
-        Scalars {
-            alpha,
-            applied,
-            t,
-            sum_n,
-            sum_d,
-            d,
-            mean,
-            deviation,
-            peak,
-            best,
-            watching,
-            high,
-            halved,
-            reach,
-            slow,
-            loss,
-        }
-    }
-
-    fn list(self) -> [Value; COUNT] {
-        let Scalars {
-            alpha,
-            applied,
-            t,
-            sum_n,
-            sum_d,
-            d,
-            mean,
-            deviation,
-            peak,
-            best,
-            watching,
-            high,
-            halved,
-            reach,
-            slow,
-            loss,
-        } = self;
-        [alpha, applied, t, sum_n, sum_d, d, mean, deviation, peak, best, watching, high, halved, reach, slow, loss]
-    }
-
     /// As the state holds them, of the right dtype and shape.
     fn read(spec: &Spec, [alpha, applied, row]: &[Value; SCALARS]) -> Result<Scalars> {
         check_scalar("state", alpha, spec.scalar)?;
