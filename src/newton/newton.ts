@@ -209,8 +209,8 @@ export function withTotalSteps<S>(optimizer: NewtonOptimizer<S>, totalSteps: num
 
 /** Throws unless this is an optimizer, with `newton` around it or without. */
 export function checkOptimizer(op: string, optimizer: Optimizer | NewtonOptimizer): void {
-  const inner = optimizer && "kind" in Object(optimizer) ? (optimizer as NewtonOptimizer).optimizer : optimizer;
-  if (typeof (inner as Optimizer)?.direction === "function") return;
+  const inner: unknown = (optimizer as NewtonOptimizer | undefined)?.optimizer ?? optimizer;
+  if (typeof (inner as Optimizer | undefined)?.direction === "function") return;
   throw argumentError(op, `optimizer is one, such as newton(optim.adamW()), got ${describe(optimizer)}`);
 }
 

@@ -477,8 +477,8 @@ export function compileProbe(subject: Subject, newton: NewtonOptimizer, first: b
 }
 
 /**
- * The step with α times a factor, which the first step's search has found, or not. Inputs: params, rule state (given away), direction state, factor, scale. Outputs: the first
- * two anew.
+ * The step with α times a factor; `first`: the one that the first step's search has found. Inputs: params, rule state
+ * (given away), direction state, factor, scale. Outputs: the first two anew.
  */
 export function compileRescale(subject: Subject, newton: NewtonOptimizer, first: boolean): number {
   return tracing(() => {
