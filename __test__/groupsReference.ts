@@ -52,6 +52,7 @@ interface Own {
   sumD: number;
   d: number;
   reach: number;
+  applied: number;
 }
 
 /** Steps of `next` from one α₀; `total` where their number is known. */
@@ -62,8 +63,8 @@ export function nextPath(
   begin: readonly number[],
   { alpha, total, steps, gamma = 0.07 }: { alpha: number; total?: number; steps: number; gamma?: number },
 ): Stand[] {
-  const own = groups.map((): Own => ({ alpha, sumN: 0, sumD: 0, d: 0, reach: 0 }));
-  let [mean, slow, deviation, peak, best] = [0, 0, 0, 0, Number.NaN];
+  const own = groups.map((): Own => ({ alpha, sumN: 0, sumD: 0, d: 0, reach: 0, applied: 0 }));
+  let [mean, slow, deviation, peak, best, usual] = [0, 0, 0, 0, Number.NaN, 0];
   let [inARow, halved] = [0, -10];
   let [e, f, y, omega, start] = [1, 2, 3, 4, 5].map(() => begin.map(() => 0)) as [
     number[],
@@ -75,19 +76,22 @@ export function nextPath(
   let w = [...begin];
   const stands: Stand[] = [];
 
-  /** α ← α(1 + γ(N + cD)/(D − N)), limited, c too; the group's sums and traces forget as α travels. */
+  /** α ← α(1 + γ(N + cD)/(D − N)), limited, c too, only down after half of the steps; sums and traces forget as α travels. */
   function newton(k: number, n: number, t: number): void {
     const now = own[k] as Own;
     const sumN = 0.9 * now.sumN + n;
     const signed = 0.9 * now.sumD + now.d;
     const sumD = signed > 0 ? signed : 0.9 * now.sumD + Math.abs(now.d);
     const gained = Math.max(slow - mean, 0) + deviation;
-    const aim = Math.min(0.3, gained / now.alpha / Math.max(sumD, 1e-30)); // a tenth of what was gained; sums are of ten
+    const grows = total === undefined || 2 * t < total;
+    const most = gained / Math.max(now.applied, 1e-30) / Math.max(sumD, 1e-30); // a tenth of what was gained; sums are of ten
+    const aim = Math.min(0.3, most) * (grows ? 1 : 2);
+    const up = grows ? 1.25 : 1;
     const [top, bottom] = [sumN + aim * sumD, sumD - sumN];
     const eager = Math.min(gamma * clip(Math.sqrt(100 / (t + 1)), 1, 3), 1);
-    const bare = bottom > 0 ? 1 + (eager * top) / bottom : top > 0 ? 1.25 : 0.5;
-    const floor = sumN < -0.5 * sumD ? 0.5 : Math.max(0.5, 1 - 0.5 / (t + 1));
-    const fresh = within(now.alpha * clip(bare, floor, 1.25));
+    const bare = bottom > 0 ? 1 + (eager * top) / bottom : top > 0 ? up : 0.5;
+    const floor = grows && sumN < -0.5 * sumD ? 0.5 : 1 - 1 / (t + 1);
+    const fresh = within(now.alpha * clip(bare, floor, up));
     const travel = Math.abs(Math.log(fresh / now.alpha));
     Object.assign(now, { alpha: fresh, sumN: sumN * Math.exp(-3 * travel), sumD: sumD * Math.exp(-3 * travel) });
     for (const at of groups[k] ?? [])
@@ -102,14 +106,18 @@ export function nextPath(
     peak = Math.max(loss, 0.99 * peak);
     deviation = 0.9 * deviation + 0.1 * Math.abs(loss - mean);
     mean = inARow > 5 ? loss : 0.9 * mean + 0.1 * loss;
-    slow = 0.99 * slow + 0.01 * mean;
-    if (t < 10) return;
+    slow += Math.min(0.01, 2 / (t + 1)) * Math.min(mean - slow, 0);
+    if (t < 10) {
+      usual = deviation;
+      return;
+    }
     if (Number.isNaN(best)) best = mean;
-    if (mean > best + 2 * deviation && t - halved >= 10) {
+    if (mean > best + Math.max(2 * usual, deviation) && t - halved >= 10) {
       for (const now of own) Object.assign(now, { alpha: Math.max(0.5 * now.alpha, LEAST), sumN: 0, sumD: 0 });
       halved = t;
     }
     best = Math.min(mean, best + 0.01 * Math.max(mean - best, 0));
+    usual = mean <= best ? deviation : usual + 0.01 * Math.max(deviation - usual, 0);
   }
 
   /** One factor for all: at the first step the largest power of two that passes, shorter only at the next two. */
@@ -153,7 +161,7 @@ export function nextPath(
       const factor = finite && inARow === 1 ? 0.5 : 0.1;
       if (rejected) {
         for (const now of own) Object.assign(now, { alpha: Math.max(now.alpha * factor, LEAST), sumN: 0, sumD: 0 });
-      } else if (total === undefined || 2 * t < total) {
+      } else {
         for (const [k, n] of slopes.entries()) newton(k, n, t);
       }
     }
@@ -187,7 +195,8 @@ export function nextPath(
       }
     });
     const outside = total === undefined ? 1 : clip(2 * (1 - t / total), 0, 1);
-    const applied = own.map((now) => outside * now.alpha);
+    for (const now of own) now.applied = outside * now.alpha;
+    const applied = own.map((now) => now.applied);
     w = moved(groups, start, applied, omega);
     stands.push({ applied, alphas: own.map((now) => now.alpha), w, accepted: !rejected });
   }

@@ -33,7 +33,7 @@ pub(super) struct Averages {
     /// Least factor of α.
     pub floor: Value,
     /// Greatest factor of α.
-    pub up: f64,
+    pub up: Value,
 }
 
 impl Averages {
@@ -43,10 +43,10 @@ impl Averages {
         let numerator = self.sum_n.add(&self.aim.mul(&self.sum_d)?)?;
         let denominator = self.sum_d.sub(&self.sum_n)?;
         let zero = numerator.like(0.0);
-        let by_sign = numerator.greater(&zero)?.select(&zero.like(self.up), &zero.like(DOWN))?;
+        let by_sign = numerator.greater(&zero)?.select(&self.up, &zero.like(DOWN))?;
         let factor = self.gamma.mul(&numerator)?.div(&denominator)?.shift(1.0)?;
         let factor = denominator.greater(&zero)?.select(&factor, &by_sign)?;
-        let factor = finite_or(&factor, DOWN)?.maximum(&self.floor)?.minimum(&zero.like(self.up))?;
+        let factor = finite_or(&factor, DOWN)?.maximum(&self.floor)?.minimum(&self.up)?;
         let alpha = clip(&self.alpha.mul(&factor)?, spec.min, spec.max)?;
         let travel = alpha.div(&self.alpha)?.log()?.abs()?;
         let forget = travel.scale(-KAPPA)?.exp()?;

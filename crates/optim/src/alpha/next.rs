@@ -4,9 +4,9 @@
 //! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ_t(N + cD)/(D − N)), with γ_t = γ·√(100/(t + 1)), between γ
 //! and 3γ: the way from where the start-up ends is longer than any that comes later. c is bounded by what the loss lost lately ([`aim`]).
 //!
-//! Around it: α falls at most like t^−½; while the running loss stays above its best, α is halved; a step after which
+//! Around it: α falls at most like 1/t; while the running loss stays above its best, α is halved; a step after which
 //! the loss is far too high or not finite is taken back and made shorter; the way of the first steps is bounded, and the
-//! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α stays
+//! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α may only fall
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
 //!
 //! Of large tensors, traces and slopes see every k-th row only (`sample`). State: α, the rate of the last step, and the other scalars of
@@ -43,8 +43,13 @@ const FAST: f64 = 0.9;
 const PART: f64 = 0.5;
 /// How fast e, f and y are forgotten as α travels.
 const KAPPA_TRACE: f64 = 2.0;
-/// α falls at most like t to minus this.
-const FALL: f64 = 0.5;
+/// How many times as large c is where α may only fall any more.
+const LATE: f64 = 2.0;
+/// How fast the slower mean of the loss follows it down: this part of the distance, or this over t + 1 where that is less.
+const LATELY: f64 = 0.01;
+const LATELY_OF_ALL: f64 = 2.0;
+/// How many of the mean deviations that the running loss had at its best it may stand above that.
+const ABOVE: f64 = 2.0;
 /// Steps before the running loss is compared with its best, and between two halvings.
 const WATCH: f64 = 10.0;
 /// High losses in a row that are taken for bad steps; after them, it is the loss that has changed.
@@ -61,7 +66,7 @@ const REACH: f64 = 20.0;
 pub(super) const SCALARS: usize = 3;
 
 /// The scalars.
-const COUNT: usize = 16;
+const COUNT: usize = 17;
 
 /// A struct of values, and the same as a list in the order of its fields.
 macro_rules! listed {
@@ -99,6 +104,8 @@ listed! {
         deviation,
         peak,
         best,
+        /// The mean deviation when the mean was at its best.
+        usual,
         /// 1 once there is a best.
         watching,
         /// High losses in a row.
@@ -107,7 +114,7 @@ listed! {
         halved,
         /// R = α|ω| of the first step, 0 where no start-up bounded it.
         reach,
-        /// A slower mean of `mean`.
+        /// A slower mean of `mean` that only falls.
         slow,
         /// The loss of the last step's batch, accepted or not.
         loss,
@@ -220,7 +227,7 @@ pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: 
     // Of the first step's loss nothing is known to compare it with.
     let in_a_row = first.or(&high.not()?)?.select(&now.high.like(0.0), &now.high.shift(1.0)?)?;
 
-    let moves = first.not()?.and(&learning(spec, &now.t)?)?;
+    let moves = first.not()?;
     let (newton, travel) = newton(spec, now, &n)?;
     let still = Rate { alpha: now.alpha.clone(), sum_n: now.sum_n.clone(), sum_d: now.sum_d.clone() };
     let kept = pick(&moves, &newton, &still)?;
@@ -256,38 +263,41 @@ fn ceiling(now: &Scalars) -> Result<Value> {
     usual.maximum(&now.peak.scale(2.0)?)
 }
 
-/// Whether α is still controlled at step t: always, or before T/2.
-fn learning(spec: &Spec, t: &Value) -> Result<Value> {
+/// Whether α may still grow at step t: always, or before T/2.
+fn grows(spec: &Spec, t: &Value) -> Result<Value> {
     match spec.total_steps {
         Some(total) => t.less(&t.like(total as f64 / 2.0)),
         None => t.is_finite(),
     }
 }
 
-/// N ← ρN + n, D ← ρD + d (|d| where that leaves nothing); then Newton's factor, at least 1 − ½/(t + 1), .5 where
-/// N < −D/2.
+/// N ← ρN + n, D ← ρD + d (|d| where that leaves nothing); then Newton's factor, at least 1 − 1/(t + 1), .5 where
+/// N < −D/2. From T/2 on it is at most 1, at least 1 − 1/(t + 1), and c is doubled: what is left is to correct an α that is too large.
 fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
     let sum_n = now.sum_n.scale(RHO)?.add(n)?;
     let sum_d = now.sum_d.scale(RHO)?;
     let (signed, absolute) = (sum_d.add(&now.d)?, sum_d.add(&now.d.abs()?)?);
     let zero = n.like(0.0);
     let sum_d = signed.greater(&zero)?.select(&signed, &absolute)?;
-    let slow = now.t.shift(1.0)?.reciprocal()?.scale(-FALL)?.shift(1.0)?.maximum(&zero.like(DOWN))?;
-    let floor = sum_n.less(&sum_d.scale(-0.5)?)?.select(&zero.like(DOWN), &slow)?;
-    let aim = aim(now, &sum_d)?;
-    let eager = clip(&now.t.shift(1.0)?.reciprocal()?.scale(EAGER_STEPS)?.sqrt()?, 1.0, EAGER)?;
-    let gamma = eager.scale(spec.gamma)?.minimum(&zero.like(1.0))?;
-    Averages { alpha: now.alpha.clone(), sum_n, sum_d, gamma, aim, floor, up: UP }.newton(spec)
+    let grows = grows(spec, &now.t)?;
+    let part = now.t.shift(1.0)?.reciprocal()?;
+    let steep = sum_n.less(&sum_d.scale(-0.5)?)?.and(&grows)?;
+    let floor = steep.select(&zero.like(DOWN), &part.scale(-1.0)?.shift(1.0)?)?;
+    let aim = grows.select(&zero.like(1.0), &zero.like(LATE))?.mul(&aim(now, &sum_d)?)?;
+    let gamma = clip(&part.scale(EAGER_STEPS)?.sqrt()?, 1.0, EAGER)?.scale(spec.gamma)?.minimum(&zero.like(1.0))?;
+    let up = grows.select(&zero.like(UP), &zero.like(1.0))?;
+    Averages { alpha: now.alpha.clone(), sum_n, sum_d, gamma, aim, floor, up }.newton(spec)
 }
 
-/// c, or less: cD stays below .1·(max(L̄_slow − L̄, 0) + S)/(α(1 − ρ)). By the quadratic model, −αn is twice what the loss would lose on the
-/// way back to the mean of the last parameters. D grows with the noise of ω itself, which for directions of fixed length (Lion, Muon)
-/// says little about the loss.
+/// c, or less: cD stays below .1·(max(L̄_slow − L̄, 0) + S)/(α(1 − ρ)), with α as it was applied. By the quadratic model, −αn is twice
+/// what the loss would lose on the way back to the mean of the last parameters. D grows with the noise of ω itself, which for directions
+/// of fixed length (Lion, Muon) says little about the loss.
 fn aim(now: &Scalars, sum_d: &Value) -> Result<Value> {
     let zero = sum_d.like(0.0);
+    let least = zero.like(1e-30);
     let gained = now.slow.sub(&now.mean)?.maximum(&zero)?.add(&now.deviation)?;
-    let most = gained.scale(PRICE / (1.0 - RHO))?.div(&now.alpha)?;
-    most.div(&sum_d.maximum(&zero.like(1e-30))?)?.minimum(&zero.like(AIM))
+    let most = gained.scale(PRICE / (1.0 - RHO))?.div(&now.applied.maximum(&least)?)?;
+    most.div(&sum_d.maximum(&least)?)?.minimum(&zero.like(AIM))
 }
 
 /// α halved at the first high loss in a row, else a tenth; N = D = 0.
@@ -299,8 +309,8 @@ fn reject(spec: &Spec, now: &Scalars, finite: &Value, in_a_row: &Value) -> Resul
 }
 
 /// Peak, deviation and mean with L in them (the mean is L itself after `PATIENCE` high losses). From step `WATCH` on: if
-/// the mean stands above its best by two deviations, and nothing was done about it in the last `WATCH` steps, α is halved
-/// and N = D = 0; the best forgets by 1 % of what the mean stands above it.
+/// the mean stands above its best by two of the deviations it had there, and by one of those it has now, and nothing was done about it
+/// in the last `WATCH` steps, α is halved and N = D = 0; the best, and the deviation there, forget by 1 % of what they are now below.
 fn watched(spec: &Spec, now: Scalars, first: &Value, loss: &Value) -> Result<Scalars> {
     let peak = first.select(loss, &loss.maximum(&now.peak.scale(SLOW)?)?)?;
     let (mean, deviation) = loss_statistics(&now.mean, &now.deviation, first, loss)?;
@@ -309,19 +319,24 @@ fn watched(spec: &Spec, now: Scalars, first: &Value, loss: &Value) -> Result<Sca
 
     let due = now.t.greater_equal(&now.t.like(WATCH))?;
     let best = now.watching.not_equal(&now.watching.like(0.0))?.select(&now.best, &mean)?;
-    let above = mean.greater(&best.add(&deviation.scale(2.0)?)?)?;
+    let above = mean.greater(&best.add(&now.usual.scale(ABOVE)?.maximum(&deviation)?)?)?;
     let rested = now.t.sub(&now.halved)?.greater_equal(&now.t.like(WATCH))?;
     let halve = due.and(&above)?.and(&rested)?;
-    let forgotten = mean.sub(&best)?.maximum(&best.like(0.0))?.scale(1.0 - SLOW)?;
-    let best = mean.minimum(&best.add(&forgotten)?)?;
     let zero = loss.like(0.0);
+    let forgetting = |low: &Value, now: &Value| low.add(&now.sub(low)?.maximum(&zero)?.scale(1.0 - SLOW)?);
+    let best = mean.minimum(&forgetting(&best, &mean)?)?;
+    let at_best = due.not()?.or(&mean.less_equal(&best)?)?;
+    let usual = at_best.select(&deviation, &forgetting(&now.usual, &deviation)?)?;
+    let lately = now.t.shift(1.0)?.reciprocal()?.scale(LATELY_OF_ALL)?.minimum(&zero.like(LATELY))?;
+    let slow = now.slow.add(&mean.sub(&now.slow)?.minimum(&zero)?.mul(&lately)?)?;
     Ok(Scalars {
         alpha: halve.select(&now.alpha.scale(0.5)?.maximum(&spec.number(spec.min))?, &now.alpha)?,
         sum_n: halve.select(&zero, &now.sum_n)?,
         sum_d: halve.select(&zero, &now.sum_d)?,
         halved: halve.select(&now.t, &now.halved)?,
-        slow: first.select(loss, &now.slow.scale(SLOW)?.add(&mean.scale(1.0 - SLOW)?)?)?,
+        slow: first.select(loss, &slow)?,
         best: due.select(&best, &now.best)?,
+        usual,
         watching: due.cast(spec.scalar)?.maximum(&now.watching)?,
         mean,
         deviation,

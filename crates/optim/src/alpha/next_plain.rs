@@ -129,9 +129,8 @@ pub(super) fn judge(spec: &Spec, loss: &Value, Look { n, finite }: Look, state: 
 fn newton(spec: &Spec, state: &Scalars, n: &Value) -> Result<Rate> {
     let sum_n = state.sum_n.scale(RHO)?.add(n)?;
     let sum_d = state.sum_d.scale(RHO)?.add(&state.d.abs()?)?;
-    let (alpha, aim, floor) = (state.alpha.clone(), state.aim.clone(), n.like(DOWN));
-    let (rate, _) =
-        Averages { alpha, sum_n, sum_d, gamma: spec.number(spec.gamma), aim, floor, up: UP }.newton(spec)?;
+    let (alpha, aim, gamma) = (state.alpha.clone(), state.aim.clone(), spec.number(spec.gamma));
+    let (rate, _) = Averages { alpha, sum_n, sum_d, gamma, aim, floor: n.like(DOWN), up: n.like(UP) }.newton(spec)?;
     Ok(rate)
 }
 

@@ -1,6 +1,6 @@
 """Writes traces of a reference of `next` or `nextPlain` on a small network, 200 steps, for four optimizers and two starts.
 
-    python next_trace.py path/to/next_rule2.py NextRule2 > next_trace.json
+    python next_trace.py next_reference.py Next > next_trace.json
     python next_trace.py path/to/next_rule.py NextRule > next_plain_trace.json
 
 Needs torch. The network is 3-5-2, tanh, squared error, float64; batches of 8 cycle through 32 fixed rows. Some runs have
@@ -9,7 +9,6 @@ probes, so they reject at once.
 """
 import importlib.util
 import json
-import math
 import sys
 
 import torch
@@ -18,68 +17,6 @@ torch.set_num_threads(1)
 torch.set_default_dtype(torch.float64)
 ROWS, BATCH, STEPS = 32, 8, 200
 SIZES = [("W1", (3, 5)), ("b1", (5,)), ("W2", (5, 2)), ("b2", (2,))]
-
-
-def rule_class(path, name):
-    spec = importlib.util.spec_from_file_location("rule", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    rule = getattr(module, name)
-    return later(rule) if name == "NextRule2" else rule
-
-
-def later(rule):
-    """The reference with what has come to it since: the first step's alpha is the largest power of two that passes when it is tried
-    twenty times as long; up to step 40 the way that the steps make together is bounded; gamma is larger in the first hundred steps;
-    the aim is bounded by what the loss lost lately."""
-
-    class Later(rule):
-        safe = property(lambda self: 0.05 if self.t == 0 else 0.1, lambda self, value: None)
-        c = property(lambda self: self._aim(), lambda self, value: None)
-        ramp = property(lambda self: self._growth() ** (1 / self.t), lambda self, value: None)
-        gamma = property(lambda self: 0.07 * min(max(math.sqrt(100 / (self.t + 1)), 1), 3), lambda self, value: None)
-
-        def __init__(self, optimizer, **options):
-            super().__init__(optimizer, ramp_steps=40, **options)
-
-        def _growth(self):
-            """What the reference raises to the power t and divides by the length of omega."""
-            longest = min(1.1**self.t, 8.0) * math.sqrt(self.t + 1)
-            return longest * float(self.omega.norm() / self.e.norm())
-
-        def _aim(self):
-            total = self.rho * self.D + self.d
-            total = total if total > 0 else self.rho * self.D + abs(self.d)
-            gained = max(self.slow_mean - self.mean, 0.0) + self.dev
-            return min(0.3, 0.1 * gained / (1 - self.rho) / self.alpha / max(total, 1e-30))
-
-        def _track(self, loss):
-            first = self.mean is None
-            super()._track(loss)
-            self.slow_mean = loss if first else 0.99 * self.slow_mean + 0.01 * self.mean
-
-        def _start(self, loss, probe, slope):
-            if self.t > 0:
-                return super()._start(loss, probe, slope)
-            tolerance = 4 * torch.finfo(self.params[0].dtype).eps * abs(loss)
-
-            def passes(exponent):
-                far = 2.0**exponent / self.safe
-                self._put(self.start - far * self.omega)
-                return probe() <= loss - 0.3 * far * max(slope, 0.0) + tolerance
-
-            exponent = round(math.log2(self.alpha))
-            grows = passes(exponent)
-            for _ in range(20):
-                passed = passes(exponent + (2 if grows else -2))
-                if grows and not passed:
-                    break
-                exponent += 2 if grows else -2
-                if passed and not grows:
-                    break
-            self.alpha = self._clip(2.0 ** (exponent + passes(exponent + 1)))
-
-    return Later
 
 
 def runs(name):
@@ -144,7 +81,10 @@ def none_if_nan(number):
 
 def main():
     path, name = sys.argv[1:]
-    make_rule = rule_class(path, name)
+    spec = importlib.util.spec_from_file_location("rule", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make_rule = getattr(module, name)
     torch.manual_seed(7)
     x = torch.randn(ROWS, 3)
     y = torch.stack([torch.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2], torch.cos(x[:, 1])], 1) + 0.3 * torch.randn(ROWS, 2)
