@@ -3,6 +3,7 @@ import {
   ALPHA_RULES,
   defineAlphaRule,
   dispose,
+  hostRandom,
   newton,
   nn,
   optim,
@@ -15,6 +16,8 @@ import {
   trainingStep,
 } from "raphson";
 import { describe, expect, it } from "vitest";
+import { DIRECTIONS } from "./alpha/references";
+import { nextPath, type Oracle } from "./groupsReference";
 
 type Scalars = { readonly w: Tensor<"f64"> };
 
@@ -253,6 +256,50 @@ describe("the step", () => {
     expect(w.item()).toBe(1.5);
     expect(own.params.w.item()).not.toBe(1.5);
   });
+
+  it.each(["sgd", "adamW"] as const)(
+    "goes on as its reference where batches grow and shrink midway (%s)",
+    async (name) => {
+      const [width, steps] = [4, 120];
+      const random = hostRandom(7);
+      const table = Array.from({ length: 200 }, () => Array.from({ length: width + 1 }, () => random.uniform() - 0.5));
+      const sizeAt = (t: number) => (t < 40 ? 4 : t < 80 ? 32 : 1);
+      const rowsAt = (t: number) => Array.from({ length: sizeAt(t) }, (_, i) => table[(7 * t + i) % 200] as number[]);
+      const residual = (row: readonly number[], w: readonly number[]) =>
+        w.reduce((sum, value, i) => sum + value * (row[i] ?? 0), 0) - (row[0] ?? 0) - 0.1 * (row[width] ?? 0);
+      const mean = (t: number, of: (row: readonly number[]) => number) =>
+        rowsAt(t).reduce((sum, row) => sum + of(row), 0) / sizeAt(t);
+      const oracle: Oracle = {
+        loss: (w, t) => mean(t, (row) => residual(row, w) ** 2),
+        gradient: (w, t) => w.map((_, i) => mean(t, (row) => 2 * residual(row, w) * (row[i] ?? 0))),
+      };
+      const begin = [2, -1, 1, 3];
+      const direction = { of: DIRECTIONS[name](width), undo: () => expect.fail("no step is taken back here") };
+      const wanted = nextPath([[0, 1, 2, 3]], oracle, direction, begin, { alpha: 0.01, total: steps, steps });
+
+      using step = trainingStep({
+        params: { w: f64(begin) },
+        loss: ({ x, y }: { x: Tensor<"f64">; y: Tensor<"f64"> }, { w }: Scalars) => x.matmul(w).sub(y).square().mean(),
+        optimizer: newton(optim[name](), { totalSteps: steps }),
+      });
+      for (const [t, stand] of wanted.entries()) {
+        const x = tensor(
+          rowsAt(t).map((row) => row.slice(0, width)),
+          { dtype: "f64" },
+        );
+        const { nextAlpha, accepted } = await step.step({
+          x,
+          y: f64(rowsAt(t).map((row) => (row[0] ?? 0) + 0.1 * (row[width] ?? 0))),
+        });
+        expect(accepted).toBe(stand.accepted);
+        expect(nextAlpha / (stand.alphas[0] ?? Number.NaN), `step ${t}`).toBeCloseTo(1, 8);
+      }
+      const found = await step.params.w.data();
+      wanted.at(-1)?.w.forEach((value, i) => {
+        expect(found[i]).toBeCloseTo(value, 8);
+      });
+    },
+  );
 
   it("takes batches of changing shapes, with a bounded number of programs", async () => {
     using step = trainingStep({ model: line(1), loss: squares, optimizer: newton(optim.momentum()) });

@@ -8,6 +8,7 @@ import { readArguments } from "../../bench/alpha/arguments";
 import type { Baseline, Cell } from "../../bench/alpha/cells";
 import { METHODS } from "../../bench/alpha/methods";
 import { OPTIMIZERS } from "../../bench/alpha/optimizers";
+import { ESTIMATES, ordersSheet } from "../../bench/alpha/orders";
 import type { Group } from "../../bench/alpha/plan";
 import { pictures, type Result } from "../../bench/alpha/plots";
 import { OutOfTime, Pool } from "../../bench/alpha/pool";
@@ -75,6 +76,18 @@ describe("bench:alpha", () => {
       "alpha-time-next-sgd.svg",
     ]);
     for (const svg of drawn.values()) expect(svg).toMatch(/^<svg/);
+  });
+
+  it("draws errors of curvatures whose order is that of the docs, until f32 ends it", async () => {
+    const [f64, f32] = (await ordersSheet()).panels;
+    const errors = (panel: typeof f64, name: string) =>
+      panel?.lines.find((line) => line.name === name)?.points.map(([, error]) => error ?? Number.NaN) ?? [];
+    for (const name of ESTIMATES) {
+      const [a = Number.NaN, b = Number.NaN] = errors(f64, name).slice(-6, -4);
+      expect(Math.log2(b / a), name).toBeCloseTo(name === "hermite" ? 2 : 1, 0);
+    }
+    expect(errors(f32, "alt1")[0]).toBeGreaterThan(10 * (errors(f64, "alt1")[0] ?? Number.NaN));
+    expect(errors(f32, "retsinas")[4]).toBeLessThan(3 * (errors(f64, "retsinas")[4] ?? Number.NaN));
   });
 
   it("refuses what it does not know", () => {

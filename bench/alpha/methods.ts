@@ -55,7 +55,7 @@ function packageRule(rule: AlphaRuleName, average = false) {
     new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), { rule, initial: alpha }), seed, average);
 }
 
-/** `next` when it knows the number of steps: α stays in the second half, and falls to 0 from outside. */
+/** `next` when it knows the number of steps: in the second half α may only fall, and is brought to 0 from outside. */
 function nextDecay({ task, optimizer, alpha, steps, seed }: Setting): Trainer {
   const spec = { rule: "next", initial: alpha, totalSteps: steps } as const;
   return new StepTrainer(task, newton(OPTIMIZERS[optimizer].make(), spec), seed);

@@ -1,6 +1,6 @@
 /**
  * Pictures of the benchmark's result (`bench:alpha`, option --out): final loss against α₀ for each rule, α over time,
- * and cost. SVG files, drawn with what the demo draws its picture with.
+ * and cost; and the error of each rule's curvature. SVG files, drawn with what the demo draws its picture with.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import * as echarts from "echarts";
 import { runExample, UsageError } from "../../examples/arguments";
 import type { Baseline, Cell, Trace } from "./cells";
+import { ordersSheet } from "./orders";
 import { CAP, rowsOf } from "./summary";
 
 const ROOT = join(__dirname, "..", "..");
@@ -31,13 +32,14 @@ interface Line {
   readonly dashed?: boolean;
 }
 
-/** Small pictures of one kind, side by side. */
-interface Panel {
+/** A small picture. */
+export interface Panel {
   readonly title: string;
   readonly lines: readonly Line[];
 }
 
-interface Sheet {
+/** Small pictures of one kind, side by side. */
+export interface Sheet {
   readonly title: string;
   readonly x: { readonly name: string; readonly log: boolean };
   readonly y: { readonly name: string; readonly log: boolean };
@@ -233,7 +235,8 @@ async function main(): Promise<void> {
     },
   });
   if (values.help) return console.log(USAGE);
-  for (const [name, svg] of pictures(only(read(values.in), values.rules?.split(",")))) {
+  const drawn = pictures(only(read(values.in), values.rules?.split(",")));
+  for (const [name, svg] of [...drawn, ["alpha-orders.svg", draw(await ordersSheet())] as const]) {
     const path = resolve(values.out, name);
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, svg);
