@@ -90,7 +90,7 @@ export function nextPath(
     const [top, bottom] = [sumN + aim * sumD, sumD - sumN];
     const eager = Math.min(gamma * clip(Math.sqrt(100 / (t + 1)), 1, 3), 1);
     const bare = bottom > 0 ? 1 + (eager * top) / bottom : top > 0 ? up : 0.5;
-    const floor = grows && sumN < -0.5 * sumD ? 0.5 : 1 - 1 / (t + 1);
+    const floor = grows && sumN < -0.5 * sumD ? 0.5 : 1 - clip(200 / (t + 1), 0.5, 1) / (t + 1);
     const fresh = within(now.alpha * clip(bare, floor, up));
     const travel = Math.abs(Math.log(fresh / now.alpha));
     Object.assign(now, { alpha: fresh, sumN: sumN * Math.exp(-3 * travel), sumD: sumD * Math.exp(-3 * travel) });

@@ -4,7 +4,7 @@
 //! the scale to compare it with, alike for every optimizer. α′ = α(1 + γ_t(N + cD)/(D − N)), with γ_t = γ·√(100/(t + 1)), between γ
 //! and 3γ: the way from where the start-up ends is longer than any that comes later. c is bounded by what the loss lost lately ([`aim`]).
 //!
-//! Around it: α falls at most like 1/t; while the running loss stays above its best, α is halved; a step after which
+//! Around it: α falls at most like 1/t, later t^−½; while the running loss stays above its best, α is halved; a step after which
 //! the loss is far too high or not finite is taken back and made shorter; the way of the first steps is bounded, and the
 //! very first one is found by forward passes ([`reach`], [`rescale`]). Where the number of steps T is known, α may only fall
 //! from T/2 on and is multiplied by 2(1 − t/T), outside its own state.
@@ -43,6 +43,9 @@ const FAST: f64 = 0.9;
 const PART: f64 = 0.5;
 /// How fast e, f and y are forgotten as α travels.
 const KAPPA_TRACE: f64 = 2.0;
+/// α falls at most like t to minus this, and like 1/t in the first so many steps.
+const FALL: f64 = 0.5;
+const STEEPER: f64 = 200.0;
 /// How many times as large c is where α may only fall any more.
 const LATE: f64 = 2.0;
 /// How fast the slower mean of the loss follows it down: this part of the distance, or this over t + 1 where that is less.
@@ -271,8 +274,9 @@ fn grows(spec: &Spec, t: &Value) -> Result<Value> {
     }
 }
 
-/// N ← ρN + n, D ← ρD + d (|d| where that leaves nothing); then Newton's factor, at least 1 − 1/(t + 1), .5 where
-/// N < −D/2. From T/2 on it is at most 1, at least 1 − 1/(t + 1), and c is doubled: what is left is to correct an α that is too large.
+/// N ← ρN + n, D ← ρD + d (|d| where that leaves nothing); then Newton's factor, at least 1 − q/(t + 1)
+/// with q between 1 (in the first 200 steps) and ½, .5 where N < −D/2. From T/2 on it is at most 1, never .5, and c is doubled: what is
+/// left is to correct an α that is too large.
 fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
     let sum_n = now.sum_n.scale(RHO)?.add(n)?;
     let sum_d = now.sum_d.scale(RHO)?;
@@ -282,7 +286,8 @@ fn newton(spec: &Spec, now: &Scalars, n: &Value) -> Result<(Rate, Value)> {
     let grows = grows(spec, &now.t)?;
     let part = now.t.shift(1.0)?.reciprocal()?;
     let steep = sum_n.less(&sum_d.scale(-0.5)?)?.and(&grows)?;
-    let floor = steep.select(&zero.like(DOWN), &part.scale(-1.0)?.shift(1.0)?)?;
+    let fall = clip(&part.scale(STEEPER)?, FALL, 2.0 * FALL)?;
+    let floor = steep.select(&zero.like(DOWN), &part.mul(&fall)?.scale(-1.0)?.shift(1.0)?)?;
     let aim = grows.select(&zero.like(1.0), &zero.like(LATE))?.mul(&aim(now, &sum_d)?)?;
     let gamma = clip(&part.scale(EAGER_STEPS)?.sqrt()?, 1.0, EAGER)?.scale(spec.gamma)?.minimum(&zero.like(1.0))?;
     let up = grows.select(&zero.like(UP), &zero.like(1.0))?;

@@ -47,7 +47,7 @@ class Next:
         up = 1.25 if grows else 1.0
         gamma = 0.07 * min(max(math.sqrt(100 / (self.t + 1)), 1), 3)
         factor = 1 + gamma * top / bottom if bottom > 0 else (up if top > 0 else 0.5)
-        least = 0.5 if grows and N < -0.5 * D else 1 - 1 / (self.t + 1)
+        least = 0.5 if grows and N < -0.5 * D else 1 - min(max(200 / (self.t + 1), 0.5), 1) / (self.t + 1)
         factor = min(max(factor if math.isfinite(factor) else 0.5, least), up)
         alpha = self._clip(self.alpha * factor)
         travel = abs(math.log(alpha / self.alpha))
