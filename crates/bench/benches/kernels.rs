@@ -7,6 +7,7 @@ use raphson_check::models::Gpt;
 use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Loaded, Memory};
+use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType::F32;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
@@ -80,13 +81,43 @@ fn product_to_weights(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
 }
 
 /// 3 × 3, the output as large as the data: (batch, channels, to, side)
-#[divan::bench(args = [(64, 1, 32, 28), (64, 32, 64, 14)])]
-fn convolution(bencher: Bencher, (batch, from, to, side): (usize, usize, usize, usize)) {
+const CONVOLUTIONS: [(usize, usize, usize, usize); 2] = [(64, 32, 64, 14), (64, 1, 32, 28)];
+
+/// What [`bench_convolution`] times.
+enum Wanted {
+    Output,
+    /// The gradient of the data (0) or of the kernel (1).
+    Gradient(usize),
+}
+
+fn bench_convolution(bencher: Bencher, (batch, from, to, side): (usize, usize, usize, usize), wanted: Wanted) {
     // The op has its groups as an axis: [batch, groups, channels, …] with [groups, to, channels, …].
-    let (x, kernel) = (input(&[batch, 1, from, side, side]), input(&[1, to, from, 3, 3]));
+    let inputs = [input(&[batch, 1, from, side, side]), input(&[1, to, from, 3, 3])];
     let window = Window { low: 1, ..Window::PLAIN };
-    let output = x.conv(&kernel, &[window, window], &[side, side]);
-    bench_product(bencher, &[x, kernel], output, batch * from * to * side * side * 9);
+    let output = inputs[0].conv(&inputs[1], &[window, window], &[side, side]).expect("a graph");
+    let products = batch * from * to * side * side * 9;
+    let Wanted::Gradient(of) = wanted else {
+        return bench_product(bencher, &inputs, Ok(output), products);
+    };
+    let cotangent = input(output.shape());
+    let gradients = vjp(&[output], &inputs, std::slice::from_ref(&cotangent)).expect("a graph");
+    let inputs = [&inputs[1 - of], &cotangent].map(Value::clone);
+    bench_product(bencher, &inputs, Ok(gradients[of].clone()), products);
+}
+
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution(bencher: Bencher, sizes: (usize, usize, usize, usize)) {
+    bench_convolution(bencher, sizes, Wanted::Output);
+}
+
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution_to_data(bencher: Bencher, sizes: (usize, usize, usize, usize)) {
+    bench_convolution(bencher, sizes, Wanted::Gradient(0));
+}
+
+#[divan::bench(args = CONVOLUTIONS)]
+fn convolution_to_kernel(bencher: Bencher, sizes: (usize, usize, usize, usize)) {
+    bench_convolution(bencher, sizes, Wanted::Gradient(1));
 }
 
 #[divan::bench]

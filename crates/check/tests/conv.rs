@@ -158,6 +158,13 @@ fn large_shapes() {
         ([4, 1, 64, 40], vec![same(9, 1), same(8, 1)]),
         ([1, 1, 2, 3], vec![same(700, 9)]),
         ([1, 1, 4, 5], vec![same(9, 3), same(8, 3), same(7, 3)]),
+        // Several images in a block, the last block with fewer; one output channel; many input channels, taken some at a time, a few
+        // images at a time or in parts, also with steps between outputs.
+        ([70, 1, 1, 20], vec![same(12, 3), same(11, 3)]),
+        ([19, 1, 20, 1], vec![same(14, 3), same(12, 3)]),
+        ([37, 1, 60, 33], vec![same(6, 3), same(5, 3)]),
+        ([1, 1, 70, 40], vec![same(7, 3), same(7, 3)]),
+        ([9, 2, 40, 24], vec![(window(2, 1, 1, 1), 11, 3, 6), (window(2, 1, 1, 1), 9, 3, 5)]),
         // Gradients of kernels.
         ([5, 1, 30, 36], vec![(window(1, 1, 1, 1), 18, 18, 3), (window(1, 1, 1, 1), 17, 17, 3)]),
         ([3, 2, 8, 20], vec![(window(1, 1, 1, 2), 33, 17, 3), (window(1, 2, 1, 2), 29, 15, 5)]),

@@ -3,7 +3,9 @@
 //! in memory: turning matrices, and the registers of a tile's sums ([`Isa::Vector`]).
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// Operands of a loop over one tile; each loop says what it expects.
 #[derive(Clone, Copy)]
@@ -57,11 +59,37 @@ pub trait Isa: 'static {
     /// A vector may be written there, and the machine must have the set.
     unsafe fn store(vector: Self::Vector, to: *mut f32);
 
+    /// The lanes from `first` to `end` of what lies there, zeros in the others.
+    ///
+    /// # Safety
+    /// These lanes may be read, the others need not be there; the machine must have the set.
+    unsafe fn load_part(from: *const f32, first: usize, end: usize) -> Self::Vector;
+
+    /// The first `n` lanes.
+    ///
+    /// # Safety
+    /// As many numbers may be written there, and the machine must have the set.
+    unsafe fn store_first(vector: Self::Vector, n: usize, to: *mut f32);
+
     /// `a·b + c`
     ///
     /// # Safety
     /// The machine must have the set.
     unsafe fn add_scaled(a: f32, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// `*from · columns + sums`, in the order of the source. The compiler would read the numbers of all rows of a tile before it uses the
+    /// first, if each has an address of its own, and then has no registers for the sums.
+    ///
+    /// # Safety
+    /// A number may be read there, and the machine must have the set.
+    #[inline(always)]
+    unsafe fn add_row(from: *const f32, columns: [Self::Vector; 2], sums: [Self::Vector; 2]) -> [Self::Vector; 2] {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            let row = *from;
+            [Self::add_scaled(row, columns[0], sums[0]), Self::add_scaled(row, columns[1], sums[1])]
+        }
+    }
 
     /// Whether [`Isa::transpose`] is quicker here than element by element.
     const HAS_TRANSPOSE: bool = false;
@@ -100,22 +128,13 @@ pub trait Isa: 'static {
 macro_rules! isa {
     (
         $(#[$doc:meta])* $name:ident, fma: $fma:literal
-        $(, vector: $vector:ident($load:ident, $store:ident, $fill:ident, $multiply_add:ident))?
-        $(, transpose: $transpose:path)? $(, $features:literal)?
+        $(, registers: $registers:ident)? $(, $features:literal)?
     ) => {
         $(#[$doc])*
         pub struct $name;
         impl Isa for $name {
             const HAS_FMA: bool = $fma;
-            isa!(@vector $($vector, $load, $store, $fill, $multiply_add)?);
-            $(
-                const HAS_TRANSPOSE: bool = true;
-                #[inline(always)]
-                unsafe fn transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
-                    // SAFETY: passed on to our caller.
-                    unsafe { $transpose(from, step, out, out_step) }
-                }
-            )?
+            isa!(@registers $($registers)?);
             $(#[target_feature(enable = $features)])?
             unsafe fn call<L: Loop>(args: &Args) {
                 // SAFETY: passed on to our caller.
@@ -124,7 +143,7 @@ macro_rules! isa {
         }
     };
     // No tiles: see `panels::sets`.
-    (@vector) => {
+    (@registers) => {
         type Vector = [f32; 8];
         #[inline(always)]
         fn zeros() -> [f32; 8] {
@@ -141,31 +160,47 @@ macro_rules! isa {
             unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
         }
         #[inline(always)]
+        unsafe fn load_part(from: *const f32, first: usize, end: usize) -> [f32; 8] {
+            // SAFETY: passed on to our caller.
+            let lane = |lane: usize| unsafe { *from.wrapping_add(lane) };
+            std::array::from_fn(|i| if (first..end).contains(&i) { lane(i) } else { 0.0 })
+        }
+        #[inline(always)]
+        unsafe fn store_first(vector: [f32; 8], n: usize, to: *mut f32) {
+            for (i, number) in vector.into_iter().enumerate().take(n) {
+                // SAFETY: passed on to our caller.
+                unsafe { *to.add(i) = number };
+            }
+        }
+        #[inline(always)]
         unsafe fn add_scaled(a: f32, b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
             std::array::from_fn(|i| Self::fma32(a, b[i], c[i]))
         }
     };
-    (@vector $vector:ident, $load:ident, $store:ident, $fill:ident, $multiply_add:ident) => {
-        type Vector = x86_64::$vector;
+    (@registers $registers:ident) => {
+        type Vector = $registers::Vector;
+        const HAS_TRANSPOSE: bool = true;
         #[inline(always)]
-        fn zeros() -> x86_64::$vector {
+        fn zeros() -> $registers::Vector {
             // SAFETY: all bits zero are zeros.
             unsafe { std::mem::zeroed() }
         }
+        isa!(@from $registers load(from: *const f32) -> $registers::Vector);
+        isa!(@from $registers store(vector: $registers::Vector, to: *mut f32));
+        isa!(@from $registers load_part(from: *const f32, first: usize, end: usize) -> $registers::Vector);
+        isa!(@from $registers store_first(vector: $registers::Vector, n: usize, to: *mut f32));
+        isa!(@from $registers add_scaled(a: f32, b: $registers::Vector, c: $registers::Vector) -> $registers::Vector);
+        isa!(@from $registers add_row(
+            from: *const f32, columns: [$registers::Vector; 2], sums: [$registers::Vector; 2]
+        ) -> [$registers::Vector; 2]);
+        isa!(@from $registers transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize));
+    };
+    // The function of that name of the module of its registers.
+    (@from $registers:ident $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
         #[inline(always)]
-        unsafe fn load(from: *const f32) -> x86_64::$vector {
+        unsafe fn $name($($argument: $type),*) $(-> $result)? {
             // SAFETY: passed on to our caller.
-            unsafe { x86_64::$load(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(vector: x86_64::$vector, to: *mut f32) {
-            // SAFETY: passed on to our caller.
-            unsafe { x86_64::$store(to, vector) }
-        }
-        #[inline(always)]
-        unsafe fn add_scaled(a: f32, b: x86_64::$vector, c: x86_64::$vector) -> x86_64::$vector {
-            // SAFETY: passed on to our caller.
-            unsafe { x86_64::$multiply_add(x86_64::$fill(a), b, c) }
+            unsafe { $registers::$name($($argument),*) }
         }
     };
 }
@@ -177,56 +212,18 @@ isa!(
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 since 2013.
-    Avx2, fma: true,
-    vector: __m256(_mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps),
-    transpose: transpose_avx, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx2, fma: true, registers: avx2, "avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "x86_64")]
 isa!(
     /// x86-64 servers and recent desktops.
-    Avx512, fma: true,
-    vector: __m512(_mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps),
-    transpose: transpose_avx, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+    Avx512, fma: true, registers: avx512, "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
 );
 #[cfg(target_arch = "aarch64")]
 isa!(
     /// Every 64-bit ARM.
     Neon, fma: true, "neon"
 );
-
-/// [`Isa::transpose`]: pairs of rows, then pairs of pairs, then halves are interleaved.
-///
-/// # Safety
-/// As for that; the machine must have AVX.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn transpose_avx(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
-    use std::arch::x86_64::{
-        __m256, _mm256_loadu_ps as load, _mm256_permute2f128_ps as halves, _mm256_shuffle_ps as shuffle,
-        _mm256_storeu_ps as store, _mm256_unpackhi_ps as high, _mm256_unpacklo_ps as low,
-    };
-    const FIRST: i32 = 0b01_00_01_00;
-    const LAST: i32 = 0b11_10_11_10;
-    // SAFETY: passed on to our caller.
-    unsafe {
-        let row = |i: usize| -> __m256 { load(from.offset(i as isize * step)) };
-        let quads = |i: usize| -> [__m256; 4] {
-            let [a, b, c, d] = [row(i), row(i + 1), row(i + 2), row(i + 3)];
-            let (ab, cd, ab_high, cd_high) = (low(a, b), low(c, d), high(a, b), high(c, d));
-            [
-                shuffle::<FIRST>(ab, cd),
-                shuffle::<LAST>(ab, cd),
-                shuffle::<FIRST>(ab_high, cd_high),
-                shuffle::<LAST>(ab_high, cd_high),
-            ]
-        };
-        let (top, bottom) = (quads(0), quads(4));
-        for j in 0..4 {
-            store(out.add(j * out_step), halves::<0x20>(top[j], bottom[j]));
-            store(out.add((j + 4) * out_step), halves::<0x31>(top[j], bottom[j]));
-        }
-    }
-}
 
 /// The sets by name, for choosing at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

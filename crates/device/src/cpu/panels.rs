@@ -110,16 +110,17 @@ impl Panels {
 pub type Sums<I, const R: usize> = [[<I as Isa>::Vector; 2]; R];
 
 /// Elements of a vector.
-const fn lanes<I: Isa>() -> usize {
+pub const fn lanes<I: Isa>() -> usize {
     size_of::<I::Vector>() / size_of::<f32>()
 }
 
-/// sums[r][l] + Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t)
+/// sums[r][l] + Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t). `APART`: the rows lie anywhere, and not one step after
+/// the other.
 ///
 /// # Safety
 /// Every address so made may be read: one element of a row, two vectors of the columns. The machine has the set.
 #[inline(always)]
-pub unsafe fn accumulate<I: Isa, const R: usize>(
+pub unsafe fn accumulate<I: Isa, const R: usize, const APART: bool>(
     terms: usize,
     rows: [*const f32; R],
     columns: *const f32,
@@ -133,8 +134,12 @@ pub unsafe fn accumulate<I: Isa, const R: usize>(
             let column = columns.offset(y);
             let (left, right) = (I::load(column), I::load(column.add(lanes::<I>())));
             for r in 0..R {
-                let row = *rows[r].offset(x);
-                sums[r] = [I::add_scaled(row, left, sums[r][0]), I::add_scaled(row, right, sums[r][1])];
+                let row = rows[r].offset(x);
+                sums[r] = if APART {
+                    I::add_row(row, [left, right], sums[r])
+                } else {
+                    [I::add_scaled(*row, left, sums[r][0]), I::add_scaled(*row, right, sums[r][1])]
+                };
             }
         }
     }

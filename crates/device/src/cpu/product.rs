@@ -365,11 +365,11 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize, const LIE: bool>(
             let row =
                 |r: usize| call.rows.offset((start + r).min(last) as isize * plan.rows.step + depth.start as isize);
             let at = |t: usize| (t as isize, t as isize * next);
-            accumulate::<I, R>(depth.len(), std::array::from_fn(row), columns, at, begun)
+            accumulate::<I, R, false>(depth.len(), std::array::from_fn(row), columns, at, begun)
         } else {
             let rows = call.rows.add(start * plan.terms + depth.start * R);
             let at = |t: usize| ((t * R) as isize, t as isize * next);
-            accumulate::<I, R>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, begun)
+            accumulate::<I, R, false>(depth.len(), std::array::from_fn(|r| rows.add(r)), columns, at, begun)
         };
         if depth.end == plan.terms {
             store::<I, W, R>(plan, call.out, start, column, sums);

@@ -77,7 +77,7 @@ unsafe fn tile<I: Isa, const W: usize, const M: usize>(
     let rows = std::array::from_fn(|i| left.wrapping_offset(i as isize * s.left_rows));
     let at = |k: usize| (k as isize * s.left_columns, (k * W) as isize);
     // SAFETY: passed on to our caller: a term is a column of the left matrix and a row of the panel.
-    let sums = unsafe { numbers::<I, W, M>(accumulate::<I, M>(s.k, rows, panel, at, no_sums::<I, M>())) };
+    let sums = unsafe { numbers::<I, W, M>(accumulate::<I, M, false>(s.k, rows, panel, at, no_sums::<I, M>())) };
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: these elements of the result are ours.
         let out = unsafe { std::slice::from_raw_parts_mut(out.offset(i as isize * s.out_rows), width) };

@@ -1,18 +1,21 @@
 //! Convolutions as matrix products over blocks of unfolded data that stay in the second-level cache, each unfolded by
 //! the thread that multiplies it. Many outputs (a forward pass, the gradient of the data) are cut into blocks of outputs; many
-//! taps (the gradient of a kernel) into partial sums over blocks of taps. Few channels go to `direct`. Where tiles suit (f32, and no steps
-//! between outputs), nothing is unfolded: `padded` and `padded_taps`. How work is cut depends on shapes alone, so results do not depend on the number of threads.
+//! taps (the gradient of a kernel) into partial sums over blocks of taps. Few channels go to `direct`. Where tiles of f32 suit,
+//! nothing is unfolded: `output_columns` and `channel_columns`. How work is cut depends on shapes alone, so results do not depend on the
+//! number of threads.
 
+mod channel_columns;
 mod direct;
+mod output_columns;
 mod outputs;
-mod padded;
-mod padded_taps;
+mod padding;
 mod taps;
 mod unfold;
 
 use super::dot::Multiply;
 use super::isa::Level;
 use super::memory::Workspace;
+use super::panels::sets;
 use super::pool::Team;
 use super::row::Bases;
 use raphson_compile::program::{Buffer, ConvKernel, ConvView};
@@ -101,8 +104,8 @@ enum Way {
     Direct(direct::Plan),
     Outputs(outputs::Plan),
     Taps(taps::Plan),
-    Padded(padded::Plan),
-    PaddedTaps(padded_taps::Plan),
+    OutputColumns(output_columns::Plan),
+    ChannelColumns(channel_columns::Plan),
 }
 
 impl ConvPlan {
@@ -112,8 +115,8 @@ impl ConvPlan {
             Way::Direct(plan) => plan.scratch(),
             Way::Outputs(plan) => plan.scratch(),
             Way::Taps(plan) => plan.scratch(),
-            Way::Padded(plan) => plan.scratch(&self.job),
-            Way::PaddedTaps(plan) => plan.scratch(&self.job),
+            Way::OutputColumns(plan) => plan.scratch(&self.job),
+            Way::ChannelColumns(plan) => plan.scratch(&self.job),
         };
         (own * self.dtype.size_bytes(), shared * self.dtype.size_bytes())
     }
@@ -133,16 +136,25 @@ pub fn lower(kernel: &ConvKernel, buffers: &[Buffer], level: Level) -> Result<Co
     let work = [s.batch, s.groups, s.channels_in, s.channels_out, outputs, taps]
         .iter()
         .fold(1usize, |work, &n| work.saturating_mul(n));
-    let way = if s.channels_out <= FEW_CHANNELS {
-        Way::Direct(direct::Plan::new(s, kernel.dtype, level))
-    } else if outputs >= taps {
-        let padded = padded::Plan::new(&job, kernel.dtype, level);
-        padded.map_or_else(|| Way::Outputs(outputs::Plan::new(&job)), Way::Padded)
-    } else {
-        let padded = padded_taps::Plan::new(&job, kernel.dtype, level);
-        padded.map_or_else(|| Way::Taps(taps::Plan::new(&job)), Way::PaddedTaps)
-    };
+    let way = sets(kernel.dtype, level).iter().find_map(|&set| in_tiles(&job, set)).unwrap_or_else(|| {
+        if s.channels_out <= FEW_CHANNELS {
+            Way::Direct(direct::Plan::new(s, kernel.dtype, level))
+        } else if outputs >= taps {
+            Way::Outputs(outputs::Plan::new(&job))
+        } else {
+            Way::Taps(taps::Plan::new(&job))
+        }
+    });
     Ok(ConvPlan { dtype: kernel.dtype, job, way, parallel: work >= PIECE / 2 })
+}
+
+/// The tiles that cost less, if there are any for this convolution.
+fn in_tiles(job: &Job, level: Level) -> Option<Way> {
+    match (output_columns::Plan::new(job, level), channel_columns::Plan::new(job, level)) {
+        (Some(outputs), Some(channels)) if channels.cost < outputs.cost => Some(Way::ChannelColumns(channels)),
+        (Some(outputs), _) => Some(Way::OutputColumns(outputs)),
+        (None, channels) => channels.map(Way::ChannelColumns),
+    }
 }
 
 fn product(sizes: [usize; 3]) -> usize {
@@ -238,8 +250,8 @@ unsafe fn run_as<T: Multiply>(plan: &ConvPlan, bases: &Bases, workspace: &Worksp
             Way::Outputs(plan) => outputs::run::<T>(plan, &job, team),
             Way::Taps(plan) => taps::run::<T>(plan, &job, team),
             // Both are f32's.
-            Way::Padded(plan) => padded::run(plan, &job, team),
-            Way::PaddedTaps(plan) => padded_taps::run(plan, &job, team),
+            Way::OutputColumns(plan) => output_columns::run(plan, &job, team),
+            Way::ChannelColumns(plan) => channel_columns::run(plan, &job, team),
         }
     }
 }
