@@ -12,6 +12,7 @@ use raphson_graph::dtype::DType::F32;
 use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
 use raphson_graph::op::conv::Window;
+use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::value::Value;
 use std::sync::Arc;
 
@@ -135,16 +136,46 @@ fn log_softmax(bencher: Bencher, (rows, width): (usize, usize)) {
     bench(bencher, std::slice::from_ref(&x), value());
 }
 
-/// (x − mean)/√(variance + 10⁻⁵): (rows, width)
+/// (rows, width)
 #[divan::bench(args = [(4096, 1024), (1024, 128)])]
-fn standardized(bencher: Bencher, (rows, width): (usize, usize)) {
+fn softmax(bencher: Bencher, (rows, width): (usize, usize)) {
     let x = input(&[rows, width]);
-    let mean = |x: &Value| x.sum(&[1])?.scale(1.0 / width as f64)?.expand_reduced(&[1], x.shape());
     let value = || {
-        let centred = x.sub(&mean(&x)?)?;
-        centred.mul(&mean(&centred.square()?)?.shift(1e-5)?.rsqrt()?)
+        let along = |x: Value| x.expand_reduced(&[1], &[rows, width].into());
+        let weights = x.sub(&along(x.reduce(ReduceOp::Max, &[1])?)?)?.exp()?;
+        weights.div(&along(weights.sum(&[1])?)?)
     };
     bench(bencher, std::slice::from_ref(&x), value());
+}
+
+/// (x − mean)/√(variance + 10⁻⁵) · scale + shift, along rows
+fn layer_norm_of(x: &Value, scale: &Value, shift: &Value) -> Result<Value> {
+    let shape = x.shape();
+    let mean = |x: &Value| x.sum(&[1])?.scale(1.0 / shape[1] as f64);
+    let centred = x.sub(&mean(x)?.expand_reduced(&[1], shape)?)?;
+    let inverse = mean(&centred.square()?)?.shift(1e-5)?.rsqrt()?;
+    let scaled = centred.mul(&inverse.expand_reduced(&[1], shape)?)?.mul(&scale.expand_reduced(&[0], shape)?)?;
+    scaled.add(&shift.expand_reduced(&[0], shape)?)
+}
+
+/// (rows, width)
+#[divan::bench(args = [(4096, 1024), (1024, 128)])]
+fn layer_norm(bencher: Bencher, (rows, width): (usize, usize)) {
+    let inputs = [input(&[rows, width]), input(&[width]), input(&[width])];
+    bench(bencher, &inputs, layer_norm_of(&inputs[0], &inputs[1], &inputs[2]));
+}
+
+/// Forward and backward together: (rows, width)
+#[divan::bench(args = [(4096, 1024), (1024, 128)])]
+fn layer_norm_train(bencher: Bencher, (rows, width): (usize, usize)) {
+    let inputs = [input(&[rows, width]), input(&[width]), input(&[width]), input(&[rows, width])];
+    let outputs = || {
+        let output = layer_norm_of(&inputs[0], &inputs[1], &inputs[2])?;
+        let mut outputs = vjp(std::slice::from_ref(&output), &inputs[..3], &inputs[3..])?;
+        outputs.push(output);
+        Ok(outputs)
+    };
+    bench_all(bencher, &inputs, outputs());
 }
 
 #[divan::bench(args = [0, 1])]

@@ -318,6 +318,7 @@ fn sizes_that_fill_tiles_and_threads() {
         add("columns", vec![Input::new([1001, 37], dtype)], |x| {
             x[0].sub(&x[0].sum(&[0])?.scale(1e-3)?)?.square()?.sum(&[0])?.scale(1e-3)
         });
+        add("long columns", vec![Input::new([8, 260, 65], dtype)], |x| x[0].square()?.sum(&[0, 1])?.scale(1e-3));
         add("elementwise", vec![Input::new([20_011], dtype), Input::within([20_011], dtype, 0.5, 2.0)], |x| {
             x[0].gelu()?.div(&x[1])?.add(&x[1].log()?.mul(&x[0].tanh()?)?)
         });

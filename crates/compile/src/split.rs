@@ -15,18 +15,47 @@ const FEW_RESULTS: usize = 64;
 const PARTIAL: usize = 256;
 /// The length of a partial reduction of one long axis.
 const CHUNK: usize = 4096;
+/// Sums down columns at least so long are cut into this many parts, if there are fewer than so many columns: each part then reads whole
+/// rows, where a share of the columns would jump from row to row.
+const LONG_COLUMN: usize = 2048;
+const COLUMN_PARTS: usize = 8;
+const FEW_COLUMNS: usize = 8192;
 
 /// The same graph with long reductions in two steps.
 pub fn split_reductions(graph: &Graph) -> Graph {
     rewrite(graph, |nodes, mut node, old| {
         if let Op::Reduce { op, axes } = &old.op
             && *op != ReduceOp::ArgMax
-            && node.shape.elements() < FEW_RESULTS
         {
-            partial(nodes, &mut node, *op, axes);
+            match node.shape.elements() {
+                results if results < FEW_RESULTS => partial(nodes, &mut node, *op, axes),
+                results if results < FEW_COLUMNS => column_parts(nodes, &mut node, *op, axes),
+                _ => {}
+            }
         }
         node
     })
+}
+
+/// Push the first of two reductions along leading axes and let `node` be the second, if they are long.
+fn column_parts(nodes: &mut Vec<Node>, node: &mut Node, op: ReduceOp, axes: &[usize]) {
+    let operand = nodes[node.inputs[0] as usize].shape.clone();
+    let leading = (0..axes.len()).eq(axes.iter().copied());
+    let length: usize = operand[..axes.len()].iter().product();
+    if !leading || length < LONG_COLUMN || !operand[0].is_multiple_of(COLUMN_PARTS) {
+        return;
+    }
+    let mut sizes = operand.to_vec();
+    sizes.splice(0..1, [COLUMN_PARTS, operand[0] / COLUMN_PARTS]);
+    let mut push = |op: Op, input: NodeIndex, shape: Shape| {
+        nodes.push(Node { op, inputs: vec![input], shape, dtype: node.dtype });
+        (nodes.len() - 1) as NodeIndex
+    };
+    let cut = push(Op::Reshape, node.inputs[0], sizes[..].into());
+    let inner: Vec<usize> = (1..=axes.len()).collect();
+    let parts = without_axes(&sizes[..].into(), &inner);
+    node.inputs = vec![push(Op::Reduce { op, axes: inner }, cut, parts)];
+    node.op = Op::Reduce { op, axes: vec![0] };
 }
 
 /// Push the first of two reductions and let `node` be the second, where that pays.

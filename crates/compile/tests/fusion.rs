@@ -2,11 +2,12 @@
 //! matter.
 
 use raphson_compile::compile;
-use raphson_compile::program::{Kernel, Place, Program};
+use raphson_compile::program::{Instr, Kernel, Level, Place, Program};
 use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::flatten;
+use raphson_graph::kernel::Prim;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
@@ -138,6 +139,44 @@ fn a_sign_is_applied_behind_its_product() {
     let product = a.dot(&x.neg().unwrap()).unwrap();
     let program = compiled(&[a, u, v], &[x, product], &[false; 3]);
     assert!(program.arena_bytes <= 4 * 30 * 4 + 64, "{} bytes: is −x stored?", program.arena_bytes);
+}
+
+/// Whether signs of a program's row kernels are taken at every point or once a row.
+fn signs(program: &Program) -> Vec<Level> {
+    let rows = program.kernels.iter().filter_map(|kernel| match kernel {
+        Kernel::Row(row) => Some(row),
+        _ => None,
+    });
+    let steps = rows.flat_map(|row| &row.steps);
+    steps.filter(|step| matches!(step.instr, Instr::Prim { prim: Prim::Neg, .. })).map(|step| step.level).collect()
+}
+
+#[test]
+fn long_columns_are_summed_in_parts() {
+    let kept = |shape: [usize; 2]| -> Vec<Vec<usize>> {
+        let x = input(shape);
+        let program = compiled(&[x.clone()], &[x.sum(&[0]).unwrap()], &[false]);
+        let rows = program.kernels.iter().filter_map(|kernel| match kernel {
+            Kernel::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| row.kept.clone()).collect()
+    };
+    assert_eq!(kept([4096, 300]), [vec![8, 300], vec![300]]);
+    // Too short, too many columns to need it, no even parts.
+    assert_eq!(kept([1024, 300]), [[300]]);
+    assert_eq!(kept([4096, 9000]), [[9000]]);
+    assert_eq!(kept([4099, 300]), [[300]]);
+}
+
+#[test]
+fn a_sign_is_applied_behind_its_sum() {
+    let x = input([20, 30]);
+    let negative = x.square().unwrap().neg().unwrap();
+    let sum = negative.sum(&[1]).unwrap();
+    assert_eq!(signs(&compiled(&[x.clone()], &[sum.clone()], &[false])), [Level::Kept]);
+    // It stays where it is if more than the sum wants it.
+    assert_eq!(signs(&compiled(&[x], &[sum, negative], &[false])), [Level::Full]);
 }
 
 /// Two dense layers with ReLU and cross-entropy: loss and all gradients.

@@ -1,6 +1,8 @@
 //! Instruction sets: one generic source of loops, compiled once for each set and chosen at run time. The loops
-//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`. The compiler vectorises, but for two things that it does
-//! in memory: turning matrices, and the registers of a tile's sums ([`Isa::Vector`]).
+//! themselves live in `map.rs`, `fused.rs`, `reduce.rs` and `math.rs`. The compiler vectorises, but for what it does badly: turning
+//! matrices, the registers of a tile's sums, and those of sums along rows ([`Isa::Vector`]).
+
+use super::reduce::{max_f32, min_f32};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -45,8 +47,10 @@ pub trait Loop {
 pub trait Isa: 'static {
     /// Whether multiply-add is one instruction here (otherwise it would be a slow library call).
     const HAS_FMA: bool;
-    /// Numbers of a tile's sums that one register holds.
+    /// Numbers that one register holds, for loops that do not leave it to the compiler which numbers share one.
     type Vector: Copy;
+    /// How many.
+    const LANES: usize = size_of::<Self::Vector>() / size_of::<f32>();
 
     /// Its zeros.
     fn zeros() -> Self::Vector;
@@ -70,6 +74,36 @@ pub trait Isa: 'static {
     /// # Safety
     /// As many numbers may be written there, and the machine must have the set.
     unsafe fn store_first(vector: Self::Vector, n: usize, to: *mut f32);
+
+    /// `a` in every lane.
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn splat(a: f32) -> Self::Vector;
+
+    /// `a + b`
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The greater of each two lanes; NaN if either is.
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// The lesser of each two lanes; NaN if either is.
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a·b + c`
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
     /// `a·b + c`
     ///
@@ -173,6 +207,26 @@ macro_rules! isa {
             }
         }
         #[inline(always)]
+        unsafe fn splat(a: f32) -> [f32; 8] {
+            [a; 8]
+        }
+        #[inline(always)]
+        unsafe fn add(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+            std::array::from_fn(|i| a[i] + b[i])
+        }
+        #[inline(always)]
+        unsafe fn max(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+            std::array::from_fn(|i| max_f32(a[i], b[i]))
+        }
+        #[inline(always)]
+        unsafe fn min(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+            std::array::from_fn(|i| min_f32(a[i], b[i]))
+        }
+        #[inline(always)]
+        unsafe fn multiply_add(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+            std::array::from_fn(|i| Self::fma32(a[i], b[i], c[i]))
+        }
+        #[inline(always)]
         unsafe fn add_scaled(a: f32, b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
             std::array::from_fn(|i| Self::fma32(a, b[i], c[i]))
         }
@@ -189,6 +243,13 @@ macro_rules! isa {
         isa!(@from $registers store(vector: $registers::Vector, to: *mut f32));
         isa!(@from $registers load_part(from: *const f32, first: usize, end: usize) -> $registers::Vector);
         isa!(@from $registers store_first(vector: $registers::Vector, n: usize, to: *mut f32));
+        isa!(@from $registers splat(a: f32) -> $registers::Vector);
+        isa!(@from $registers add(a: $registers::Vector, b: $registers::Vector) -> $registers::Vector);
+        isa!(@from $registers max(a: $registers::Vector, b: $registers::Vector) -> $registers::Vector);
+        isa!(@from $registers min(a: $registers::Vector, b: $registers::Vector) -> $registers::Vector);
+        isa!(@from $registers multiply_add(
+            a: $registers::Vector, b: $registers::Vector, c: $registers::Vector
+        ) -> $registers::Vector);
         isa!(@from $registers add_scaled(a: f32, b: $registers::Vector, c: $registers::Vector) -> $registers::Vector);
         isa!(@from $registers add_row(
             from: *const f32, columns: [$registers::Vector; 2], sums: [$registers::Vector; 2]

@@ -109,11 +109,6 @@ impl Panels {
 /// The sums of a tile of `R` rows: two vectors each, in registers as long as nothing but the functions here touches them.
 pub type Sums<I, const R: usize> = [[<I as Isa>::Vector; 2]; R];
 
-/// Elements of a vector.
-pub const fn lanes<I: Isa>() -> usize {
-    size_of::<I::Vector>() / size_of::<f32>()
-}
-
 /// sums[r][l] + Σ_t rows[r][x_t] · columns[y_t + l], where (x_t, y_t) = at(t). `APART`: the rows lie anywhere, and not one step after
 /// the other.
 ///
@@ -132,7 +127,7 @@ pub unsafe fn accumulate<I: Isa, const R: usize, const APART: bool>(
         // SAFETY: passed on to our caller.
         unsafe {
             let column = columns.offset(y);
-            let (left, right) = (I::load(column), I::load(column.add(lanes::<I>())));
+            let (left, right) = (I::load(column), I::load(column.add(I::LANES)));
             for r in 0..R {
                 let row = rows[r].offset(x);
                 sums[r] = if APART {
@@ -163,7 +158,7 @@ pub unsafe fn load_sums<I: Isa, const R: usize>(from: *const f32, step: usize) -
         // SAFETY: passed on to our caller.
         unsafe {
             let row = from.add(r * step);
-            *sum = [I::load(row), I::load(row.add(lanes::<I>()))];
+            *sum = [I::load(row), I::load(row.add(I::LANES))];
         }
     }
     sums
@@ -180,7 +175,7 @@ pub unsafe fn store_sums<I: Isa, const R: usize>(sums: Sums<I, R>, rows: usize, 
         unsafe {
             let row = to.add(r * step);
             I::store(left, row);
-            I::store(right, row.add(lanes::<I>()));
+            I::store(right, row.add(I::LANES));
         }
     }
 }

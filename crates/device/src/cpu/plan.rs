@@ -106,7 +106,7 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
-    /// Several instructions at once; bit `i` of the number says that operand `i` is one value for the whole launch. The
+    /// Several instructions at once; bit `i` of the number says that operand `i` is one value for the whole tile. The
     /// result may lie where an operand lies.
     Fused(LoopFn, u32),
     /// The second or the third operand itself, by the first element of the first.

@@ -36,7 +36,10 @@ trait Fold<T: Copy> {
     fn identity() -> Self::Accumulator;
     fn fold(accumulator: Self::Accumulator, x: T, position: usize) -> Self::Accumulator;
     /// Take in consecutive elements of which the first has this position.
-    fn fold_row(accumulator: Self::Accumulator, row: &[T], position: usize) -> Self::Accumulator;
+    ///
+    /// # Safety
+    /// The machine must have the set.
+    unsafe fn fold_row<I: Isa>(accumulator: Self::Accumulator, row: &[T], position: usize) -> Self::Accumulator;
     fn finish(accumulator: Self::Accumulator) -> Self::Out;
 }
 
@@ -66,7 +69,8 @@ impl<F: Fold<T>, T: Copy> Loop for Rows<F, T> {
         };
         if args.m > 0 {
             for (out, row) in out.iter_mut().zip(a.chunks_exact(args.m)) {
-                *out = F::fold_row(*out, row, args.position);
+                // SAFETY: the caller vouches for the set.
+                *out = unsafe { F::fold_row::<I>(*out, row, args.position) };
             }
         }
     }
@@ -111,12 +115,12 @@ impl<F: Fold<T>, T: Copy> Loop for Finish<F, T> {
 /// Accumulators `out[n]` take in the products of tiles `a[n][m]` and `b[n][m]`: one row each.
 struct Products<T>(PhantomData<T>);
 
-/// `products!(type, lanes, fma)`: Σ a·b, by the rules of `Sum`.
+/// `products!(type, |a, b| sum of a block)`: Σ a·b, by the rules of `Sum`.
 macro_rules! products {
-    ($t:ty, $lanes:literal, $fma:ident) => {
+    ($t:ty, $isa:ident, $block:expr) => {
         impl Loop for Products<$t> {
             #[inline(always)]
-            unsafe fn run<I: Isa>(args: &Args) {
+            unsafe fn run<$isa: Isa>(args: &Args) {
                 // SAFETY: the caller vouches for `n` accumulators and `n·m` elements behind either operand.
                 let (out, a, b) = unsafe {
                     (
@@ -134,16 +138,96 @@ macro_rules! products {
                         continue;
                     }
                     for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
-                        let sum = inner_interleaved::<$t, $lanes>(a, b, 0.0, |a, b, c| I::$fma(a, b, c), |a, b| a + b);
-                        *out += f64::from(sum);
+                        *out += f64::from($block(a, b));
                     }
                 }
             }
         }
     };
 }
-products!(f32, 32, fma32);
-products!(f64, 16, fma64);
+// SAFETY: the caller of the loop vouches for the set.
+products!(f32, I, |a, b| unsafe { inner_vectors::<I>(a, b) });
+products!(f64, I, |a, b| inner_interleaved::<f64, 16>(a, b, 0.0, |a, b, c| I::fma64(a, b, c), |a, b| a + b));
+
+/// Lanes of a row of f32.
+const LANES: usize = 32;
+
+/// Combine a row of f32 in [`LANES`] interleaved lanes, and then the lanes by halves.
+///
+/// # Safety
+/// The machine must have the set.
+#[inline(always)]
+unsafe fn fold_vectors<I: Isa>(
+    identity: f32,
+    row: &[f32],
+    take: impl Fn(I::Vector, I::Vector) -> I::Vector,
+    merge: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let (body, tail) = row.as_chunks::<LANES>();
+    let mut lanes = [identity; LANES];
+    // SAFETY: the caller vouches for the set; chunks and lanes are [`LANES`] long.
+    unsafe {
+        let mut held = [I::splat(identity); MOST_VECTORS];
+        for chunk in body {
+            for (v, held) in held.iter_mut().enumerate().take(LANES / I::LANES) {
+                *held = take(*held, I::load(chunk.as_ptr().add(v * I::LANES)));
+            }
+        }
+        store_lanes::<I>(&held, &mut lanes);
+    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = merge(*lane, x));
+    by_halves(lanes, merge)
+}
+
+/// Σ a·b in [`LANES`] interleaved lanes, and then the lanes by halves.
+///
+/// # Safety
+/// The machine must have the set; both are of one length.
+#[inline(always)]
+unsafe fn inner_vectors<I: Isa>(a: &[f32], b: &[f32]) -> f32 {
+    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    // SAFETY: the caller vouches for the set; chunks and lanes are [`LANES`] long.
+    unsafe {
+        let mut held = [I::zeros(); MOST_VECTORS];
+        for (a, b) in body_a.iter().zip(body_b) {
+            for (v, held) in held.iter_mut().enumerate().take(LANES / I::LANES) {
+                let at = v * I::LANES;
+                *held = I::multiply_add(I::load(a.as_ptr().add(at)), I::load(b.as_ptr().add(at)), *held);
+            }
+        }
+        store_lanes::<I>(&held, &mut lanes);
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(tail_a).zip(tail_b) {
+        *lane = I::fma32(a, b, *lane);
+    }
+    by_halves(lanes, |a, b| a + b)
+}
+
+/// Vectors that hold the lanes of a row, if one holds eight.
+const MOST_VECTORS: usize = LANES / 8;
+
+/// # Safety
+/// The machine must have the set.
+#[inline(always)]
+unsafe fn store_lanes<I: Isa>(held: &[I::Vector; MOST_VECTORS], lanes: &mut [f32; LANES]) {
+    for (held, lanes) in held.iter().zip(lanes.chunks_exact_mut(I::LANES)) {
+        // SAFETY: the caller vouches for the set.
+        unsafe { I::store(*held, lanes.as_mut_ptr()) };
+    }
+}
+
+/// All lanes in one. Halving keeps it vectorised.
+#[inline(always)]
+fn by_halves<A: Copy, const L: usize>(mut lanes: [A; L], merge: impl Fn(A, A) -> A) -> A {
+    let mut width = L / 2;
+    while width > 0 {
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = merge(*low, high));
+        width /= 2;
+    }
+    lanes[0]
+}
 
 /// Σ a·b in `L` interleaved lanes, and then the lanes by halves.
 #[inline(always)]
@@ -169,13 +253,7 @@ fn inner_interleaved<T: Copy, const L: usize>(
         b[..tail_b.len()].copy_from_slice(tail_b);
         take(&a, &b);
     }
-    let mut width = L / 2;
-    while width > 0 {
-        let (low, high) = lanes.split_at_mut(width);
-        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = add(*low, high));
-        width /= 2;
-    }
-    lanes[0]
+    by_halves(lanes, add)
 }
 
 /// Combine a row in `L` interleaved lanes, which vectorise, and then the lanes in order.
@@ -202,14 +280,7 @@ fn fold_interleaved<T: Copy, A: Copy, const L: usize>(
         rest.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = take(*lane, x));
         lanes.iter_mut().zip(rest).for_each(|(lane, rest)| *lane = merge(*lane, rest));
     }
-    // Halving keeps the merge vectorised too.
-    let mut width = L / 2;
-    while width > 0 {
-        let (low, high) = lanes.split_at_mut(width);
-        low.iter_mut().zip(&*high).for_each(|(low, &high)| *low = merge(*low, high));
-        width /= 2;
-    }
-    lanes[0]
+    by_halves(lanes, merge)
 }
 
 struct Sum;
@@ -230,14 +301,15 @@ impl Fold<f32> for Sum {
         sum + f64::from(x)
     }
     #[inline(always)]
-    fn fold_row(sum: f64, row: &[f32], _: usize) -> f64 {
-        if row.len() < 32 {
+    unsafe fn fold_row<I: Isa>(sum: f64, row: &[f32], _: usize) -> f64 {
+        if row.len() < LANES {
             return row.iter().fold(sum, |sum, &x| sum + f64::from(x));
         }
         // Not by `fold`, which would not be inlined into the loop of this instruction set.
         let mut sum = sum;
         for block in row.chunks(BLOCK) {
-            sum += f64::from(fold_interleaved::<f32, f32, 32>(0.0, block, |s, x| s + x, |a, b| a + b));
+            // SAFETY: passed on to our caller.
+            sum += f64::from(unsafe { fold_vectors::<I>(0.0, block, |s, x| I::add(s, x), |a, b| a + b) });
         }
         sum
     }
@@ -263,7 +335,7 @@ macro_rules! fold {
                 take(accumulator, x)
             }
             #[inline(always)]
-            fn fold_row(accumulator: $accumulator, row: &[$t], _: usize) -> $accumulator {
+            unsafe fn fold_row<I: Isa>(accumulator: $accumulator, row: &[$t], _: usize) -> $accumulator {
                 let merge: fn($accumulator, $accumulator) -> $accumulator = $merge;
                 merge(accumulator, fold_interleaved::<_, _, $lanes>($identity, row, $take, $merge))
             }
@@ -287,24 +359,55 @@ fold!(Prod, i32, i32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b),
 fold!(Prod, u32, u32, 32, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
 fold!(Prod, i64, i64, 16, 1, |s, x| s.wrapping_mul(x), |a, b| a.wrapping_mul(b), |s| s);
 fold!(Prod, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
-fold!(Max, f32, f32, 32, f32::NEG_INFINITY, max_f32, max_f32, |s| s);
 fold!(Max, f64, f64, 16, f64::NEG_INFINITY, max_f64, max_f64, |s| s);
 fold!(Max, i32, i32, 32, i32::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u32, u32, 32, 0, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, i64, i64, 16, i64::MIN, |s, x| s.max(x), |a, b| a.max(b), |s| s);
 fold!(Max, u8, u8, 64, 0, |s, x| s | x, |a, b| a | b, |s| s);
-fold!(Min, f32, f32, 32, f32::INFINITY, min_f32, min_f32, |s| s);
 fold!(Min, f64, f64, 16, f64::INFINITY, min_f64, min_f64, |s| s);
 fold!(Min, i32, i32, 32, i32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u32, u32, 32, u32::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, i64, i64, 16, i64::MAX, |s, x| s.min(x), |a, b| a.min(b), |s| s);
 fold!(Min, u8, u8, 64, 1, |s, x| s & x, |a, b| a & b, |s| s);
 
+/// `fold_extreme!(Op, identity, function of vectors, of numbers)`: of f32.
+macro_rules! fold_extreme {
+    ($op:ident, $identity:expr, $vectors:ident, $numbers:ident) => {
+        impl Fold<f32> for $op {
+            type Accumulator = f32;
+            type Out = f32;
+            #[inline(always)]
+            fn identity() -> f32 {
+                $identity
+            }
+            #[inline(always)]
+            fn fold(extreme: f32, x: f32, _: usize) -> f32 {
+                $numbers(extreme, x)
+            }
+            #[inline(always)]
+            unsafe fn fold_row<I: Isa>(extreme: f32, row: &[f32], _: usize) -> f32 {
+                if row.len() < LANES {
+                    return row.iter().fold(extreme, |extreme, &x| $numbers(extreme, x));
+                }
+                // SAFETY: passed on to our caller.
+                let of_row = unsafe { fold_vectors::<I>($identity, row, |a, b| I::$vectors(a, b), $numbers) };
+                $numbers(extreme, of_row)
+            }
+            #[inline(always)]
+            fn finish(extreme: f32) -> f32 {
+                extreme
+            }
+        }
+    };
+}
+fold_extreme!(Max, f32::NEG_INFINITY, max, max_f32);
+fold_extreme!(Min, f32::INFINITY, min, min_f32);
+
 /// `extreme!(name, type, >)`: the operand that compares so with the other; NaN if either is.
 macro_rules! extreme {
     ($name:ident, $t:ty, $compare:tt) => {
         #[inline(always)]
-        fn $name(a: $t, b: $t) -> $t {
+        pub fn $name(a: $t, b: $t) -> $t {
             let chosen = if b $compare a { b } else { a };
             // Setting the bits of NaN instead of choosing NaN: two nested choices are not vectorised.
             let nan = if b.is_nan() { <$t>::NAN.to_bits() } else { 0 };
@@ -341,9 +444,10 @@ macro_rules! fold_argmax {
             }
             /// The greatest value first, in lanes; then its first place, if it beats the best so far.
             #[inline(always)]
-            fn fold_row(best: Best<$t>, row: &[$t], position: usize) -> Best<$t> {
+            unsafe fn fold_row<I: Isa>(best: Best<$t>, row: &[$t], position: usize) -> Best<$t> {
                 let is_nan: fn($t) -> bool = $is_nan;
-                let greatest = <Max as Fold<$t>>::fold_row(<Max as Fold<$t>>::identity(), row, 0);
+                // SAFETY: passed on to our caller.
+                let greatest = unsafe { <Max as Fold<$t>>::fold_row::<I>(<Max as Fold<$t>>::identity(), row, 0) };
                 let place = row.iter().position(|&x| x == greatest || (is_nan(greatest) && is_nan(x)));
                 place.map_or(best, |place| Self::fold(best, greatest, position + place))
             }

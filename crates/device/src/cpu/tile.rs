@@ -47,6 +47,11 @@ pub fn sized(tiling: Tiling, space: Space, bytes: usize) -> Space {
     Space { tile_kept, tile_reduced, ..space }
 }
 
+/// Whether a tile of whole rows of so many elements is one row, whatever registers it needs.
+pub fn is_lone_row(reduced: usize) -> bool {
+    TILE_MOST / reduced.max(1) <= 1
+}
+
 /// Blocks for a kernel with a view that steps far along the last axis and by one along another: read along the last
 /// axis, every element would come from a cache line of its own, gone before its neighbour is wanted.
 pub fn block(kernel: &RowKernel) -> Option<Block> {

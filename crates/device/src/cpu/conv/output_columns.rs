@@ -5,7 +5,7 @@
 
 use super::super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::super::panels::{
-    Panels, Sums, Tile, WIDE, accumulate, lanes, leading_to, load_sums, no_sums, part, store_sums, with_tiles,
+    Panels, Sums, Tile, WIDE, accumulate, leading_to, load_sums, no_sums, part, store_sums, with_tiles,
 };
 use super::super::pool::Team;
 use super::padding::{Part, places};
@@ -390,8 +390,8 @@ unsafe fn store<I: Isa, const W: usize, const R: usize>(
                 let to = call.out.offset(piece.at + channel as isize * channel_step);
                 let from = from.add(r * W + piece.lane).cast_const();
                 if step == 1 {
-                    for i in (0..piece.n).step_by(lanes::<I>()) {
-                        I::store_first(I::load(from.add(i)), (piece.n - i).min(lanes::<I>()), to.add(i));
+                    for i in (0..piece.n).step_by(I::LANES) {
+                        I::store_first(I::load(from.add(i)), (piece.n - i).min(I::LANES), to.add(i));
                     }
                 } else {
                     (0..piece.n).for_each(|i| *to.offset(i as isize * step) = *from.add(i));

@@ -1,7 +1,7 @@
 //! What tiles read: data copied with zeros around them, and packed kernels.
 
 use super::super::isa::Isa;
-use super::super::panels::{lanes, pack};
+use super::super::panels::pack;
 use super::super::row::Bases;
 use super::{Job, Operand, product};
 use std::ops::Range;
@@ -44,9 +44,9 @@ impl Part {
         let end = inside.clamp(begin, rows.end);
         let plane = from.wrapping_offset(z as isize * self.strides[0]);
         let to_row = |y: i64| to.wrapping_add((y - rows.start) as usize * pitch);
-        for x in (0..self.width).step_by(lanes::<I>()) {
+        for x in (0..self.width).step_by(I::LANES) {
             let at = self.first + x as i64;
-            let n = (self.width - x).min(lanes::<I>());
+            let n = (self.width - x).min(I::LANES);
             let first = (-at).clamp(0, n as i64) as usize;
             let last = (self.sizes[2] as i64 - at).clamp(first as i64, n as i64) as usize;
             let column = plane.wrapping_offset(at as isize * self.strides[2]);

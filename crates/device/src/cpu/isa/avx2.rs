@@ -56,6 +56,38 @@ pub unsafe fn store_first(vector: Vector, n: usize, mut to: *mut f32) {
 }
 
 #[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn splat(a: f32) -> Vector {
+    _mm256_set1_ps(a)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn add(a: Vector, b: Vector) -> Vector {
+    _mm256_add_ps(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn max(a: Vector, b: Vector) -> Vector {
+    // If either is NaN, the instruction gives its second operand.
+    _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn min(a: Vector, b: Vector) -> Vector {
+    // As in `max`.
+    _mm256_blendv_ps(_mm256_min_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn multiply_add(a: Vector, b: Vector, c: Vector) -> Vector {
+    _mm256_fmadd_ps(a, b, c)
+}
+
+#[inline]
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn add_scaled(a: f32, b: Vector, c: Vector) -> Vector {
     _mm256_fmadd_ps(_mm256_set1_ps(a), b, c)

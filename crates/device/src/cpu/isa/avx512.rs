@@ -43,6 +43,38 @@ pub unsafe fn store_first(vector: Vector, n: usize, to: *mut f32) {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
+pub unsafe fn splat(a: f32) -> Vector {
+    _mm512_set1_ps(a)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn add(a: Vector, b: Vector) -> Vector {
+    _mm512_add_ps(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn max(a: Vector, b: Vector) -> Vector {
+    // If either is NaN, the instruction gives its second operand.
+    _mm512_mask_mov_ps(_mm512_max_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn min(a: Vector, b: Vector) -> Vector {
+    // As in `max`.
+    _mm512_mask_mov_ps(_mm512_min_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn multiply_add(a: Vector, b: Vector, c: Vector) -> Vector {
+    _mm512_fmadd_ps(a, b, c)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
 pub unsafe fn add_scaled(a: f32, b: Vector, c: Vector) -> Vector {
     _mm512_fmadd_ps(_mm512_set1_ps(a), b, c)
 }

@@ -4,7 +4,7 @@
 use super::Lowering;
 use crate::cpu::fused::{self, Form};
 use crate::cpu::plan::{Action, NONE, Op, Value};
-use crate::cpu::tile::Tiling;
+use crate::cpu::tile::{Tiling, is_lone_row};
 use raphson_compile::program::Level;
 use raphson_graph::kernel::Prim;
 
@@ -14,6 +14,7 @@ const FEW: usize = 64;
 impl Lowering<'_> {
     /// Join the arithmetic of every phase.
     pub(super) fn fuse(&mut self) {
+        let spread = self.spread();
         let mut readers = vec![0u32; self.needs_slot.len()];
         let args = self.phases.iter().flat_map(|phase| &phase.ops).flat_map(|op| op.args);
         args.filter(|&arg| arg != NONE).for_each(|arg| readers[arg as usize] += 1);
@@ -21,14 +22,31 @@ impl Lowering<'_> {
             let mut ops: Vec<Option<Op>> = std::mem::take(&mut self.phases[phase].ops).into_iter().map(Some).collect();
             // From the end, so that a value is joined to its reader before it takes in its own operands.
             for at in (0..ops.len()).rev() {
-                self.fuse_at(&mut ops, at, &readers);
+                self.fuse_at(&mut ops, at, &readers, &spread);
             }
             self.phases[phase].ops = ops.into_iter().flatten().collect();
         }
+        let read: Vec<Value> = self.phases.iter().flat_map(|phase| &phase.ops).flat_map(|op| op.args).collect();
+        for phase in &mut self.phases {
+            phase.ops.retain(|op| !matches!(op.action, Action::Expand(_)) || read.contains(&op.out));
+        }
+    }
+
+    /// For each value the one that was spread out to make it, where a tile is one row, so that this is one number for the whole tile.
+    fn spread(&self) -> Vec<Value> {
+        let mut from = vec![NONE; self.needs_slot.len()];
+        let lone =
+            self.tiling == Tiling::LongRows || (self.tiling == Tiling::WholeRows && is_lone_row(self.space.reduced));
+        for op in self.phases.iter().flat_map(|phase| &phase.ops).filter(|_| lone) {
+            if let Action::Expand(_) = op.action {
+                from[op.out as usize] = op.args[0];
+            }
+        }
+        from
     }
 
     /// Make one loop of operation `at` and those that only it reads, if there is one.
-    fn fuse_at(&self, ops: &mut [Option<Op>], at: usize, readers: &[u32]) {
+    fn fuse_at(&self, ops: &mut [Option<Op>], at: usize, readers: &[u32], spread: &[Value]) {
         let Some(op) = ops[at].filter(|op| self.worth_fusing(op)) else { return };
         let Some((prim, dtype)) = self.made(op.out) else { return };
         let (a, b) = (op.args[0], op.args[1]);
@@ -77,7 +95,10 @@ impl Lowering<'_> {
             (Form::One(prim), [a, b, NONE, NONE], Vec::new())
         };
         let Some(run) = fused::find(self.set, form, dtype) else { return };
-        let single = (0..4).filter(|&i| self.is_everywhere(args[i])).fold(0, |bits, i| bits | 1 << i);
+        let is_spread = |value: Value| value != NONE && spread[value as usize] != NONE;
+        let single = |value: Value| self.is_everywhere(value) || is_spread(value);
+        let single = (0..4).filter(|&i| single(args[i])).fold(0, |bits, i| bits | 1 << i);
+        let args = args.map(|value| if is_spread(value) { spread[value as usize] } else { value });
         gone.into_iter().for_each(|gone| ops[gone] = None);
         ops[at] = Some(Op { action: Action::Fused(run, single), args, ..op });
     }
