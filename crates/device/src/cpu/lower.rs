@@ -200,7 +200,7 @@ impl<'a> Lowering<'a> {
         plan.assign_slots(&self.needs_slot);
         let size = self.kernel.steps.iter().map(|step| step.dtype.size_bytes()).max().unwrap_or(1);
         let single = plan.prologue.iter().filter(|op| self.read_at[op.out as usize].is_none()).count();
-        plan.space = sized(self.tiling, plan.space, (plan.n_slots - single) * size);
+        plan.space = sized(self.kernel, self.tiling, plan.space, (plan.n_slots - single) * size);
         // A line more, so that the first elements of all do not share a place in the cache.
         plan.slot_bytes =
             (plan.space.tile_elements() * size).next_multiple_of(super::memory::ALIGN) + super::memory::ALIGN;

@@ -12,6 +12,10 @@ pub const ROW_BYTES: usize = 128 << 10;
 /// Elements of a tile.
 pub const TILE_LEAST: usize = 256;
 pub const TILE_MOST: usize = 1024;
+/// Of a flat one without functions that take long. While those are computed the processor fetches the next tile, if it is not too far off.
+const CHEAP_MOST: usize = 2048;
+/// The most that an instruction costs which takes no longer than a division.
+const CHEAP: usize = 4;
 /// Rows and columns of a block.
 const BLOCK_SIDE: usize = 32;
 /// Cheap instructions on elements that are worth waking a thread for.
@@ -28,9 +32,11 @@ pub enum Tiling {
     Lanes,
 }
 
-/// Choose the tile sizes for registers of `bytes` bytes per point in all.
-pub fn sized(tiling: Tiling, space: Space, bytes: usize) -> Space {
-    let fitting = (TILE_BYTES / bytes.max(1)).clamp(TILE_LEAST, TILE_MOST);
+/// Choose the tile sizes of a kernel for registers of `bytes` bytes per point in all.
+pub fn sized(kernel: &RowKernel, tiling: Tiling, space: Space, bytes: usize) -> Space {
+    let cheap = kernel.steps.iter().all(|step| step_cost(step) <= CHEAP);
+    let most = if tiling == Tiling::Flat && cheap { CHEAP_MOST } else { TILE_MOST };
+    let fitting = (TILE_BYTES / bytes.max(1)).clamp(TILE_LEAST, most);
     let tile = 1 << fitting.ilog2();
     let (kept, reduced) = (space.kept.max(1), space.reduced);
     let (tile_kept, tile_reduced) = match tiling {
@@ -78,12 +84,15 @@ fn lanes(kept: usize, reduced: usize, tile: usize) -> usize {
 
 /// Cheap instructions for each point of the index space.
 pub fn cost(kernel: &RowKernel) -> usize {
-    let cost = |step: &Step| match step.instr {
+    kernel.steps.iter().map(step_cost).sum::<usize>().max(1)
+}
+
+fn step_cost(step: &Step) -> usize {
+    match step.instr {
         Instr::Prim { prim, .. } => map::cost(prim, step.dtype),
         Instr::Load { .. } | Instr::Index(_) | Instr::Reduce { .. } | Instr::Store { .. } => 1,
         Instr::Const(_) => 0,
-    };
-    kernel.steps.iter().map(cost).sum::<usize>().max(1)
+    }
 }
 
 /// Group the kept tiles into pieces of work. They depend on the kernel alone, never on the number of threads.
