@@ -291,6 +291,24 @@ fn many_outputs_share_their_work() {
     check(cases);
 }
 
+/// A sum moves to the kernel that uses it. What it leaves behind reduces no more, and takes in a number for all of its points.
+#[test]
+fn sums_that_wait() {
+    let mut cases = Vec::new();
+    for dtype in FLOATS {
+        let scalar = || Input::new([], dtype);
+        let inputs = vec![Input::new([6, 5], dtype), Input::new([5, 5], dtype), scalar(), scalar()];
+        cases.push(Case::several("sums", "of a moment later", inputs, |x| {
+            let spread = |number: Value| number.expand_reduced(&[0, 1], x[0].shape());
+            let scaled = x[0].mul(&spread(x[2].mul(&x[3])?)?)?;
+            let sum = x[0].add(&spread(x[2].add(&x[3])?)?)?.sum(&[0, 1])?;
+            let late = x[0].dot(&x[1])?.dot(&x[1])?;
+            Ok(vec![scaled, late.mul(&spread(sum)?)?.sum(&[0, 1])?])
+        }));
+    }
+    check(cases);
+}
+
 #[test]
 fn sizes_that_fill_tiles_and_threads() {
     let mut cases = Vec::new();

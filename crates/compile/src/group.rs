@@ -69,6 +69,8 @@ pub fn group(lowered: &Lowered) -> Groups {
         spaces: HashMap::new(),
         reads: Vec::new(),
         sizes: Vec::new(),
+        reductions: Vec::new(),
+        kept: Vec::new(),
     };
     for index in visiting(0..lowered.nodes.len()) {
         grouping.place(index as NodeIndex);
@@ -88,6 +90,9 @@ struct Grouping<'a> {
     reads: Vec<HashSet<NodeIndex>>,
     /// Nodes of each group. Its list may name some that have moved on; `of` knows where they are.
     sizes: Vec<usize>,
+    /// Its reductions, and what computes with what they leave.
+    reductions: Vec<usize>,
+    kept: Vec<usize>,
 }
 
 impl Grouping<'_> {
@@ -115,6 +120,7 @@ impl Grouping<'_> {
         self.of[index as usize] = Some(group);
         self.groups[group].nodes.push(index);
         self.sizes[group] += 1;
+        self.count(index, group, 1);
         let stored = node.operands.iter().filter(|access| !self.node(access.base).is_virtual());
         let stored: Vec<NodeIndex> = stored.map(|access| access.base).collect();
         self.reads[group].extend(stored);
@@ -130,7 +136,19 @@ impl Grouping<'_> {
         self.groups.push(Group { shape, axes: Vec::new(), stage, nodes: Vec::new(), fusible });
         self.reads.push(HashSet::new());
         self.sizes.push(0);
+        self.reductions.push(0);
+        self.kept.push(0);
         group
+    }
+
+    /// Count a node that comes to a group (1) or leaves it (−1) by what it is there.
+    fn count(&mut self, index: NodeIndex, group: usize, by: isize) {
+        let counts = match (&self.node(index).kind, self.level[index as usize]) {
+            (Kind::Reduce { .. }, _) => &mut self.reductions,
+            (_, Level::Kept) => &mut self.kept,
+            (_, Level::Full) => return,
+        };
+        counts[group] = counts[group].saturating_add_signed(by);
     }
 
     /// The least stage of a group that reads this node from memory.
@@ -184,6 +202,8 @@ impl Grouping<'_> {
         nodes.iter().for_each(|&node| self.of[node as usize] = Some(into));
         self.groups[into].nodes.extend(nodes);
         self.sizes[into] += std::mem::take(&mut self.sizes[from]);
+        self.reductions[into] += std::mem::take(&mut self.reductions[from]);
+        self.kept[into] += std::mem::take(&mut self.kept[from]);
         let reads = std::mem::take(&mut self.reads[from]);
         self.reads[into].extend(reads);
     }
@@ -238,7 +258,8 @@ impl Grouping<'_> {
         let outputs: HashSet<NodeIndex> = self.lowered.outputs.iter().copied().collect();
         for index in (0..self.lowered.nodes.len()).rev() {
             let node = &self.lowered.nodes[index];
-            let movable = matches!(node.kind, Kind::Map(_) | Kind::Cast | Kind::Copy);
+            let reduces = matches!(node.kind, Kind::Reduce { .. });
+            let movable = matches!(node.kind, Kind::Map(_) | Kind::Cast | Kind::Copy) || reduces;
             let output = outputs.contains(&(index as NodeIndex));
             let Some(&(first, _)) = users[index].first() else { continue };
             if !movable || output || self.of[first as usize] == self.of[index] {
@@ -249,6 +270,10 @@ impl Grouping<'_> {
                 continue;
             }
             let Some(level) = self.level_in(node, target) else { continue };
+            let level = if reduces { Level::Kept } else { level };
+            if reduces && !self.may_wait(node, self.of[index], target, &users) {
+                continue;
+            }
             let from_register = |&(user, position): &(NodeIndex, usize)| {
                 let user_node = self.node(user);
                 // A reduction reads its operand at every point.
@@ -264,13 +289,31 @@ impl Grouping<'_> {
         }
     }
 
+    /// Whether a reduction may move to a group that reduces the same axes: if what it takes in is read by nobody outside that, and its own
+    /// group, if it ceases to reduce, has nothing that needs it to.
+    fn may_wait(&self, node: &Node, from: Option<usize>, target: usize, users: &[Vec<(NodeIndex, usize)>]) -> bool {
+        let needed = |from: usize| self.reductions[from] == 1 && self.kept[from] > 0;
+        if self.groups[target].axes.is_empty() || from.is_some_and(needed) {
+            return false;
+        }
+        let there = |&(user, _): &(NodeIndex, usize)| {
+            std::ptr::eq(self.node(user), node) || self.of[user as usize] == Some(target)
+        };
+        node.operands.iter().all(|access| visiting(&users[access.base as usize]).all(there))
+    }
+
     fn relocate(&mut self, index: NodeIndex, target: usize, level: Level) {
         if let Some(source) = self.of[index as usize] {
             self.sizes[source] -= 1;
+            self.count(index, source, -1);
+            if self.reductions[source] == 0 {
+                self.groups[source].axes.clear();
+            }
         }
         self.sizes[target] += 1;
         self.of[index as usize] = Some(target);
         self.level[index as usize] = level;
+        self.count(index, target, 1);
         self.groups[target].nodes.push(index);
     }
 
@@ -287,10 +330,6 @@ impl Grouping<'_> {
         for group in &mut groups {
             visit(group.nodes.len());
             group.nodes.sort_unstable();
-            let reduces = |&node: &NodeIndex| matches!(self.lowered.nodes[node as usize].kind, Kind::Reduce { .. });
-            if !group.nodes.iter().any(reduces) {
-                group.axes.clear();
-            }
         }
         Groups { groups, of: self.of, level: self.level }
     }

@@ -1,27 +1,19 @@
-//! Signs behind what they are not needed for. Products with −x, where x is wanted too: A·(−x) = −(A·x) bit for bit, so only x is stored, and
-//! the sign goes to what reads the product. Sums of −x, which nothing else reads: Σ(−x) = −Σx, a sign for each sum in place of each term.
+//! Products with −x, where x is wanted too: A·(−x) = −(A·x) bit for bit, so only x is stored, and the sign goes to what reads the product.
 
 use crate::rewrite::{MOST_VIEWS, rewrite, uses};
 use raphson_graph::flat::{Graph, Node, NodeIndex};
 use raphson_graph::op::Op;
 use raphson_graph::op::elementwise::NEG;
-use raphson_graph::op::reduce::ReduceOp;
 
 /// The same graph with such signs behind their products.
 pub fn move_signs(graph: &Graph) -> Graph {
     let uses = uses(graph);
     rewrite(graph, |nodes, node, old| {
-        let found = match old.op {
-            Op::Dot | Op::Conv { .. } => {
-                (0..2).find(|&i| negated(graph, old.inputs[i]).is_some_and(|x| uses[x as usize] > 1))
-            }
-            Op::Reduce { op: ReduceOp::Sum, .. } => {
-                let input = old.inputs[0];
-                (uses[input as usize] == 1 && negated(graph, input).is_some()).then_some(0)
-            }
-            _ => None,
-        };
-        let Some(i) = found else { return node };
+        if !matches!(old.op, Op::Dot | Op::Conv { .. }) {
+            return node;
+        }
+        let negated = (0..2).find(|&i| negated(graph, old.inputs[i]).is_some_and(|x| uses[x as usize] > 1));
+        let Some(i) = negated else { return node };
         let mut inputs = node.inputs.clone();
         inputs[i] = without_sign(nodes, inputs[i]);
         nodes.push(Node { inputs, ..node.clone() });

@@ -2,12 +2,11 @@
 //! matter.
 
 use raphson_compile::compile;
-use raphson_compile::program::{Instr, Kernel, Level, Place, Program};
+use raphson_compile::program::{Kernel, Place, Program};
 use raphson_graph::derivative::vjp;
 use raphson_graph::dtype::DType;
 use raphson_graph::error::Result;
 use raphson_graph::flat::flatten;
-use raphson_graph::kernel::Prim;
 use raphson_graph::op::reduce::ReduceOp;
 use raphson_graph::shape::Shape;
 use raphson_graph::value::Value;
@@ -141,16 +140,6 @@ fn a_sign_is_applied_behind_its_product() {
     assert!(program.arena_bytes <= 4 * 30 * 4 + 64, "{} bytes: is −x stored?", program.arena_bytes);
 }
 
-/// Whether signs of a program's row kernels are taken at every point or once a row.
-fn signs(program: &Program) -> Vec<Level> {
-    let rows = program.kernels.iter().filter_map(|kernel| match kernel {
-        Kernel::Row(row) => Some(row),
-        _ => None,
-    });
-    let steps = rows.flat_map(|row| &row.steps);
-    steps.filter(|step| matches!(step.instr, Instr::Prim { prim: Prim::Neg, .. })).map(|step| step.level).collect()
-}
-
 #[test]
 fn long_columns_are_summed_in_parts() {
     let kept = |shape: [usize; 2]| -> Vec<Vec<usize>> {
@@ -170,13 +159,15 @@ fn long_columns_are_summed_in_parts() {
 }
 
 #[test]
-fn a_sign_is_applied_behind_its_sum() {
-    let x = input([20, 30]);
-    let negative = x.square().unwrap().neg().unwrap();
-    let sum = negative.sum(&[1]).unwrap();
-    assert_eq!(signs(&compiled(&[x.clone()], &[sum.clone()], &[false])), [Level::Kept]);
-    // It stays where it is if more than the sum wants it.
-    assert_eq!(signs(&compiled(&[x], &[sum, negative], &[false])), [Level::Full]);
+fn reductions_wait_for_what_uses_them() {
+    let (x, table, places) = (input([64, 100]), input([5]), Value::input([64].into(), DType::I32));
+    let weights = table.gather(&places, 0).unwrap().expand_reduced(&[1], x.shape()).unwrap();
+    let weighted = log_softmax(&x).unwrap().mul(&weights).unwrap();
+    let outputs = [weighted.sum(&[1]).unwrap(), weighted];
+    // Without the gather in between it is one kernel, and so it is with it, though the softmax's sums could be taken before.
+    let program = compiled(&[x, table, places], &outputs, &[false; 3]);
+    assert_eq!(row_kernels(&program), 1);
+    assert!(program.arena_bytes <= 64 * 4, "{} bytes", program.arena_bytes);
 }
 
 /// Two dense layers with ReLU and cross-entropy: loss and all gradients.
