@@ -144,7 +144,8 @@ fn a_sign_is_applied_behind_its_product() {
 fn long_columns_are_summed_in_parts() {
     let kept = |shape: [usize; 2]| -> Vec<Vec<usize>> {
         let x = input(shape);
-        let program = compiled(&[x.clone()], &[x.sum(&[0]).unwrap()], &[false]);
+        let sum = x.sum(&[0]).unwrap();
+        let program = compiled(&[x], &[sum], &[false]);
         let rows = program.kernels.iter().filter_map(|kernel| match kernel {
             Kernel::Row(row) => Some(row),
             _ => None,
