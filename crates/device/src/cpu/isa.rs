@@ -389,4 +389,101 @@ mod tests {
             }
         }
     }
+
+    /// From `a`, `I::LANES` numbers: those from the `n`th to the `m`th, of which the first `position` are written.
+    struct Parts;
+
+    impl Loop for Parts {
+        #[inline(always)]
+        unsafe fn run<I: Isa>(args: &Args) {
+            // SAFETY: the test gives sixteen numbers, and room for as many.
+            unsafe { I::store_first(I::load_part(args.a.cast(), args.n, args.m), args.position, args.out.cast()) }
+        }
+    }
+
+    /// Of vectors from `a` and `b`: their maximum, their minimum, and `c[0] · (a, b) + (b, a)`, one after another.
+    struct Pairs;
+
+    impl Loop for Pairs {
+        #[inline(always)]
+        unsafe fn run<I: Isa>(args: &Args) {
+            let out = args.out.cast::<f32>();
+            // SAFETY: the test gives sixteen numbers behind each operand, and room for four vectors.
+            unsafe {
+                let (a, b) = (I::load(args.a.cast()), I::load(args.b.cast()));
+                let [first, second] = I::add_row(args.c.cast(), [a, b], [b, a]);
+                for (i, vector) in [I::max(a, b), I::min(a, b), first, second].into_iter().enumerate() {
+                    I::store(vector, out.add(i * I::LANES));
+                }
+            }
+        }
+    }
+
+    fn parts<I: Isa>() -> (LoopFn, LoopFn, usize) {
+        (I::call::<Parts>, I::call::<Pairs>, I::LANES)
+    }
+
+    #[test]
+    fn every_set_reads_and_writes_parts_of_vectors() {
+        let from: [f32; 16] = std::array::from_fn(|i| i as f32 + 1.0);
+        let a = from.as_ptr().cast::<u8>();
+        for level in Level::available() {
+            let (run, _, lanes) = with_isa!(level, parts());
+            let cases = (0..=lanes).flat_map(|end| (0..=end).map(move |first| (first, end)));
+            for ((first, end), n) in cases.flat_map(|case| (0..=lanes).map(move |n| (case, n))) {
+                let mut out = [-1f32; 17];
+                let args = Args {
+                    n: first,
+                    m: end,
+                    out: out.as_mut_ptr().cast(),
+                    a,
+                    b: a,
+                    c: a,
+                    d: a,
+                    single: 0,
+                    position: n,
+                };
+                // SAFETY: the machine has the set, and there are as many numbers as the loop says.
+                unsafe { run(&args) };
+                for (i, got) in out.into_iter().enumerate() {
+                    let inside = if (first..end).contains(&i) { from[i.min(15)] } else { 0.0 };
+                    assert_eq!(got, if i < n { inside } else { -1.0 }, "{} {first}..{end}, {n}", level.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_compares_and_multiplies_vectors() {
+        let (nan, infinite) = (f32::NAN, f32::INFINITY);
+        let a: [f32; 16] = std::array::from_fn(|i| [1.0, nan, 3.0, -infinite, infinite, -0.5, nan, 2.0][i % 8]);
+        let b: [f32; 16] = std::array::from_fn(|i| [2.0, 1.0, nan, 5.0, -infinite, -0.25, nan, 2.0][i % 8]);
+        let pointer = |x: &[f32]| x.as_ptr().cast::<u8>();
+        for level in Level::available() {
+            let (_, run, lanes) = with_isa!(level, parts());
+            let (mut out, c) = ([0f32; 64], [3.0f32]);
+            let (a_at, b_at, c_at) = (pointer(&a), pointer(&b), pointer(&c));
+            let args = Args {
+                n: 0,
+                m: 0,
+                out: out.as_mut_ptr().cast(),
+                a: a_at,
+                b: b_at,
+                c: c_at,
+                d: a_at,
+                single: 0,
+                position: 0,
+            };
+            // SAFETY: the machine has the set, and there are as many numbers as the loop says.
+            unsafe { run(&args) };
+            for i in 0..lanes {
+                let (a, b, got) = (a[i], b[i], [0, 1, 2, 3].map(|k| out[k * lanes + i]));
+                let extreme = |of: f32| if a.is_nan() || b.is_nan() { nan } else { of };
+                let want = [extreme(a.max(b)), extreme(a.min(b)), 3.0 * a + b, 3.0 * b + a];
+                for (got, want) in got.into_iter().zip(want) {
+                    assert!(got == want || (got.is_nan() && want.is_nan()), "{} at {i}: {got}, {want}", level.name());
+                }
+            }
+        }
+    }
 }

@@ -160,6 +160,7 @@ pub unsafe fn run(plan: &Plan, run: &Run, team: &Team) {
         unsafe { (plan.fill)(&leading_to(&fresh)) };
     };
     run.prepare(team, s.groups * panels * s.channels_in, &fill);
+    let out = |group: usize| job.out.base::<f32>(run.bases).wrapping_offset(group as isize * job.out.leading[1]);
     let parts_of_sums = || packed().wrapping_add(plan.packed_elements(job));
     let body = |thread: usize, chunk: usize| {
         let (sum, index) = (chunk % plan.n_sums, chunk / plan.n_sums);
@@ -171,36 +172,23 @@ pub unsafe fn run(plan: &Plan, run: &Run, team: &Team) {
             parts_of_sums().wrapping_add(chunk * plan.tile_elements(job))
         };
         let call = Call {
-            plan,
-            job,
-            batch,
+            sums: Sums { plan, job, batch, tiles, out: out(group) },
             channels: part(s.channels_in, plan.n_sums, sum),
             data: job.data.base::<f32>(run.bases).wrapping_offset(group as isize * job.data.leading[1]),
             kernel: packed().wrapping_add(group * group_elements).cast_const(),
             padded,
-            tiles,
-            out: job.out.base::<f32>(run.bases).wrapping_offset(group as isize * job.out.leading[1]),
         };
         // SAFETY: the loop was chosen for this machine; each chunk has tiles of its own.
         unsafe { (plan.run)(&leading_to(&call)) };
     };
     run.chunks(team, s.groups * plan.n_parts * plan.n_sums, &body);
     if plan.n_sums > 1 {
-        let body = |thread: usize, index: usize| {
+        let body = |_: usize, index: usize| {
             let (batch, group) = (plan.batch(job, index % plan.n_parts), index / plan.n_parts);
-            let call = Call {
-                plan,
-                job,
-                batch,
-                channels: 0..s.channels_in,
-                data: std::ptr::null(),
-                kernel: std::ptr::null(),
-                padded: run.workspace.own::<f32>(thread),
-                tiles: parts_of_sums().wrapping_add(index * plan.n_sums * plan.tile_elements(job)),
-                out: job.out.base::<f32>(run.bases).wrapping_offset(group as isize * job.out.leading[1]),
-            };
+            let tiles = parts_of_sums().wrapping_add(index * plan.n_sums * plan.tile_elements(job));
+            let sums = Sums { plan, job, batch, tiles, out: out(group) };
             // SAFETY: all tiles are complete; each part of the batch of a group has outputs of its own.
-            unsafe { (plan.add_up)(&leading_to(&call)) };
+            unsafe { (plan.add_up)(&leading_to(&sums)) };
         };
         run.chunks(team, s.groups * plan.n_parts, &body);
     }
@@ -232,17 +220,22 @@ impl<const W: usize> Loop for Fill<W> {
     }
 }
 
-/// What a loop works on: some entries of the batch, and some input channels.
-struct Call<'a> {
+/// The sums of some entries of the batch, and where their outputs go.
+struct Sums<'a> {
     plan: &'a Plan,
     job: &'a Job,
     batch: Range<usize>,
+    tiles: *mut f32,
+    out: *mut f32,
+}
+
+/// What a piece works on: of those sums, the terms of some input channels.
+struct Call<'a> {
+    sums: Sums<'a>,
     channels: Range<usize>,
     data: *const f32,
     kernel: *const f32,
     padded: *mut f32,
-    tiles: *mut f32,
-    out: *mut f32,
 }
 
 /// All tiles of a piece, and its outputs if they are whole sums.
@@ -253,8 +246,9 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`.
         let call = unsafe { &*args.a.cast::<Call>() };
-        let (plan, s) = (call.plan, &call.job.sizes);
-        let panels = Panels::of(call.batch.len() * product(s.outputs), plan.tile);
+        let &Sums { plan, job, ref batch, tiles, .. } = &call.sums;
+        let s = &job.sizes;
+        let panels = Panels::of(batch.len() * product(s.outputs), plan.tile);
         for first in call.channels.clone().step_by(plan.pass) {
             let channels = first..call.channels.end.min(first + plan.pass);
             // SAFETY: there is room for every entry's channels.
@@ -265,9 +259,9 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
                     // SAFETY: tiles have room.
                     unsafe {
                         if panels.is_tall(panel) {
-                            tile::<I, W, T>(call, &channels, column, start, call.tiles.add(held));
+                            tile::<I, W, T>(call, &channels, column, start, tiles.add(held));
                         } else {
-                            tile::<I, W, L>(call, &channels, column, start, call.tiles.add(held));
+                            tile::<I, W, L>(call, &channels, column, start, tiles.add(held));
                         }
                     }
                 }
@@ -275,7 +269,7 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
         }
         if plan.n_sums == 1 {
             // SAFETY: the tiles are complete.
-            unsafe { write::<I, W>(call) };
+            unsafe { write::<I, W>(&call.sums) };
         }
     }
 }
@@ -286,11 +280,12 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
 /// As for `conv::run`; there is room for them.
 #[inline(always)]
 unsafe fn copy<I: Isa>(call: &Call, channels: &Range<usize>) {
-    let (plan, job, s) = (call.plan, call.job, &call.job.sizes);
+    let &Sums { plan, job, ref batch, .. } = &call.sums;
+    let s = &job.sizes;
     let origin = s.low.map(|low| -low);
     let part = Part::new(&job.data, s.data, origin[2], plan.block[2]);
     let rows = origin[1]..origin[1] + plan.block[1] as i64;
-    for (entry, b) in call.batch.clone().enumerate() {
+    for (entry, b) in batch.clone().enumerate() {
         for (index, channel) in channels.clone().enumerate() {
             let at = b as isize * job.data.leading[0] + channel as isize * job.data.leading[2];
             for plane in 0..plan.block[0] {
@@ -315,7 +310,7 @@ unsafe fn tile<I: Isa, const W: usize, const R: usize>(
     start: usize,
     held: *mut f32,
 ) {
-    let (plan, s) = (call.plan, &call.job.sizes);
+    let (plan, s) = (call.sums.plan, &call.sums.job.sizes);
     let taps = product(s.taps);
     let kernel = call.kernel.wrapping_add((column * s.channels_in + channels.start) * taps * W);
     let terms = channels.len() * taps;
@@ -339,14 +334,14 @@ impl<const W: usize> Loop for AddUp<W> {
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`; the tiles of all parts are complete and lie one after another.
         unsafe {
-            let call = &*args.a.cast::<Call>();
-            let n = call.plan.tile_elements(call.job);
-            let total = std::slice::from_raw_parts_mut(call.tiles, n);
-            for sum in 1..call.plan.n_sums {
-                let part = std::slice::from_raw_parts(call.tiles.add(sum * n), n);
+            let sums = &*args.a.cast::<Sums>();
+            let n = sums.plan.tile_elements(sums.job);
+            let total = std::slice::from_raw_parts_mut(sums.tiles, n);
+            for other in 1..sums.plan.n_sums {
+                let part = std::slice::from_raw_parts(sums.tiles.add(other * n), n);
                 total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
             }
-            write::<I, W>(call);
+            write::<I, W>(sums);
         }
     }
 }
@@ -356,20 +351,20 @@ impl<const W: usize> Loop for AddUp<W> {
 /// # Safety
 /// As for `conv::run`; the tiles are complete.
 #[inline(always)]
-unsafe fn write<I: Isa, const W: usize>(call: &Call) {
-    let (job, s) = (call.job, &call.job.sizes);
+unsafe fn write<I: Isa, const W: usize>(sums: &Sums) {
+    let (job, s) = (sums.job, &sums.job.sizes);
     let outputs = product(s.outputs);
-    let rows = Panels::of(call.batch.len() * outputs, call.plan.tile).rows();
+    let rows = Panels::of(sums.batch.len() * outputs, sums.plan.tile).rows();
     let channel_step = job.out.leading[2];
     // Eight by eight sums are turned at once where the outputs of a channel are neighbours.
     let turned = I::HAS_TRANSPOSE && channel_step > 0 && job.out.merged(s.outputs) == Some(1);
     let whole = if turned { outputs - outputs % 8 } else { 0 };
     let [_, n1, n2] = s.outputs;
-    for (entry, b) in call.batch.clone().enumerate() {
-        let out = call.out.wrapping_offset(b as isize * job.out.leading[0]);
+    for (entry, b) in sums.batch.clone().enumerate() {
+        let out = sums.out.wrapping_offset(b as isize * job.out.leading[0]);
         for channel in (0..s.channels_out).step_by(8) {
             let channels = 8.min(s.channels_out - channel);
-            let tiles = call.tiles.wrapping_add((channel / W * rows + entry * outputs) * W + channel % W).cast_const();
+            let tiles = sums.tiles.wrapping_add((channel / W * rows + entry * outputs) * W + channel % W).cast_const();
             let out = out.wrapping_offset(channel as isize * channel_step);
             let whole = if channels == 8 { whole } else { 0 };
             // SAFETY: passed on to our caller.
