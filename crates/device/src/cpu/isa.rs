@@ -111,8 +111,8 @@ pub trait Isa: 'static {
     /// The machine must have the set.
     unsafe fn add_scaled(a: f32, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
-    /// `*from · columns + sums`, in the order of the source. The compiler would read the numbers of all rows of a tile before it uses the
-    /// first, if each has an address of its own, and then has no registers for the sums.
+    /// `*from · columns + sums`. With AVX-512 in the order of the source: the compiler would read the numbers of all rows of a tile before it
+    /// uses the first, if each has an address of its own, and then has no registers for the sums.
     ///
     /// # Safety
     /// A number may be read there, and the machine must have the set.
@@ -140,7 +140,7 @@ pub trait Isa: 'static {
         }
     }
 
-    /// Run a loop compiled for this set.
+    /// Run a loop compiled for this set, as a function of its own.
     ///
     /// # Safety
     /// The machine must have the set; and as for [`LoopFn`].
@@ -170,6 +170,7 @@ macro_rules! isa {
             const HAS_FMA: bool = $fma;
             isa!(@registers $($registers)?);
             $(#[target_feature(enable = $features)])?
+            #[inline(never)]
             unsafe fn call<L: Loop>(args: &Args) {
                 // SAFETY: passed on to our caller.
                 unsafe { L::run::<Self>(args) }

@@ -252,7 +252,7 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
         for first in call.channels.clone().step_by(plan.pass) {
             let channels = first..call.channels.end.min(first + plan.pass);
             // SAFETY: there is room for every entry's channels.
-            unsafe { copy::<I>(call, &channels) };
+            unsafe { I::call::<Copied>(&leading_to(&Pass { call, channels: channels.clone() })) };
             for column in 0..s.channels_out.div_ceil(W) {
                 for panel in 0..panels.count() {
                     let (start, held) = (panels.start(panel), (column * panels.rows() + panels.start(panel)) * W);
@@ -269,7 +269,27 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Piece<W, T, L> {
         }
         if plan.n_sums == 1 {
             // SAFETY: the tiles are complete.
-            unsafe { write::<I, W>(&call.sums) };
+            unsafe { I::call::<Written<W>>(&leading_to(&call.sums)) };
+        }
+    }
+}
+
+/// Some input channels of a piece.
+struct Pass<'a> {
+    call: &'a Call<'a>,
+    channels: Range<usize>,
+}
+
+/// Copies their data. A loop of its own, and so a function: beside it the compiler would find too few registers for the sums of tiles.
+struct Copied;
+
+impl Loop for Copied {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put the channels behind `a`, and there is room for their data.
+        unsafe {
+            let Pass { call, channels } = &*args.a.cast::<Pass>();
+            copy::<I>(call, channels);
         }
     }
 }
@@ -343,6 +363,17 @@ impl<const W: usize> Loop for AddUp<W> {
             }
             write::<I, W>(sums);
         }
+    }
+}
+
+/// Writes the outputs of whole sums; a function for the same reason.
+struct Written<const W: usize>;
+
+impl<const W: usize> Loop for Written<W> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put the sums behind `a`.
+        unsafe { write::<I, W>(&*args.a.cast::<Sums>()) }
     }
 }
 

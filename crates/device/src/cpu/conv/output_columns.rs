@@ -233,9 +233,8 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Item<W, T, L> {
     unsafe fn run<I: Isa>(args: &Args) {
         // SAFETY: our caller put the call behind `a`; this thread's memory has room for a block.
         let call = unsafe {
-            let call = &*args.a.cast::<Call>();
-            copy::<I>(call);
-            call
+            I::call::<Copied>(args);
+            &*args.a.cast::<Call>()
         };
         let (panels, block) = (call.plan.panels, call.plan.block);
         let blocks = call.plan.k.div_ceil(DEPTH);
@@ -257,6 +256,17 @@ impl<const W: usize, const T: usize, const L: usize> Loop for Item<W, T, L> {
                 }
             }
         }
+    }
+}
+
+/// Copies an item's block. A loop of its own, and so a function: beside it the compiler would find too few registers for the sums of tiles.
+struct Copied;
+
+impl Loop for Copied {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: our caller put the call behind `a`, and there is room for its block.
+        unsafe { copy::<I>(&*args.a.cast::<Call>()) }
     }
 }
 

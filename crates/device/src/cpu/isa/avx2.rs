@@ -1,37 +1,34 @@
 //! Registers of eight numbers. Safety is the trait's matter: `Isa` says what each function may read and write.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
 pub type Vector = __m256;
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn load(from: *const f32) -> Vector {
     // SAFETY: passed on to our caller.
     unsafe { _mm256_loadu_ps(from) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn store(vector: Vector, to: *mut f32) {
     // SAFETY: passed on to our caller.
     unsafe { _mm256_storeu_ps(to, vector) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn load_part(from: *const f32, first: usize, end: usize) -> Vector {
-    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let after = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(first as i32 - 1));
-    let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(end as i32), lane);
     // SAFETY: passed on to our caller; lanes that are left out are not read.
-    unsafe { _mm256_maskload_ps(from, _mm256_and_si256(after, before)) }
+    unsafe {
+        let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let after = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(first as i32 - 1));
+        let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(end as i32), lane);
+        _mm256_maskload_ps(from, _mm256_and_si256(after, before))
+    }
 }
 
 /// By halves: a store under a mask takes several times as long on some processors.
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn store_first(vector: Vector, n: usize, mut to: *mut f32) {
     // SAFETY: passed on to our caller.
     unsafe {
@@ -55,74 +52,60 @@ pub unsafe fn store_first(vector: Vector, n: usize, mut to: *mut f32) {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn splat(a: f32) -> Vector {
-    _mm256_set1_ps(a)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm256_set1_ps(a) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn add(a: Vector, b: Vector) -> Vector {
-    _mm256_add_ps(a, b)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm256_add_ps(a, b) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn max(a: Vector, b: Vector) -> Vector {
-    // If either is NaN, the instruction gives its second operand.
-    _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-pub unsafe fn min(a: Vector, b: Vector) -> Vector {
-    // As in `max`.
-    _mm256_blendv_ps(_mm256_min_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn multiply_add(a: Vector, b: Vector, c: Vector) -> Vector {
-    _mm256_fmadd_ps(a, b, c)
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn add_scaled(a: f32, b: Vector, c: Vector) -> Vector {
-    _mm256_fmadd_ps(_mm256_set1_ps(a), b, c)
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub unsafe fn add_row(
-    from: *const f32,
-    [left, right]: [Vector; 2],
-    [mut first, mut second]: [Vector; 2],
-) -> [Vector; 2] {
-    // Its type says which kind of register.
-    let _row: Vector;
-    // SAFETY: one number is read, for which our caller vouches, and nothing written.
+    // SAFETY: our caller vouches for the set.
     unsafe {
-        asm!(
-            "vbroadcastss {row}, dword ptr [{from}]",
-            "vfmadd231ps {first}, {row}, {left}",
-            "vfmadd231ps {second}, {row}, {right}",
-            from = in(reg) from,
-            row = out(ymm_reg) _row,
-            left = in(ymm_reg) left,
-            right = in(ymm_reg) right,
-            first = inout(ymm_reg) first,
-            second = inout(ymm_reg) second,
-            options(readonly, nostack, preserves_flags),
-        );
+        // If either is NaN, the instruction gives its second operand.
+        _mm256_blendv_ps(_mm256_max_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
     }
-    [first, second]
+}
+
+#[inline(always)]
+pub unsafe fn min(a: Vector, b: Vector) -> Vector {
+    // SAFETY: our caller vouches for the set.
+    unsafe {
+        // As in `max`.
+        _mm256_blendv_ps(_mm256_min_ps(b, a), b, _mm256_cmp_ps::<_CMP_UNORD_Q>(b, b))
+    }
+}
+
+#[inline(always)]
+pub unsafe fn multiply_add(a: Vector, b: Vector, c: Vector) -> Vector {
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm256_fmadd_ps(a, b, c) }
+}
+
+#[inline(always)]
+pub unsafe fn add_scaled(a: f32, b: Vector, c: Vector) -> Vector {
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm256_fmadd_ps(_mm256_set1_ps(a), b, c) }
+}
+
+/// Left to the compiler: with as few registers as these, it finds more of them for sums than beside written instructions.
+#[inline(always)]
+pub unsafe fn add_row(from: *const f32, [left, right]: [Vector; 2], [first, second]: [Vector; 2]) -> [Vector; 2] {
+    // SAFETY: passed on to our caller.
+    unsafe {
+        let row = _mm256_set1_ps(*from);
+        [_mm256_fmadd_ps(row, left, first), _mm256_fmadd_ps(row, right, second)]
+    }
 }
 
 /// Pairs of rows, then pairs of pairs, then halves are interleaved.
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 pub unsafe fn transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
     use std::arch::x86_64::{_mm256_unpackhi_ps as high, _mm256_unpacklo_ps as low};
     const FIRST: i32 = 0b01_00_01_00;

@@ -7,15 +7,13 @@ pub use super::avx2::transpose;
 
 pub type Vector = __m512;
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn load(from: *const f32) -> Vector {
     // SAFETY: passed on to our caller.
     unsafe { _mm512_loadu_ps(from) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn store(vector: Vector, to: *mut f32) {
     // SAFETY: passed on to our caller.
     unsafe { _mm512_storeu_ps(to, vector) }
@@ -27,56 +25,58 @@ fn before(end: usize) -> u16 {
     ((1u32 << end) - 1) as u16
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn load_part(from: *const f32, first: usize, end: usize) -> Vector {
     // SAFETY: passed on to our caller; lanes that are left out are not read.
     unsafe { _mm512_maskz_loadu_ps(before(end) & !before(first), from) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn store_first(vector: Vector, n: usize, to: *mut f32) {
     // SAFETY: passed on to our caller; lanes that are left out are not written.
     unsafe { _mm512_mask_storeu_ps(to, before(n), vector) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn splat(a: f32) -> Vector {
-    _mm512_set1_ps(a)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm512_set1_ps(a) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn add(a: Vector, b: Vector) -> Vector {
-    _mm512_add_ps(a, b)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm512_add_ps(a, b) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn max(a: Vector, b: Vector) -> Vector {
-    // If either is NaN, the instruction gives its second operand.
-    _mm512_mask_mov_ps(_mm512_max_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+    // SAFETY: our caller vouches for the set.
+    unsafe {
+        // If either is NaN, the instruction gives its second operand.
+        _mm512_mask_mov_ps(_mm512_max_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn min(a: Vector, b: Vector) -> Vector {
-    // As in `max`.
-    _mm512_mask_mov_ps(_mm512_min_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+    // SAFETY: our caller vouches for the set.
+    unsafe {
+        // As in `max`.
+        _mm512_mask_mov_ps(_mm512_min_ps(b, a), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(b, b), b)
+    }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn multiply_add(a: Vector, b: Vector, c: Vector) -> Vector {
-    _mm512_fmadd_ps(a, b, c)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm512_fmadd_ps(a, b, c) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub unsafe fn add_scaled(a: f32, b: Vector, c: Vector) -> Vector {
-    _mm512_fmadd_ps(_mm512_set1_ps(a), b, c)
+    // SAFETY: our caller vouches for the set.
+    unsafe { _mm512_fmadd_ps(_mm512_set1_ps(a), b, c) }
 }
 
 #[inline]
