@@ -83,6 +83,7 @@ async function beginAll(peers: readonly Peer[], workload: Workload, failures: Fa
       starts.set(peer.name, await begin(peer, workload, patienceS));
     } catch (error) {
       failures.set(peer.name, error instanceof Error ? error.message : String(error));
+      await peer.end(); // or it may go on with its steps beside the others
     }
   }
   const ours = starts.get(OURS);
