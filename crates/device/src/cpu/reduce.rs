@@ -204,6 +204,30 @@ unsafe fn inner_vectors<I: Isa>(a: &[f32], b: &[f32]) -> f32 {
     by_halves(lanes, |a, b| a + b)
 }
 
+/// The same for f64, in sixteen lanes that the compiler finds registers for.
+///
+/// # Safety
+/// The machine must have the set; both are of one length.
+#[inline(always)]
+unsafe fn inner_f64<I: Isa>(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 16];
+    let mut take = |a: &[f64; 16], b: &[f64; 16]| {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane = I::fma64(a, b, *lane);
+        }
+    };
+    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    body_a.iter().zip(body_b).for_each(|(a, b)| take(a, b));
+    if !tail_a.is_empty() {
+        // Filled up with zeros: a loop over some of the lanes would keep all of them out of registers.
+        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
+        a[..tail_a.len()].copy_from_slice(tail_a);
+        b[..tail_b.len()].copy_from_slice(tail_b);
+        take(&a, &b);
+    }
+    by_halves(lanes, |a, b| a + b)
+}
+
 /// Vectors that hold the lanes of a row, if one holds eight.
 const MOST_VECTORS: usize = LANES / 8;
 
@@ -227,30 +251,6 @@ fn by_halves<A: Copy, const L: usize>(mut lanes: [A; L], merge: impl Fn(A, A) ->
         width /= 2;
     }
     lanes[0]
-}
-
-/// The same for f64, in sixteen lanes that the compiler finds registers for.
-///
-/// # Safety
-/// The machine must have the set; both are of one length.
-#[inline(always)]
-unsafe fn inner_f64<I: Isa>(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0; 16];
-    let mut take = |a: &[f64; 16], b: &[f64; 16]| {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane = I::fma64(a, b, *lane);
-        }
-    };
-    let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    body_a.iter().zip(body_b).for_each(|(a, b)| take(a, b));
-    if !tail_a.is_empty() {
-        // Filled up with zeros: a loop over some of the lanes would keep all of them out of registers.
-        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
-        a[..tail_a.len()].copy_from_slice(tail_a);
-        b[..tail_b.len()].copy_from_slice(tail_b);
-        take(&a, &b);
-    }
-    by_halves(lanes, |a, b| a + b)
 }
 
 /// Combine a row in `L` interleaved lanes, which vectorise, and then the lanes in order.
