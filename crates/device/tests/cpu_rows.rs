@@ -436,6 +436,90 @@ fn buffers_that_one_condition_exchanges_are_read_before_they_are_written() {
     }
 }
 
+/// An optimizer with two moments, whose loops become one where nothing hinders: to the bit what its instructions give one by one.
+#[test]
+fn updates_with_two_moments_are_exact() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Case {
+        Step,
+        Direction,
+        RootReadAgain,
+        DirectionReadAgain,
+        ParameterInSteps,
+        OtherGradient,
+    }
+    use Case::{Direction, DirectionReadAgain, OtherGradient, ParameterInSteps, RootReadAgain, Step};
+    let mut random = Random(17);
+    let shapes: [(&[usize], &[usize]); 5] =
+        [(&[5000], &[]), (&[67], &[]), (&[9], &[700]), (&[300], &[20]), (&[2], &[9000])];
+    let cases = [Step, Direction, RootReadAgain, DirectionReadAgain, ParameterInSteps, OtherGradient];
+    for cpu in Cpu::each_instruction_set(2).unwrap() {
+        for ((kept, reduced), case) in shapes.into_iter().flat_map(|shape| cases.map(|case| (shape, case))) {
+            for guard in [None, Some(1.0), Some(0.0)] {
+                let mut build = Build::new(kept, reduced, Order::Row);
+                let (view, n) = (build.full_view(), build.n_kept() * build.n_reduced());
+                let nowhere = View { offset: 0, kept: vec![0; kept.len()], reduced: vec![0; reduced.len()] };
+                let condition = guard.map(|holds| {
+                    let condition = build.input(DType::Bool, vec![holds]);
+                    build.load(condition, nowhere.clone(), Level::Kept, 0)
+                });
+                let mut single = |x: f64| {
+                    let buffer = build.input(F32, vec![x]);
+                    build.load(buffer, nowhere.clone(), Level::Kept, 0)
+                };
+                let [c1, c2, alpha] = [1.9, 1.03, 0.01].map(&mut single);
+                let [beta1, rest1, beta2, rest2, epsilon] =
+                    [0.9, 0.1, 0.99, 0.01, 1e-8].map(|x| build.constant(x, F32));
+                let [theta, m, v, g, other] = [(); 5].map(|()| random.floats(n));
+                let v: Vec<f64> = v.into_iter().map(|x| if x > 0.9 { 0.0 } else { x.abs() }).collect();
+                let [theta, m, v] = [theta, m, v].map(|data| build.in_place(F32, data));
+                let [g, other] = [g, other].map(|data| build.input(F32, data));
+                let load = |build: &mut Build, buffer| build.load(buffer, view.clone(), Level::Full, 0);
+                let [old_m, old_v] = [m, v].map(|buffer| load(&mut build, buffer));
+                let gradient = load(&mut build, g);
+                let squared = if case == OtherGradient { load(&mut build, other) } else { gradient };
+                let two = |build: &mut Build, a, b, c, d| {
+                    let (first, second) = (build.prim(Prim::Mul, &[a, b]), build.prim(Prim::Mul, &[c, d]));
+                    build.prim(Prim::Add, &[first, second])
+                };
+                let mut new_m = two(&mut build, old_m, beta1, gradient, rest1);
+                let square = build.prim(Prim::Mul, &[squared, squared]);
+                let mut new_v = two(&mut build, old_v, beta2, square, rest2);
+                if let Some(condition) = condition {
+                    new_m = build.prim(Prim::Select, &[condition, new_m, old_m]);
+                    new_v = build.prim(Prim::Select, &[condition, new_v, old_v]);
+                }
+                let under = build.prim(Prim::Mul, &[new_v, c2]);
+                let root = build.prim(Prim::Sqrt, &[under]);
+                let root = build.prim(Prim::Add, &[root, epsilon]);
+                let scaled = build.prim(Prim::Mul, &[new_m, c1]);
+                let omega = build.prim(Prim::Div, &[scaled, root]);
+                if matches!(case, Direction | DirectionReadAgain) {
+                    build.put(omega, Level::Full);
+                }
+                if case != Direction {
+                    let mut at = view.clone();
+                    if case == ParameterInSteps {
+                        at.offset = n as i64 - 1;
+                        at.kept.iter_mut().chain(&mut at.reduced).for_each(|stride| *stride = -*stride);
+                    }
+                    let old = build.load(theta, at.clone(), Level::Full, 0);
+                    let step = build.prim(Prim::Mul, &[omega, alpha]);
+                    let moved = build.prim(Prim::Sub, &[old, step]);
+                    build.store(theta, at, moved, Level::Full);
+                }
+                for (buffer, value) in [(m, new_m), (v, new_v)] {
+                    build.store(buffer, view.clone(), value, Level::Full);
+                }
+                if case == RootReadAgain {
+                    build.put(root, Level::Full);
+                }
+                build.check(&cpu, 0.0);
+            }
+        }
+    }
+}
+
 /// What an optimizer with a guard does: the moment, the direction and the parameter are computed over their old values where
 /// one condition holds, and stay otherwise; some old values are read again afterwards.
 #[test]

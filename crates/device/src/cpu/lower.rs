@@ -15,7 +15,7 @@ use super::isa::Level as Set;
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, ReducerLoops, RowPlan, Space, Value};
 use super::tile::{ROW_BYTES, TILE_LEAST, TILE_MOST, Tiling, block, cost, share_out, sized};
 use super::walk::Walk;
-use super::{map, reduce};
+use super::{joint, map, reduce};
 use raphson_compile::program::{Buffer, BufferId, Instr, Level, Order, ReduceOp, RowKernel, Step, View};
 use raphson_graph::dtype::{DType, Scalar};
 use raphson_graph::error::{Error, Result};
@@ -180,11 +180,17 @@ impl<'a> Lowering<'a> {
         self.set_targets();
         self.store_straight_away();
         self.leave_branches();
+        let is_choice = |op: &Op| matches!(op.action, Action::Choose);
+        let has_choices = self.phases.iter().flat_map(|phase| &phase.ops).any(is_choice);
+        if !has_choices {
+            self.phases.iter_mut().for_each(|phase| joint::join(&mut phase.ops, &self.accesses, self.set));
+        }
         let mut plan = RowPlan {
             space: self.space,
             accesses: self.accesses,
             prologue: self.prologue,
-            has_choices: self.phases.iter().flat_map(|phase| &phase.ops).any(|op| matches!(op.action, Action::Choose)),
+            has_choices,
+            set: self.set,
             phases: self.phases,
             slots: Vec::new(),
             n_slots: 0,

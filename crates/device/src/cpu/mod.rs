@@ -14,6 +14,7 @@ mod estimate;
 mod fused;
 mod gather;
 mod isa;
+mod joint;
 mod lower;
 mod map;
 mod math;

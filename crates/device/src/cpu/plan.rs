@@ -1,7 +1,8 @@
 //! A fused kernel as the interpreter runs it: how the index space is cut into tiles, and a flat list of tile
 //! operations with their registers. Made once, when a program is loaded; `row.rs` runs it, `lower.rs` makes it.
 
-use super::isa::LoopFn;
+use super::fused::Form;
+use super::isa::{Level as Set, LoopFn};
 use super::reduce::{ACCUMULATOR_BYTES, Reducer};
 use super::walk::Walk;
 use raphson_compile::program::Level;
@@ -93,6 +94,16 @@ pub struct Access {
     pub dense: bool,
 }
 
+/// Several instructions as one loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Fused {
+    pub form: Form,
+    pub dtype: DType,
+    pub run: LoopFn,
+    /// Bit `i` says that operand `i` is one value for the whole tile.
+    pub single: u32,
+}
+
 /// What an operation does.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
@@ -106,9 +117,12 @@ pub enum Action {
     Uniform(u32),
     /// An instruction.
     Map(LoopFn),
-    /// Several instructions at once; bit `i` of the number says that operand `i` is one value for the whole tile. The
-    /// result may lie where an operand lies.
-    Fused(LoopFn, u32),
+    /// Several instructions at once. The result may lie where an operand lies.
+    Fused(Fused),
+    /// The same as a part of the next joint loop, which computes it.
+    Part(Fused),
+    /// The parts before it, in one loop.
+    Joint(LoopFn),
     /// The second or the third operand itself, by the first element of the first.
     Choose,
     /// The operand, elsewhere; the number is the bytes of an element.
@@ -168,6 +182,8 @@ pub struct RowPlan {
     pub phases: Vec<Phase>,
     /// Whether a launch runs some of their operations only, by the conditions of choices.
     pub has_choices: bool,
+    /// The instruction set of its loops.
+    pub set: Set,
     /// Slot of each value, or [`NONE`] for values that live in memory.
     pub slots: Vec<u32>,
     pub n_slots: usize,

@@ -2,6 +2,7 @@
 //! and registers; nothing is decided here but which thread takes which piece.
 
 use super::isa::Args;
+use super::joint;
 use super::memory::{ALIGN, Block, Pool};
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, RowPlan, Value};
 use super::pool::Team;
@@ -29,6 +30,8 @@ struct Scratch {
     /// What this launch runs of a kernel that has choices, and for each value the one that it is.
     chosen: Vec<Phase>,
     stands_for: Vec<Value>,
+    /// The parts of the joint loop that comes next.
+    parts: Vec<Args>,
 }
 
 /// The registers of every thread, made once for a program.
@@ -54,7 +57,14 @@ impl Scratches {
         let scratch = || {
             let memory = pool.allocate(bytes)?;
             let (pointers, stands_for) = (vec![std::ptr::null_mut(); values], vec![0; values]);
-            Ok(UnsafeCell::new(Scratch { memory, pointers, launch: 0, chosen: Vec::new(), stands_for }))
+            Ok(UnsafeCell::new(Scratch {
+                memory,
+                pointers,
+                launch: 0,
+                chosen: Vec::new(),
+                stands_for,
+                parts: Vec::new(),
+            }))
         };
         Ok(Scratches { threads: (0..n_threads).map(|_| scratch()).collect::<Result<_>>()?, launch: 0 })
     }
@@ -162,6 +172,7 @@ impl Tiles<'_> {
                 let target = if op.only_if.is_none_or(is) { op.target } else { NONE };
                 chosen.ops.push(Op { args, target, ..*op });
             }
+            joint::join(&mut chosen.ops, &self.plan.accesses, self.plan.set);
         }
     }
 
@@ -294,10 +305,20 @@ impl Tiles<'_> {
                     args.out = self.place(op);
                     run(&args);
                 }
-                Action::Fused(run, single) => {
-                    args.single = single;
+                Action::Fused(fused) => {
+                    args.single = fused.single;
                     args.out = self.place(op);
+                    (fused.run)(&args);
+                }
+                Action::Part(fused) => {
+                    args.single = fused.single;
+                    args.out = self.place(op);
+                    self.scratch.parts.push(args);
+                }
+                Action::Joint(run) => {
+                    args.a = self.scratch.parts.as_ptr().cast();
                     run(&args);
+                    self.scratch.parts.clear();
                 }
                 // `choose` has replaced it.
                 Action::Choose => {}

@@ -3,7 +3,7 @@
 
 use super::Lowering;
 use crate::cpu::fused::{self, Form};
-use crate::cpu::plan::{Action, NONE, Op, Value};
+use crate::cpu::plan::{Action, Fused, NONE, Op, Value};
 use crate::cpu::tile::{Tiling, is_lone_row};
 use raphson_compile::program::Level;
 use raphson_graph::kernel::Prim;
@@ -100,7 +100,7 @@ impl Lowering<'_> {
         let single = (0..4).filter(|&i| single(args[i])).fold(0, |bits, i| bits | 1 << i);
         let args = args.map(|value| if is_spread(value) { spread[value as usize] } else { value });
         gone.into_iter().for_each(|gone| ops[gone] = None);
-        ops[at] = Some(Op { action: Action::Fused(run, single), args, ..op });
+        ops[at] = Some(Op { action: Action::Fused(Fused { form, dtype, run, single }), args, ..op });
     }
 
     fn worth_fusing(&self, op: &Op) -> bool {
