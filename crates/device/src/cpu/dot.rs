@@ -1,6 +1,7 @@
 //! Matrix products: floats by the `gemm` crate, cut into pieces that depend on the shape alone; integers by plain
 //! loops. Large ones of f32 go to `product.rs` where it suits.
 
+use super::inner;
 use super::isa::Level;
 use super::memory::Workspace;
 use super::pool::Team;
@@ -31,6 +32,7 @@ pub struct DotPlan {
     n_chunks: usize,
     parallel: bool,
     tiles: Option<product::Plan>,
+    inner: Option<inner::Plan>,
 }
 
 impl DotPlan {
@@ -69,7 +71,11 @@ pub fn lower(kernel: &DotKernel, buffers: &[Buffer], level: Level) -> Result<Dot
     let empty = m == 0 || n == 0;
     let parallel = work.saturating_mul(n_batch) >= PIECE / 2;
     let tiles = product::Plan::new(kernel, level);
-    Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks: if empty { 0 } else { n_chunks }, parallel, tiles })
+    let inner =
+        inner::Plan::new(kernel, level).filter(|inner| tiles.as_ref().is_none_or(|tiles| inner.cycles < tiles.cycles));
+    let tiles = if inner.is_some() { None } else { tiles };
+    let n_chunks = if empty { 0 } else { n_chunks };
+    Ok(DotPlan { kernel: kernel.clone(), n_batch, cut, n_chunks, parallel, tiles, inner })
 }
 
 /// Rows or columns of one of up to `pieces` strips, at least two: an even number (but for rounding), so that two threads get
@@ -118,6 +124,10 @@ fn check(kernel: &DotKernel, buffers: &[Buffer], n_batch: usize) -> Result<()> {
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand.
 pub unsafe fn run(plan: &DotPlan, bases: &Bases, workspace: &Workspace, team: &Team) {
+    if let Some(inner) = &plan.inner {
+        // SAFETY: passed on to our caller; the plan was made for this machine.
+        return unsafe { inner::run(inner, bases, team) };
+    }
     if let Some(tiles) = &plan.tiles {
         // SAFETY: passed on to our caller; the plan was made for this machine.
         return unsafe { product::run(tiles, bases, workspace, team) };

@@ -125,6 +125,12 @@ pub trait Isa: 'static {
         }
     }
 
+    /// The sum of each vector's lanes: `out[r·step + c]` of `sums[c][r]`.
+    ///
+    /// # Safety
+    /// These places may be written, and the machine must have the set.
+    unsafe fn put_sums<const C: usize>(sums: [[Self::Vector; 4]; C], out: *mut f32, step: usize);
+
     /// Whether [`Isa::transpose`] is quicker here than element by element.
     const HAS_TRANSPOSE: bool = false;
 
@@ -231,6 +237,13 @@ macro_rules! isa {
         unsafe fn add_scaled(a: f32, b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
             std::array::from_fn(|i| Self::fma32(a, b[i], c[i]))
         }
+        #[inline(always)]
+        unsafe fn put_sums<const C: usize>(sums: [[[f32; 8]; 4]; C], out: *mut f32, step: usize) {
+            for (c, r) in (0..C).flat_map(|c| (0..4).map(move |r| (c, r))) {
+                // SAFETY: passed on to our caller.
+                unsafe { *out.add(r * step + c) = sums[c][r].iter().sum() };
+            }
+        }
     };
     (@registers $registers:ident) => {
         type Vector = $registers::Vector;
@@ -255,6 +268,11 @@ macro_rules! isa {
         isa!(@from $registers add_row(
             from: *const f32, columns: [$registers::Vector; 2], sums: [$registers::Vector; 2]
         ) -> [$registers::Vector; 2]);
+        #[inline(always)]
+        unsafe fn put_sums<const C: usize>(sums: [[$registers::Vector; 4]; C], out: *mut f32, step: usize) {
+            // SAFETY: passed on to our caller.
+            unsafe { $registers::put_sums(sums, out, step) }
+        }
         isa!(@from $registers transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize));
     };
     // The function of that name of the module of its registers.
@@ -416,6 +434,43 @@ mod tests {
                 for (i, vector) in [I::max(a, b), I::min(a, b), first, second].into_iter().enumerate() {
                     I::store(vector, out.add(i * I::LANES));
                 }
+            }
+        }
+    }
+
+    /// Of seven times four vectors from `a`, where they lie one after another.
+    struct LaneSums;
+
+    impl Loop for LaneSums {
+        #[inline(always)]
+        unsafe fn run<I: Isa>(args: &Args) {
+            let from = args.a.cast::<f32>();
+            // SAFETY: the test gives 28 vectors, and room for four rows of seven, nine apart.
+            unsafe {
+                let sums = std::array::from_fn(|c| std::array::from_fn(|r| I::load(from.add((c * 4 + r) * I::LANES))));
+                I::put_sums::<7>(sums, args.out.cast(), 9);
+            }
+        }
+    }
+
+    #[test]
+    fn every_set_adds_up_lanes() {
+        fn find<I: Isa>() -> (LoopFn, usize) {
+            (I::call::<LaneSums>, I::LANES)
+        }
+        let from: Vec<f32> = (0..28 * 16).map(|i| (i * i % 1009) as f32).collect();
+        for level in Level::available() {
+            let (run, lanes) = with_isa!(level, find());
+            let mut out = [-1f32; 36];
+            let a = from.as_ptr().cast::<u8>();
+            let args = Args { n: 0, m: 0, out: out.as_mut_ptr().cast(), a, b: a, c: a, d: a, single: 0, position: 0 };
+            // SAFETY: the machine has the set, and there are as many numbers as the loop says.
+            unsafe { run(&args) };
+            for (place, &got) in out.iter().enumerate() {
+                let (r, c) = (place / 9, place % 9);
+                let start = (c * 4 + r) * lanes;
+                let want = if c < 7 { from[start..start + lanes].iter().sum() } else { -1.0 };
+                assert_eq!(got, want, "{} at {r}, {c}", level.name());
             }
         }
     }

@@ -13,6 +13,7 @@ mod erf;
 mod estimate;
 mod fused;
 mod gather;
+mod inner;
 mod isa;
 mod joint;
 mod lower;

@@ -17,10 +17,10 @@ const DEPTH: usize = 256;
 /// Elements that stay in the second-level cache: 256 KiB of it.
 const BLOCK: usize = 1 << 16;
 /// Multiply-adds that are worth a plan of their own.
-const LEAST: usize = 1 << 18;
+pub const LEAST: usize = 1 << 18;
 /// Multiply-adds that make a piece of work, and the most pieces.
-const PIECE: usize = 1 << 19;
-const MOST_PIECES: usize = 16;
+pub const PIECE: usize = 1 << 19;
+pub const MOST_PIECES: usize = 16;
 /// Panels of rows that use columns where they lie, if these are neighbours: for so few, packing costs more than it saves.
 const FEW_PANELS: usize = 2;
 /// The most elements that are packed; above, the `gemm` crate packs block by block.
@@ -61,6 +61,8 @@ pub struct Plan {
     /// Packs a panel, and multiplies a chunk.
     fill: LoopFn,
     run: LoopFn,
+    /// Clock cycles of packing and tiles.
+    pub cycles: f64,
 }
 
 impl Plan {
@@ -117,6 +119,7 @@ impl Plan {
             column_parts,
             fill: with_tiles!(level, find_fill())?,
             run: with_tiles!(level, find_run())?,
+            cycles: straight.min(turned),
         })
     }
 

@@ -104,6 +104,20 @@ pub unsafe fn add_row(from: *const f32, [left, right]: [Vector; 2], [first, seco
     }
 }
 
+#[inline(always)]
+pub unsafe fn put_sums<const C: usize>(sums: [[Vector; 4]; C], out: *mut f32, step: usize) {
+    for (c, [first, second, third, fourth]) in sums.into_iter().enumerate() {
+        // SAFETY: passed on to our caller.
+        unsafe {
+            let quads = _mm256_hadd_ps(_mm256_hadd_ps(first, second), _mm256_hadd_ps(third, fourth));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(quads), _mm256_extractf128_ps::<1>(quads));
+            for (r, sum) in std::mem::transmute::<__m128, [f32; 4]>(sums).into_iter().enumerate() {
+                *out.add(r * step + c) = sum;
+            }
+        }
+    }
+}
+
 /// Pairs of rows, then pairs of pairs, then halves are interleaved.
 #[inline(always)]
 pub unsafe fn transpose(from: *const f32, step: isize, out: *mut f32, out_step: usize) {
