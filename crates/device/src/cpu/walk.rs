@@ -175,6 +175,7 @@ unsafe fn gather_typed<T: Copy>(walk: &Walk, start: usize, n: usize, memory: *co
             match run.stride {
                 1 => std::ptr::copy_nonoverlapping(source, target, run.count),
                 0 => std::slice::from_raw_parts_mut(target, run.count).fill(*source),
+                2 => gather_every_second(source, run.count, target),
                 stride => {
                     for i in 0..run.count {
                         *target.add(i) = *source.offset(i as isize * stride as isize);
@@ -183,6 +184,25 @@ unsafe fn gather_typed<T: Copy>(walk: &Walk, start: usize, n: usize, memory: *co
             }
         }
     });
+}
+
+/// Every second element, as in pooling, eight at a time: of two vectors the compiler picks one. The element behind the last may not be there.
+///
+/// # Safety
+/// `2n − 1` elements may be read, and `n` written elsewhere.
+unsafe fn gather_every_second<T: Copy>(source: *const T, n: usize, target: *mut T) {
+    const L: usize = 8;
+    let pieces = n.saturating_sub(1) / L;
+    // SAFETY: passed on to our caller. A piece reads the element behind its last, which is no more than that before the next one.
+    unsafe {
+        for piece in 0..pieces {
+            let both = source.add(piece * 2 * L).cast::<[[T; 2]; L]>().read();
+            target.add(piece * L).cast::<[T; L]>().write(both.map(|[first, _]| first));
+        }
+        for i in pieces * L..n {
+            *target.add(i) = *source.add(2 * i);
+        }
+    }
 }
 
 /// Copy `tile` to `n` elements from index `start` of `walk` over `memory`.
@@ -280,6 +300,33 @@ mod tests {
                 assert_eq!(seen, expected[start..start + n]);
             }
         }
+    }
+
+    #[test]
+    fn runs_of_every_length_and_step_are_gathered_and_scattered() {
+        fn check<T: Copy + PartialEq + std::fmt::Debug + Default>(make: impl Fn(usize) -> T) {
+            let memory: Vec<T> = (0..600).map(make).collect();
+            let (size, bytes) = (size_of::<T>(), memory.as_ptr().cast::<u8>());
+            for (stride, n) in [1i64, 2, 3, -2].into_iter().flat_map(|stride| (0..150).map(move |n| (stride, n))) {
+                let first = if stride < 0 { 300 } else { 1 };
+                let walk = Walk::new([(n, stride)].into_iter(), first).unwrap();
+                let at = |i: usize| (first + i as i64 * stride) as usize;
+                let mut tile = vec![T::default(); n];
+                // SAFETY: all positions are within the memory, and the tile has room for them.
+                unsafe { gather(size, &walk, 0, n, bytes, tile.as_mut_ptr().cast()) };
+                assert_eq!(tile, (0..n).map(|i| memory[at(i)]).collect::<Vec<_>>(), "{n} by {stride}");
+                let mut other = vec![T::default(); 600];
+                // SAFETY: as above.
+                unsafe { scatter(size, &walk, 0, n, other.as_mut_ptr().cast(), tile.as_ptr().cast()) };
+                let mut want = vec![T::default(); 600];
+                (0..n).for_each(|i| want[at(i)] = memory[at(i)]);
+                assert_eq!(other, want, "{n} by {stride}");
+            }
+        }
+        check(|i| i as u8);
+        check(|i| i as u16);
+        check(|i| i as u32);
+        check(|i| i as u64);
     }
 
     #[test]
