@@ -5,9 +5,9 @@
 use super::isa::{Args, Isa, Level, Loop, LoopFn};
 use super::panels::{leading_to, part, sets};
 use super::pool::Team;
-use super::product::{LEAST, MOST_PIECES, PIECE};
+use super::product::{LEAST, MOST_PIECES, PIECE, Side};
 use super::row::Bases;
-use raphson_compile::program::{DotKernel, MatrixView};
+use raphson_compile::program::DotKernel;
 use std::ops::Range;
 use std::ptr::copy_nonoverlapping;
 
@@ -18,25 +18,6 @@ const ADD_UP: f64 = 1.0;
 
 /// Rows of the left operand in a tile, whose sums leave registers together.
 const ROWS: usize = 4;
-
-/// An operand: where it begins, and the elements between its rows.
-#[derive(Clone, Copy)]
-struct Side {
-    buffer: usize,
-    offset: isize,
-    count: usize,
-    step: isize,
-}
-
-impl Side {
-    fn of(view: &MatrixView, count: usize, step: i64) -> Side {
-        Side { buffer: view.buffer.0 as usize, offset: view.offset as isize, count, step: step as isize }
-    }
-
-    fn panels(self, height: usize) -> usize {
-        self.count.div_ceil(height)
-    }
-}
 
 /// How a product is cut.
 pub struct Plan {
@@ -59,14 +40,17 @@ impl Plan {
         let (m, n, k) = (kernel.m, kernel.n, kernel.k);
         let work = m.saturating_mul(n).saturating_mul(k);
         let single = kernel.batch.iter().all(|&size| size == 1);
-        let along = kernel.left.columns == 1 && kernel.right.rows == 1;
-        if !single || !along || work < LEAST || k > MOST_TERMS || !sets(kernel.dtype, level).contains(&level) {
+        let [left, right] = Side::both(kernel);
+        if !single
+            || (left.term, right.term) != (1, 1)
+            || work < LEAST
+            || k > MOST_TERMS
+            || !sets(kernel.dtype, level).contains(&level)
+        {
             return None;
         }
         let Form { run, columns, lanes } = form(level)?;
-        let (left, right) =
-            (Side::of(&kernel.left, m, kernel.left.rows), Side::of(&kernel.right, n, kernel.right.columns));
-        let (row_panels, column_panels) = (left.panels(ROWS), right.panels(columns));
+        let (row_panels, column_panels) = (m.div_ceil(ROWS), n.div_ceil(columns));
         let sums = (row_panels * ROWS * column_panels * columns) as f64;
         let pieces = (work / PIECE).clamp(2, MOST_PIECES) & !1;
         let column_parts = pieces.min(column_panels);
@@ -110,14 +94,13 @@ fn form_of<I: Isa, const C: usize>() -> Form {
 /// # Safety
 /// As for `row::run`; the output overlaps neither operand, and the machine has the plan's instruction set.
 pub unsafe fn run(plan: &Plan, bases: &Bases, team: &Team) {
-    let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
     let body = |_: usize, chunk: usize| {
         let call = Call {
             plan,
-            rows: part(plan.left.panels(ROWS), plan.row_parts, chunk / plan.column_parts),
-            columns: part(plan.right.panels(plan.columns), plan.column_parts, chunk % plan.column_parts),
-            left: base(&plan.left),
-            right: base(&plan.right),
+            rows: part(plan.left.count.div_ceil(ROWS), plan.row_parts, chunk / plan.column_parts),
+            columns: part(plan.right.count.div_ceil(plan.columns), plan.column_parts, chunk % plan.column_parts),
+            left: plan.left.base(bases),
+            right: plan.right.base(bases),
             out: bases.0[plan.out].cast(),
         };
         // SAFETY: the loop was chosen for this machine, and the operands were checked when the program was loaded; chunks write disjoint parts
@@ -210,7 +193,7 @@ unsafe fn tile<I: Isa, const C: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raphson_compile::program::BufferId;
+    use raphson_compile::program::{BufferId, MatrixView};
     use raphson_graph::dtype::DType;
 
     fn kernel([m, k, n]: [usize; 3], along: [bool; 2]) -> DotKernel {

@@ -9,7 +9,7 @@ use super::panels::{
 };
 use super::pool::Team;
 use super::row::Bases;
-use raphson_compile::program::DotKernel;
+use raphson_compile::program::{DotKernel, MatrixView};
 use std::ops::Range;
 
 /// Terms of a sum that are added up while a panel of columns stays in the first-level cache: 16 or 32 KiB of it.
@@ -34,12 +34,32 @@ const AGAIN: f64 = 0.05;
 
 /// A matrix operand as a tile sees it: elements between its rows (or columns), and between the terms of a sum.
 #[derive(Clone, Copy)]
-struct Side {
-    buffer: usize,
-    offset: isize,
-    count: usize,
-    step: isize,
-    term: isize,
+pub struct Side {
+    pub buffer: usize,
+    pub offset: isize,
+    pub count: usize,
+    pub step: isize,
+    pub term: isize,
+}
+
+impl Side {
+    /// The sides of a product.
+    pub fn both(kernel: &DotKernel) -> [Side; 2] {
+        let side = |view: &MatrixView, count: usize, step: i64, term: i64| Side {
+            buffer: view.buffer.0 as usize,
+            offset: view.offset as isize,
+            count,
+            step: step as isize,
+            term: term as isize,
+        };
+        let (left, right) = (&kernel.left, &kernel.right);
+        [side(left, kernel.m, left.rows, left.columns), side(right, kernel.n, right.columns, right.rows)]
+    }
+
+    /// Its first element.
+    pub fn base(&self, bases: &Bases) -> *const f32 {
+        bases.0[self.buffer].cast::<f32>().cast_const().wrapping_offset(self.offset)
+    }
 }
 
 /// How a product is cut.
@@ -79,15 +99,7 @@ impl Plan {
             return None;
         }
         let tile = Tile::of(level);
-        let (l, r) = (&kernel.left, &kernel.right);
-        let side = |view: &raphson_compile::program::MatrixView, count: usize, step: i64, term: i64| Side {
-            buffer: view.buffer.0 as usize,
-            offset: view.offset as isize,
-            count,
-            step: step as isize,
-            term: term as isize,
-        };
-        let (left, right) = (side(l, m, l.rows, l.columns), side(r, n, r.columns, r.rows));
+        let [left, right] = Side::both(kernel);
         let straight = cost(left, right, k, tile);
         let turned = cost(right, left, k, tile) + SCATTERED * (m * n) as f64;
         let (rows, columns, out_steps) = if turned < straight { (right, left, (1, n)) } else { (left, right, (n, 1)) };
@@ -195,10 +207,16 @@ fn find_run<I: Isa, const W: usize, const T: usize, const L: usize>() -> LoopFn 
 pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, team: &Team) {
     let (row_panels, column_panels) = (plan.row_panels.count(), plan.column_panels());
     let packed = || workspace.shared::<f32>();
-    let base = |side: &Side| bases.0[side.buffer].cast::<f32>().cast_const().wrapping_offset(side.offset);
     let together = if plan.packs_alone() { 0 } else { column_panels };
     let fill = |_: usize, panel: usize| {
-        let fill = Fresh { plan, panel, together, rows: base(&plan.rows), columns: base(&plan.columns), out: packed() };
+        let fill = Fresh {
+            plan,
+            panel,
+            together,
+            rows: plan.rows.base(bases),
+            columns: plan.columns.base(bases),
+            out: packed(),
+        };
         // SAFETY: the operands were checked when the program was loaded, and the workspace has room for every panel.
         unsafe { (plan.fill)(&leading_to(&fill)) };
     };
@@ -209,11 +227,11 @@ pub unsafe fn run(plan: &Plan, bases: &Bases, workspace: &Workspace, team: &Team
             row_panels: part(row_panels, plan.row_parts, chunk / plan.column_parts),
             column_panels: part(column_panels, plan.column_parts, chunk % plan.column_parts),
             rows: if plan.direct {
-                base(&plan.rows)
+                plan.rows.base(bases)
             } else {
                 packed().wrapping_add(plan.packed_columns()).cast_const()
             },
-            columns: if plan.packs_alone() { base(&plan.columns) } else { packed().cast_const() },
+            columns: if plan.packs_alone() { plan.columns.base(bases) } else { packed().cast_const() },
             out: bases.0[plan.out].cast::<f32>(),
             own: workspace.own::<f32>(thread),
         };
