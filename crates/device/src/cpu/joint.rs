@@ -66,15 +66,14 @@ impl Chain {
     /// computed in its place.
     fn is_whole(&self, ops: &[Op], accesses: &[Access]) -> bool {
         let (start, end) = self.range();
-        self.parts.windows(2).all(|two| two[0] != two[1])
-            && (start..end).filter(|at| !self.parts.contains(at)).all(|at| match ops[at].action {
-                Action::Load(access) => accesses[access as usize].dense,
-                Action::Store(access) => {
-                    let there = |op: &Op| op.out == ops[at].args[0] && op.target == access;
-                    accesses[access as usize].dense && self.parts.iter().any(|&part| there(&ops[part]))
-                }
-                _ => false,
-            })
+        (start..end).filter(|at| !self.parts.contains(at)).all(|at| match ops[at].action {
+            Action::Load(access) => accesses[access as usize].dense,
+            Action::Store(access) => {
+                let there = |op: &Op| op.out == ops[at].args[0] && op.target == access;
+                accesses[access as usize].dense && self.parts.iter().any(|&part| there(&ops[part]))
+            }
+            _ => false,
+        })
     }
 
     /// From the first part to behind the last.
