@@ -3,7 +3,7 @@
  * `parity/layers.json`.
  */
 
-import { compile, grad, loss, nn, ones, random, type Tensor, tensor } from "raphson";
+import { compile, grad, loss, nn, ones, random, type Tensor, tensor, valueAndGrad } from "raphson";
 import { describe, expect, it } from "vitest";
 
 const x = random.generator(1).normal([64, 96]);
@@ -32,5 +32,9 @@ describe("row-wise functions are one kernel each way", () => {
     );
     const each = (x: Tensor): Tensor => loss.crossEntropy<"f32">(x, labels, { reduction: "none" }) as Tensor;
     expect(kernels(each, ones([64]))).toEqual({ forward: 3, backward: 3 });
+    using both = compile((x: Tensor) => valueAndGrad((x: Tensor) => loss.crossEntropy<"f32">(x, labels) as Tensor)(x));
+    both(x);
+    // rows, their mean, zeros and the gather from them
+    expect(both.programs()[0]?.kernels).toBe(4);
   });
 });

@@ -6,7 +6,7 @@ import type { FloatDType, IntegerDType } from "../dtype";
 import { isFloat, isInteger } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { isTensor, requireFloat, requireTensors, type Tensor } from "../tensor";
-import { where } from "../tensor/composed";
+import { inSingle, where } from "../tensor/composed";
 import { arange, tensor, zeros } from "../tensor/creation";
 import { wholeNumbers } from "../tensor/indexing";
 import { checkOptions, describe, sameShape } from "../tensor/validate";
@@ -59,16 +59,12 @@ export function crossEntropy<F extends FloatDType>(
     throw argumentError("crossEntropy", `labelSmoothing must be a number of [0, 1), got ${smoothing}`);
   }
   const classes = classesOf("crossEntropy", logits);
-  return labelled(
-    "crossEntropy",
-    logits.logSoftmax(-1),
-    integerLabels(labels, classes, options.ignore, "crossEntropy"),
-    {
-      ...options,
-      probabilities: labels as Tensor<F>,
-      smoothing,
-    },
-  );
+  return labelled("crossEntropy", logits, integerLabels(labels, classes, options.ignore, "crossEntropy"), {
+    ...options,
+    probabilities: labels as Tensor<F>,
+    smoothing,
+    areLogits: true,
+  });
 }
 
 /**
@@ -87,6 +83,7 @@ export function nll<F extends FloatDType>(
     ...options,
     probabilities: labels as Tensor<F>,
     smoothing: 0,
+    areLogits: false,
   });
 }
 
@@ -100,33 +97,56 @@ interface Labelled<F extends FloatDType> extends LabelOptions<F> {
   /** What counts where there are no integer labels. */
   readonly probabilities: Tensor<F>;
   readonly smoothing: number;
+  /** Whether the rows are logits rather than log p. */
+  readonly areLogits: boolean;
 }
 
-/** (1 − s) · w_y · (−log p_y) + s · mean over all classes of w · (−log p), reduced with the weights w_y. */
+/**
+ * (1 − s) · w_y · (−log p_y) + s · mean over all classes of w · (−log p), reduced with the weights w_y. Rows are logits or log p.
+ */
 function labelled<F extends FloatDType>(
   op: string,
-  logProbabilities: Tensor<F>,
+  rows: Tensor<F>,
   targets: Tensor<"i32"> | undefined,
   options: Labelled<F>,
 ): Tensor<F> {
-  const { smoothing, classWeights: weights, probabilities } = options;
-  const classes = logProbabilities.shape.at(-1) ?? 0;
+  const { smoothing, classWeights: weights, probabilities, areLogits } = options;
+  const classes = rows.shape.at(-1) ?? 0;
   if (weights !== undefined) sameShape(op, weights.shape, [classes], "classWeights have one number for each class");
-  const weighted = weights === undefined ? logProbabilities : logProbabilities.mul(weights);
-  const smooth = (each: Tensor<F>) =>
-    smoothing === 0 ? each : each.mul(1 - smoothing).sub(weighted.mean(-1).mul(smoothing));
+  const lossOf = (chosen: (weighted: Tensor<F>) => Tensor<F>) => {
+    const logProbabilities = areLogits ? rows.logSoftmax(-1) : rows;
+    const weighted = weights === undefined ? logProbabilities : logProbabilities.mul(weights);
+    const each = chosen(weighted).neg();
+    return smoothing === 0 ? each : each.mul(1 - smoothing).sub(weighted.mean(-1).mul(smoothing));
+  };
   if (targets === undefined) {
     const advice = "probabilities have the shape of the logits";
-    sameShape(op, logProbabilities.shape, probabilities.shape, advice);
-    return reduceLoss(op, smooth(weighted.mul(probabilities).sum(-1).neg()), options);
+    sameShape(op, rows.shape, probabilities.shape, advice);
+    return reduceLoss(
+      op,
+      lossOf((weighted) => weighted.mul(probabilities).sum(-1)),
+      options,
+    );
   }
   const advice = "labels have the shape of the logits without its last axis";
-  sameShape(op, logProbabilities.shape.slice(0, -1), targets.shape, advice);
+  sameShape(op, rows.shape.slice(0, -1), targets.shape, advice);
   const counted = countedPlaces(op, targets, options);
   // places that do not count look at class 0, whose loss is then left out
-  const safe = counted === undefined ? targets : targets.mul(counted.cast(targets.dtype));
-  const each = smooth(picked(weighted, checked(safe, classes)).neg());
-  return reduceWeighted(op, each, counted, weights?.take(safe), options.reduction);
+  const labels = checked(counted === undefined ? targets : targets.mul(counted.cast(targets.dtype)), classes);
+  const plain = areLogits && weights === undefined && smoothing === 0;
+  const each = plain ? lossOfLabels(rows, labels) : lossOf((weighted) => picked(weighted, labels));
+  return reduceWeighted(op, each, counted, weights?.take(labels), options.reduction);
+}
+
+/**
+ * −log p of each row's label as log Σ exp(x − m) − (x_label − m), m = max x: as exact as from log p, and neither it nor its
+ * derivatives need log p of the other classes.
+ */
+function lossOfLabels<F extends FloatDType>(logits: Tensor<F>, labels: Tensor<"i32">): Tensor<F> {
+  return inSingle(logits, (x) => {
+    const shifted = x.sub(x.max(-1, { keepDims: true }).stopGradient());
+    return shifted.exp().sum(-1).log().sub(picked(shifted, labels));
+  });
 }
 
 /**

@@ -8,7 +8,7 @@ use raphson_compile::compile;
 use raphson_device::cpu::Cpu;
 use raphson_device::{Device, Loaded, Memory};
 use raphson_graph::derivative::vjp;
-use raphson_graph::dtype::DType::F32;
+use raphson_graph::dtype::DType::{F32, I32};
 use raphson_graph::error::Result;
 use raphson_graph::flat::{flatten, simplify};
 use raphson_graph::op::conv::Window;
@@ -32,8 +32,12 @@ impl Kernel {
         let device = Cpu::new(None)?;
         let graph = simplify(&flatten(inputs, outputs)?.graph);
         let loaded = device.load(Arc::new(compile(&graph, &vec![false; inputs.len()])?))?;
-        let floats = |n: usize| (0..n).flat_map(|i| ((i * 7919 % 1009) as f32 / 504.5 - 1.0).to_ne_bytes());
-        let upload = |value: &Value| device.upload(&floats(value.shape().elements()).collect::<Vec<u8>>());
+        let float = |i: usize| ((i * 7919 % 1009) as f32 / 504.5 - 1.0).to_ne_bytes();
+        let whole = |i: usize| ((i * 7919 % 61) as i32).to_ne_bytes();
+        let upload = |value: &Value| {
+            let number = |i| if value.dtype() == I32 { whole(i) } else { float(i) };
+            device.upload(&(0..value.shape().elements()).flat_map(number).collect::<Vec<u8>>())
+        };
         let memory = inputs.iter().map(upload).collect::<Result<Vec<_>>>()?;
         let bytes = inputs.iter().chain(outputs).map(|value| value.shape().elements() * 4).sum();
         Ok(Kernel { loaded, memory, bytes })
@@ -176,6 +180,23 @@ fn layer_norm_train(bencher: Bencher, (rows, width): (usize, usize)) {
         Ok(outputs)
     };
     bench_all(bencher, &inputs, outputs());
+}
+
+/// The mean cross-entropy and its gradient: (rows, classes)
+#[divan::bench(args = [(4096, 1000), (1024, 65)])]
+fn cross_entropy_train(bencher: Bencher, (rows, classes): (usize, usize)) {
+    let (logits, labels) = (input(&[rows, classes]), Value::input([rows].into(), I32));
+    let outputs = || {
+        let along = |x: Value| x.expand_reduced(&[1], logits.shape());
+        let shifted = logits.sub(&along(logits.reduce(ReduceOp::Max, &[1])?.stop_gradient())?)?;
+        let is_label = Value::iota(logits.shape(), I32, 1)?.equal(&along(labels.clone())?)?;
+        let of_label = is_label.select(&shifted, &shifted.like(0.0))?.sum(&[1])?;
+        let output = shifted.exp()?.sum(&[1])?.log()?.sub(&of_label)?.sum(&[0])?.scale(1.0 / rows as f64)?;
+        let mut outputs = vjp(std::slice::from_ref(&output), std::slice::from_ref(&logits), &[output.like(1.0)])?;
+        outputs.push(output);
+        Ok(outputs)
+    };
+    bench_all(bencher, &[logits.clone(), labels.clone()], outputs());
 }
 
 #[divan::bench(args = [0, 1])]

@@ -256,6 +256,12 @@ impl Grouping<'_> {
             }
         }
         let outputs: HashSet<NodeIndex> = self.lowered.outputs.iter().copied().collect();
+        for from in visiting((0..self.groups.len()).rev()) {
+            if let Some(into) = self.only_reader(from, &users, &outputs) {
+                self.groups[into].axes = self.groups[from].axes.clone();
+                self.merge(from, into);
+            }
+        }
         for index in (0..self.lowered.nodes.len()).rev() {
             let node = &self.lowered.nodes[index];
             let reduces = matches!(node.kind, Kind::Reduce { .. });
@@ -271,6 +277,9 @@ impl Grouping<'_> {
             }
             let Some(level) = self.level_in(node, target) else { continue };
             let level = if reduces { Level::Kept } else { level };
+            if !reduces && level == Level::Full && self.joins_reductions(node) {
+                continue;
+            }
             if reduces && !self.may_wait(node, self.of[index], target, &users) {
                 continue;
             }
@@ -287,6 +296,51 @@ impl Grouping<'_> {
                 self.relocate(index as NodeIndex, target, level);
             }
         }
+    }
+
+    /// The group that alone reads what a group that reduces leaves, if it computes over the same index space, point by point, and reduces
+    /// nothing itself: the other one may wait for it.
+    fn only_reader(
+        &self,
+        from: usize,
+        users: &[Vec<(NodeIndex, usize)>],
+        outputs: &HashSet<NodeIndex>,
+    ) -> Option<usize> {
+        let group = &self.groups[from];
+        if !group.fusible || group.axes.is_empty() {
+            return None;
+        }
+        let mut only = None;
+        for &index in visiting(&group.nodes).filter(|&&index| self.of[index as usize] == Some(from)) {
+            if outputs.contains(&index) {
+                return None;
+            }
+            for &(user, position) in visiting(&users[index as usize]) {
+                let (reader, access) = (self.of[user as usize]?, &self.node(user).operands[position]);
+                if reader == from {
+                    continue;
+                }
+                let along = reads_register(group, access, Level::Full, self.level[index as usize]);
+                if only.is_some_and(|only| only != reader) || !along {
+                    return None;
+                }
+                only = Some(reader);
+            }
+        }
+        only.filter(|&only| {
+            let reader = &self.groups[only];
+            let fits = reader.fusible && reader.axes.is_empty() && reader.shape == group.shape;
+            fits && self.sizes[only] + self.sizes[from] < MAX_NODES
+        })
+    }
+
+    /// Whether a node computes with what several reductions leave: elsewhere it would read all of that from memory.
+    fn joins_reductions(&self, node: &Node) -> bool {
+        let left = |access: &&Access| self.level[access.base as usize] == Level::Kept;
+        let mut bases: Vec<NodeIndex> = node.operands.iter().filter(left).map(|access| access.base).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        bases.len() > 1
     }
 
     /// Whether a reduction may move to a group that reduces the same axes: if what it takes in is read by nobody outside that, and its own

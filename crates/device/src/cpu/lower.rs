@@ -9,6 +9,7 @@
 
 mod branch;
 mod fuse;
+mod one_hot;
 mod store;
 
 use super::isa::Level as Set;
@@ -54,8 +55,10 @@ struct Lowering<'a> {
     levels: Vec<Level>,
     passes: Vec<u32>,
     live: Vec<bool>,
-    /// Per step: whether it is a product that only one sum reads, which then multiplies along the way.
+    /// Per step: whether only one sum reads it, which then multiplies or picks along the way.
     absorbed: Vec<bool>,
+    /// Per step: for a select by whether a position is a row's label, the register of the labels.
+    labels: Vec<Option<Reg>>,
     /// Per step: its value at either level, as far as it has been emitted.
     everywhere: Vec<Option<Value>>,
     kept: Vec<Option<Value>>,
@@ -94,6 +97,7 @@ impl<'a> Lowering<'a> {
             passes: Vec::with_capacity(n),
             live: vec![false; n],
             absorbed: vec![false; n],
+            labels: vec![None; n],
             everywhere: vec![None; n],
             kept: vec![None; n],
             full: vec![None; n],
@@ -147,26 +151,26 @@ impl<'a> Lowering<'a> {
                 self.args(i).iter().for_each(|arg| self.live[arg.0 as usize] = true);
             }
         }
-        self.find_absorbed();
+        let mut readers = vec![Vec::new(); self.kernel.steps.len()];
+        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+            self.args(i).iter().for_each(|arg| readers[arg.0 as usize].push(i));
+        }
+        if matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) {
+            self.find_absorbed(&readers);
+            self.find_labels(&readers);
+        }
         Ok(())
     }
 
     /// Products of floats along rows whose only reader is a sum.
-    fn find_absorbed(&mut self) {
-        if !matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) {
-            return;
-        }
-        let mut readers = vec![0; self.kernel.steps.len()];
-        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
-            self.args(i).iter().for_each(|arg| readers[arg.0 as usize] += 1);
-        }
+    fn find_absorbed(&mut self, readers: &[Vec<usize>]) {
         for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
             let Instr::Reduce { op: ReduceOp::Sum, arg } = self.kernel.steps[i].instr else { continue };
             let step = &self.kernel.steps[arg.0 as usize];
             let product = matches!(step.instr, Instr::Prim { prim: Prim::Mul, .. }) && step.level == Level::Full;
             let agree = self.args(arg.0 as usize).iter().all(|a| self.kernel.steps[a.0 as usize].dtype == step.dtype);
             let found = reduce::find_products(self.set, step.dtype).is_some();
-            self.absorbed[arg.0 as usize] = product && agree && found && readers[arg.0 as usize] == 1;
+            self.absorbed[arg.0 as usize] = product && agree && found && readers[arg.0 as usize].len() == 1;
         }
     }
 
@@ -287,6 +291,27 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// A load or an index that is the same in every row, and so in every tile of whole rows: once for the launch.
+    fn emit_of_rows(&mut self, i: usize) -> Result<bool> {
+        let step = &self.kernel.steps[i];
+        let (buffer, view) = match &step.instr {
+            Instr::Load { buffer, view } => (Some(*buffer), view),
+            Instr::Index(view) => (None, view),
+            _ => return Ok(false),
+        };
+        let still = self.kernel.kept.iter().zip(&view.kept).all(|(&size, &stride)| size == 1 || stride == 0);
+        let changes = buffer.is_some_and(|buffer| self.stored(buffer) || self.is_storage(buffer));
+        if self.tiling != Tiling::WholeRows || self.levels[i] != Level::Full || !still || changes {
+            return Ok(false);
+        }
+        let access = self.access(buffer, view, Level::Full, step.dtype)?;
+        let action = if buffer.is_some() { Action::Load(access) } else { Action::Index(access, step.dtype) };
+        let out = self.value();
+        self.full[i] = Some(out);
+        self.prologue.push(Op::new(action, Level::Full, out, &[]));
+        Ok(true)
+    }
+
     fn push(&mut self, phase: usize, action: Action, level: Level, out: Value, args: &[Value]) {
         self.phases[phase].ops.push(Op::new(action, level, out, args));
     }
@@ -326,6 +351,12 @@ impl<'a> Lowering<'a> {
 
     /// Emit step `i`, which is no store and no reduction, into phase `phase`.
     fn emit(&mut self, i: usize, phase: usize, spread: usize) -> Result<()> {
+        if let Some(labels) = self.labels[i] {
+            return self.emit_one_hot(i, labels, phase, spread);
+        }
+        if self.emit_of_rows(i)? {
+            return Ok(());
+        }
         let step = &self.kernel.steps[i];
         let level = self.levels[i];
         let args = self.args(i).iter().map(|&arg| self.operand(arg, level, spread)).collect::<Result<Vec<_>>>()?;
@@ -415,6 +446,9 @@ impl<'a> Lowering<'a> {
     fn emit_accumulate(&mut self, i: usize, arg: Reg, phase: usize, spread: usize) -> Result<()> {
         let (loops, accumulator) = self.reduction(i)?;
         let step = &self.kernel.steps[arg.0 as usize];
+        if let (true, Some(labels)) = (self.absorbed[arg.0 as usize], self.labels[arg.0 as usize]) {
+            return self.emit_pick(arg, labels, accumulator, phase, spread);
+        }
         let products = self.absorbed[arg.0 as usize].then(|| reduce::find_products(self.set, step.dtype)).flatten();
         let (run, args) = match (products, self.args(arg.0 as usize)) {
             (Some(run), &[a, b]) => {

@@ -147,6 +147,32 @@ impl<T: Bits> Loop for RunSelect<T> {
     }
 }
 
+/// Rows `out[n][m]` of the number `c`, but for `b[n]` at the position `a[n]`, if it is in the tile.
+struct RunOneHot<T>(PhantomData<T>);
+
+impl<T: Copy> Loop for RunOneHot<T> {
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for room for `n·m` elements, `n` positions and numbers, one element behind `c`, and
+        // for no overlap.
+        let (out, labels, put, elsewhere) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<T>(), args.n * args.m),
+                from_raw_parts(args.a.cast::<i32>(), args.n),
+                from_raw_parts(args.b.cast::<T>(), args.n),
+                *args.c.cast::<T>(),
+            )
+        };
+        out.fill(elsewhere);
+        for (row, (&label, &put)) in labels.iter().zip(put).enumerate() {
+            let place = usize::try_from(label).ok().and_then(|label| label.checked_sub(args.position));
+            if let Some(place) = place.filter(|&place| place < args.m) {
+                out[row * args.m + place] = put;
+            }
+        }
+    }
+}
+
 impl Loop for RunThreefry {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
@@ -337,6 +363,19 @@ macro_rules! any {
     ($run:ident, $function:ident, $dtype:expr) => {
         choose!($run, $function, $dtype, [F32 f32, F64 f64, I32 i32, U32 u32, I64 i64, Bool u8])
     };
+}
+
+/// The loop that puts one number into each row.
+pub fn find_one_hot(level: Level, dtype: DType) -> LoopFn {
+    fn find<I: Isa>(dtype: DType) -> LoopFn {
+        match dtype.size_bytes() {
+            1 => I::call::<RunOneHot<u8>>,
+            2 => I::call::<RunOneHot<u16>>,
+            4 => I::call::<RunOneHot<u32>>,
+            _ => I::call::<RunOneHot<u64>>,
+        }
+    }
+    with_isa!(level, find(dtype))
 }
 
 /// The loop for a float instruction of which one operand is a single value, where there is a faster one.

@@ -127,6 +127,8 @@ pub enum Action {
     Choose,
     /// The operand, elsewhere; the number is the bytes of an element.
     Copy(usize),
+    /// Of each row one number, at a place of its own; elsewhere another.
+    OneHot(LoopFn),
     /// A kept value for every point; the number is the bytes of an element.
     Expand(usize),
     /// Start accumulator number `.0`.

@@ -149,6 +149,32 @@ macro_rules! products {
 products!(f32, I, inner_vectors::<I>);
 products!(f64, I, inner_f64::<I>);
 
+/// Accumulators `out[n]` take in one element each of the tile `a[n][m]`: the one at the position `b[n]`, if it is in the tile.
+struct Picks<T>(PhantomData<T>);
+
+impl<T: Copy> Loop for Picks<T>
+where
+    Sum: Fold<T>,
+{
+    #[inline(always)]
+    unsafe fn run<I: Isa>(args: &Args) {
+        // SAFETY: the caller vouches for `n` accumulators, `n·m` elements and `n` positions.
+        let (out, a, b) = unsafe {
+            (
+                from_raw_parts_mut(args.out.cast::<<Sum as Fold<T>>::Accumulator>(), args.n),
+                from_raw_parts(args.a.cast::<T>(), args.n * args.m),
+                from_raw_parts(args.b.cast::<i32>(), args.n),
+            )
+        };
+        for (row, (out, &label)) in out.iter_mut().zip(b).enumerate() {
+            let place = usize::try_from(label).ok().and_then(|label| label.checked_sub(args.position));
+            if let Some(place) = place.filter(|&place| place < args.m) {
+                *out = Sum::fold(*out, a[row * args.m + place], place);
+            }
+        }
+    }
+}
+
 /// Lanes of a row of f32.
 const LANES: usize = 32;
 
@@ -164,19 +190,23 @@ unsafe fn fold_vectors<I: Isa>(
     merge: impl Fn(f32, f32) -> f32,
 ) -> f32 {
     let (body, tail) = row.as_chunks::<LANES>();
-    let mut lanes = [identity; LANES];
-    // SAFETY: the caller vouches for the set; chunks and lanes are [`LANES`] long.
-    unsafe {
+    // SAFETY: the caller vouches for the set; chunks are [`LANES`] long.
+    let lanes = unsafe {
         let mut held = [I::splat(identity); MOST_VECTORS];
         for chunk in body {
             for (v, held) in held.iter_mut().enumerate().take(LANES / I::LANES) {
                 *held = take(*held, I::load(chunk.as_ptr().add(v * I::LANES)));
             }
         }
-        store_lanes::<I>(&held, &mut lanes);
+        lanes::<I>(&held)
+    };
+    if tail.is_empty() {
+        return by_halves(lanes, merge);
     }
-    lanes.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = merge(*lane, x));
-    by_halves(lanes, merge)
+    // In lanes of its own: a loop over some of the others would keep all of them out of registers.
+    let mut rest = [identity; LANES];
+    rest.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = x);
+    by_halves::<_, LANES>(std::array::from_fn(|i| merge(lanes[i], rest[i])), merge)
 }
 
 /// Σ a·b in [`LANES`] interleaved lanes, and then the lanes by halves.
@@ -186,9 +216,8 @@ unsafe fn fold_vectors<I: Isa>(
 #[inline(always)]
 unsafe fn inner_vectors<I: Isa>(a: &[f32], b: &[f32]) -> f32 {
     let ((body_a, tail_a), (body_b, tail_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0.0; LANES];
-    // SAFETY: the caller vouches for the set; chunks and lanes are [`LANES`] long.
-    unsafe {
+    // SAFETY: the caller vouches for the set; chunks are [`LANES`] long.
+    let lanes = unsafe {
         let mut held = [I::zeros(); MOST_VECTORS];
         for (a, b) in body_a.iter().zip(body_b) {
             for (v, held) in held.iter_mut().enumerate().take(LANES / I::LANES) {
@@ -196,12 +225,15 @@ unsafe fn inner_vectors<I: Isa>(a: &[f32], b: &[f32]) -> f32 {
                 *held = I::multiply_add(I::load(a.as_ptr().add(at)), I::load(b.as_ptr().add(at)), *held);
             }
         }
-        store_lanes::<I>(&held, &mut lanes);
+        lanes::<I>(&held)
+    };
+    if tail_a.is_empty() {
+        return by_halves(lanes, |a, b| a + b);
     }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(tail_a).zip(tail_b) {
-        *lane = I::fma32(a, b, *lane);
-    }
-    by_halves(lanes, |a, b| a + b)
+    let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+    a[..tail_a.len()].copy_from_slice(tail_a);
+    b[..tail_b.len()].copy_from_slice(tail_b);
+    by_halves::<_, LANES>(std::array::from_fn(|i| I::fma32(a[i], b[i], lanes[i])), |a, b| a + b)
 }
 
 /// The same for f64, in sixteen lanes that the compiler finds registers for.
@@ -234,11 +266,13 @@ const MOST_VECTORS: usize = LANES / 8;
 /// # Safety
 /// The machine must have the set.
 #[inline(always)]
-unsafe fn store_lanes<I: Isa>(held: &[I::Vector; MOST_VECTORS], lanes: &mut [f32; LANES]) {
+unsafe fn lanes<I: Isa>(held: &[I::Vector; MOST_VECTORS]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
     for (held, lanes) in held.iter().zip(lanes.chunks_exact_mut(I::LANES)) {
         // SAFETY: the caller vouches for the set.
         unsafe { I::store(*held, lanes.as_mut_ptr()) };
     }
+    lanes
 }
 
 /// All lanes in one. Halving keeps it vectorised.
@@ -468,6 +502,18 @@ pub fn find_products(level: Level, element: DType) -> Option<LoopFn> {
         match element {
             DType::F32 => Some(I::call::<Products<f32>>),
             DType::F64 => Some(I::call::<Products<f64>>),
+            DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
+        }
+    }
+    with_isa!(level, find(element))
+}
+
+/// The loop by which accumulators of a sum take in one element of each row, if it has one.
+pub fn find_picks(level: Level, element: DType) -> Option<LoopFn> {
+    fn find<I: Isa>(element: DType) -> Option<LoopFn> {
+        match element {
+            DType::F32 => Some(I::call::<Picks<f32>>),
+            DType::F64 => Some(I::call::<Picks<f64>>),
             DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
         }
     }

@@ -322,6 +322,11 @@ impl Tiles<'_> {
                 }
                 // `choose` has replaced it.
                 Action::Choose => {}
+                Action::OneHot(run) => {
+                    args.out = self.place(op);
+                    (args.n, args.m) = (self.n_kept, self.n_reduced);
+                    run(&args);
+                }
                 Action::Copy(size) => std::ptr::copy_nonoverlapping(args.a, self.place(op), n * size),
                 Action::Expand(size) => self.expand(op, size),
                 Action::Begin(accumulator, run) => {

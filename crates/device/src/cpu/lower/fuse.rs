@@ -113,7 +113,8 @@ impl Lowering<'_> {
 
     /// Whether a value was made once for the whole launch.
     fn is_everywhere(&self, value: Value) -> bool {
-        value != NONE && self.prologue.iter().any(|op| op.out == value)
+        let is_one = |op: &Op| matches!(op.action, Action::Constant(..) | Action::Uniform(_));
+        value != NONE && self.prologue.iter().any(|op| op.out == value && is_one(op))
     }
 }
 
