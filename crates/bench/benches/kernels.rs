@@ -205,6 +205,18 @@ fn sum_along(bencher: Bencher, axis: usize) {
     bench(bencher, std::slice::from_ref(&x), x.sum(&[axis]));
 }
 
+#[divan::bench(args = [1024, 2048])]
+fn max_of_rows(bencher: Bencher, width: usize) {
+    let x = input(&[2048, width]);
+    bench(bencher, std::slice::from_ref(&x), x.reduce(ReduceOp::Max, &[1]));
+}
+
+#[divan::bench]
+fn sum_of_all(bencher: Bencher) {
+    let x = input(&[2048, 2048]);
+    bench(bencher, std::slice::from_ref(&x), x.sum(&[0, 1]));
+}
+
 /// What goes back through a ReLU, and its sums along the batch, a bias's gradient: (batch, width)
 #[divan::bench(args = [(128, 512), (1024, 512)])]
 fn relu_reverse(bencher: Bencher, shape: (usize, usize)) {

@@ -242,7 +242,8 @@ fn reductions_in_every_tiling() {
                         let value = build.reduce(op, x);
                         build.put(value, Level::Kept);
                     }
-                    build.check(&cpu, if dtype == F32 { 2e-6 } else { 1e-13 });
+                    // Sums in f32 within blocks, of up to 5000 numbers whose magnitudes add up to 2500: 2·10⁻⁹ of that.
+                    build.check(&cpu, if dtype == F32 { 5e-6 } else { 1e-13 });
                 }
             }
         }
@@ -344,7 +345,9 @@ fn layer_norm(kept: &[usize], reduced: &[usize], order: Order, dtype: DType, ran
 #[test]
 fn kernels_of_several_passes() {
     let mut random = Random(5);
-    let shapes: [(&[usize], &[usize]); 8] = [
+    let shapes: [(&[usize], &[usize]); 10] = [
+        (&[70], &[64]),
+        (&[5, 4], &[2, 144]),
         (&[128], &[10]),
         (&[9], &[512]),
         (&[3], &[3000]),

@@ -25,6 +25,9 @@ pub enum Form {
     Root,
 }
 
+/// The bit of `Args::single` from which on the operands stand that are one value for each row.
+pub const OF_ROWS: u32 = 4;
+
 /// A function of up to four operands.
 trait Fused<T> {
     const OPERANDS: usize;
@@ -127,20 +130,16 @@ where
     }
 }
 
-/// `F` over a tile, in pieces of `L` elements: `out[n]` from operands of `n` elements, or of one where `args.single` says so.
+/// `F` over a tile, in pieces of `L` elements: `out[n]` from operands of `n` elements, or of one, or of one for each row of `m`, where
+/// `args.single` says so.
 struct Run<F, T, const L: usize>(PhantomData<(F, T)>);
 
 impl<F: Fused<T>, T: Copy + Default, const L: usize> Loop for Run<F, T, L> {
     #[inline(always)]
     unsafe fn run<I: Isa>(args: &Args) {
-        let mut at = [args.a, args.b, args.c, args.d].map(|operand| operand.cast::<T>());
-        let mut step = [L; 4];
-        let mut single = [[T::default(); L]; 4];
-        for i in (0..F::OPERANDS).filter(|i| args.single >> i & 1 == 1) {
-            // SAFETY: every operand has one element at least.
-            single[i] = [unsafe { *at[i] }; L];
-            (at[i], step[i]) = (single[i].as_ptr(), 0);
-        }
+        let rows = args.single >> OF_ROWS;
+        let (n_rows, n) = if rows == 0 { (1, args.n) } else { (args.n / args.m.max(1), args.m) };
+        let (n_pieces, rest) = (n / L, n % L);
         let piece = |x: [[T; L]; 4]| {
             let mut z = [T::default(); L];
             for j in 0..L {
@@ -148,25 +147,39 @@ impl<F: Fused<T>, T: Copy + Default, const L: usize> Loop for Run<F, T, L> {
             }
             z
         };
-        let out = args.out.cast::<T>();
-        let (n_pieces, rest) = (args.n / L, args.n % L);
-        for p in 0..n_pieces {
-            let mut x = [[T::default(); L]; 4];
+        for row in 0..n_rows {
+            let mut at = [args.a, args.b, args.c, args.d].map(|operand| operand.cast::<T>());
+            let mut step = [L; 4];
+            let mut single = [[T::default(); L]; 4];
             for i in 0..F::OPERANDS {
-                // SAFETY: the caller vouches for `n` elements, and a single one was spread out above.
-                x[i] = unsafe { at[i].add(p * step[i]).cast::<[T; L]>().read() };
+                let is_of_row = rows >> i & 1 == 1;
+                if is_of_row || args.single >> i & 1 == 1 {
+                    // SAFETY: every operand has one element at least, or one for each row.
+                    single[i] = [unsafe { *at[i].add(if is_of_row { row } else { 0 }) }; L];
+                    (at[i], step[i]) = (single[i].as_ptr(), 0);
+                } else {
+                    at[i] = at[i].wrapping_add(row * n);
+                }
             }
-            // SAFETY: the caller vouches for room for `n` elements; no reference to them exists.
-            unsafe { out.add(p * L).cast::<[T; L]>().write(piece(x)) };
-        }
-        if rest > 0 {
-            let mut x = [[T::default(); L]; 4];
-            for i in 0..F::OPERANDS {
-                // SAFETY: as above, for the elements that are left.
-                unsafe { copy_nonoverlapping(at[i].add(n_pieces * step[i]), x[i].as_mut_ptr(), rest) };
+            let out = args.out.cast::<T>().wrapping_add(row * n);
+            for p in 0..n_pieces {
+                let mut x = [[T::default(); L]; 4];
+                for i in 0..F::OPERANDS {
+                    // SAFETY: the caller vouches for `n` elements a row, and a single one was spread out above.
+                    x[i] = unsafe { at[i].add(p * step[i]).cast::<[T; L]>().read() };
+                }
+                // SAFETY: the caller vouches for room for `n` elements a row; no reference to them exists.
+                unsafe { out.add(p * L).cast::<[T; L]>().write(piece(x)) };
             }
-            // SAFETY: as above.
-            unsafe { copy_nonoverlapping(piece(x).as_ptr(), out.add(n_pieces * L), rest) };
+            if rest > 0 {
+                let mut x = [[T::default(); L]; 4];
+                for i in 0..F::OPERANDS {
+                    // SAFETY: as above, for the elements that are left.
+                    unsafe { copy_nonoverlapping(at[i].add(n_pieces * step[i]), x[i].as_mut_ptr(), rest) };
+                }
+                // SAFETY: as above.
+                unsafe { copy_nonoverlapping(piece(x).as_ptr(), out.add(n_pieces * L), rest) };
+            }
         }
     }
 }
@@ -235,7 +248,8 @@ where
 mod tests {
     use super::*;
 
-    const N: usize = 53;
+    const ROW: usize = 21;
+    const N: usize = 3 * ROW;
 
     fn plain(prim: Prim, a: f32, b: f32) -> f32 {
         match prim {
@@ -268,29 +282,39 @@ mod tests {
         forms
     }
 
-    /// Every form on every instruction set, every choice of single operands, the output apart or over any full operand.
+    /// Every form on every instruction set, every choice of operands that are single or one for each row, the output apart or over any
+    /// full operand.
     #[test]
     fn fused_loops_give_the_bits_of_separate_ones() {
         let operand = |k: usize| -> Vec<f32> { (0..N).map(|i| ((i * 37 + k * 11) % 97) as f32 / 7.0 + 0.3).collect() };
         let operands: [Vec<f32>; 4] = std::array::from_fn(operand);
-        let cases = (0..16u32).flat_map(|single| (0..5).map(move |over| (single, over)));
+        let masks = || (0..16u32).flat_map(|single| (0..16u32).map(move |rows| (single, rows)));
+        let cases = || {
+            masks().filter(|(single, rows)| single & rows == 0).flat_map(|case| (0..5).map(move |over| (case, over)))
+        };
         for level in Level::available() {
             for form in forms() {
                 let run = find(level, form, DType::F32).expect("a loop for every form");
-                for (single, over) in cases.clone().filter(|&(single, over)| single >> over & 1 == 0) {
+                for ((single, rows), over) in cases().filter(|((single, rows), over)| (single | rows) >> over & 1 == 0)
+                {
                     let mut memory = operands.clone();
                     let mut apart = vec![0f32; N];
                     let out = memory.get_mut(over).unwrap_or(&mut apart).as_mut_ptr();
                     let [a, b, c, d] = [0, 1, 2, 3]
                         .map(|k| if k == over { out.cast_const().cast() } else { memory[k].as_ptr().cast::<u8>() });
-                    let args = Args { n: N, m: 0, out: out.cast(), a, b, c, d, single, position: 0 };
+                    let bits = single | rows << OF_ROWS;
+                    let args = Args { n: N, m: ROW, out: out.cast(), a, b, c, d, single: bits, position: 0 };
                     // SAFETY: all operands have `N` elements and the loop was found for this machine.
                     unsafe { run(&args) };
                     let got = if over < 4 { &memory[over] } else { &apart };
                     for (i, got) in got.iter().enumerate() {
-                        let at = |k: usize| operands[k][if single >> k & 1 == 1 { 0 } else { i }];
-                        let want = expected(form, [0, 1, 2, 3].map(at));
-                        assert_eq!(got.to_bits(), want.to_bits(), "{form:?} at {i}, single {single:b}, over {over}");
+                        let place = |k: usize| match (single >> k & 1, rows >> k & 1) {
+                            (1, _) => 0,
+                            (_, 1) => i / ROW,
+                            _ => i,
+                        };
+                        let want = expected(form, [0, 1, 2, 3].map(|k: usize| operands[k][place(k)]));
+                        assert_eq!(got.to_bits(), want.to_bits(), "{form:?} at {i}, {single:b}, {rows:b}, over {over}");
                     }
                 }
             }

@@ -21,7 +21,8 @@ pub struct Args {
     pub b: *const u8,
     pub c: *const u8,
     pub d: *const u8,
-    /// Bit `i`: the operand number `i` is one value for the whole tile. Only fused loops look at it.
+    /// Bit `i`: the operand number `i` is one value for the whole tile; bit `4 + i`: one for each row of `m` elements. Only fused
+    /// loops look at it.
     pub single: u32,
     /// Position along the reduced axes of the first element.
     pub position: usize,

@@ -14,7 +14,7 @@ mod store;
 
 use super::isa::Level as Set;
 use super::plan::{Access, Action, Layout, NONE, Op, Phase, ReducerLoops, RowPlan, Space, Value};
-use super::tile::{ROW_BYTES, TILE_LEAST, TILE_MOST, Tiling, block, cost, share_out, sized};
+use super::tile::{READ_MOST, ROW_BYTES, TILE_LEAST, TILE_MOST, Tiling, block, cost, share_out, sized};
 use super::walk::Walk;
 use super::{joint, map, reduce};
 use raphson_compile::program::{Buffer, BufferId, Instr, Level, Order, ReduceOp, RowKernel, Step, View};
@@ -35,6 +35,12 @@ pub fn lower(kernel: &RowKernel, buffers: &[Buffer], set: Set) -> Result<RowPlan
     if reduced <= TILE_MOST || (several_passes && reduced <= ROW_BYTES) {
         let plan = Lowering::new(kernel, buffers, set, Tiling::WholeRows)?.plan()?;
         if reduced <= TILE_LEAST || plan.n_slots * plan.slot_bytes <= ROW_BYTES {
+            return Ok(plan);
+        }
+    }
+    if reduced <= READ_MOST {
+        let plan = Lowering::new(kernel, buffers, set, Tiling::WholeRows)?.plan()?;
+        if plan.n_slots == 0 {
             return Ok(plan);
         }
     }

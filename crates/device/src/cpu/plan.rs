@@ -100,7 +100,7 @@ pub struct Fused {
     pub form: Form,
     pub dtype: DType,
     pub run: LoopFn,
-    /// Bit `i` says that operand `i` is one value for the whole tile.
+    /// As in [`super::isa::Args`].
     pub single: u32,
 }
 

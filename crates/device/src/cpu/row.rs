@@ -306,7 +306,7 @@ impl Tiles<'_> {
                     run(&args);
                 }
                 Action::Fused(fused) => {
-                    args.single = fused.single;
+                    (args.single, args.m) = (fused.single, self.n_reduced);
                     args.out = self.place(op);
                     (fused.run)(&args);
                 }

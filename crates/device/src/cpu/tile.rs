@@ -14,6 +14,8 @@ pub const TILE_LEAST: usize = 256;
 pub const TILE_MOST: usize = 1024;
 /// Of a flat one without functions that take long. While those are computed the processor fetches the next tile, if it is not too far off.
 const CHEAP_MOST: usize = 2048;
+/// Of rows that are only read.
+pub const READ_MOST: usize = 8192;
 /// The most that an instruction costs which takes no longer than a division.
 const CHEAP: usize = 4;
 /// Rows and columns of a block.
@@ -35,7 +37,11 @@ pub enum Tiling {
 /// Choose the tile sizes of a kernel for registers of `bytes` bytes per point in all.
 pub fn sized(kernel: &RowKernel, tiling: Tiling, space: Space, bytes: usize) -> Space {
     let cheap = kernel.steps.iter().all(|step| step_cost(step) <= CHEAP);
-    let most = if tiling == Tiling::Flat && cheap { CHEAP_MOST } else { TILE_MOST };
+    let most = match tiling {
+        Tiling::Flat if cheap => CHEAP_MOST,
+        Tiling::WholeRows | Tiling::LongRows if bytes == 0 => READ_MOST,
+        _ => TILE_MOST,
+    };
     let fitting = (TILE_BYTES / bytes.max(1)).clamp(TILE_LEAST, most);
     let tile = 1 << fitting.ilog2();
     let (kept, reduced) = (space.kept.max(1), space.reduced);
@@ -51,11 +57,6 @@ pub fn sized(kernel: &RowKernel, tiling: Tiling, space: Space, bytes: usize) -> 
         }
     };
     Space { tile_kept, tile_reduced, ..space }
-}
-
-/// Whether a tile of whole rows of so many elements is one row, whatever registers it needs.
-pub fn is_lone_row(reduced: usize) -> bool {
-    TILE_MOST / reduced.max(1) <= 1
 }
 
 /// Blocks for a kernel with a view that steps far along the last axis and by one along another: read along the last

@@ -4,12 +4,15 @@
 use super::Lowering;
 use crate::cpu::fused::{self, Form};
 use crate::cpu::plan::{Action, Fused, NONE, Op, Value};
-use crate::cpu::tile::{Tiling, is_lone_row};
+use crate::cpu::tile::Tiling;
 use raphson_compile::program::Level;
 use raphson_graph::kernel::Prim;
 
 /// Tiles of fewer elements are not worth the setting up of a fused loop.
 const FEW: usize = 64;
+/// Shorter rows are not worth a loop of each, unless they consist of whole pieces.
+const LONG: usize = 256;
+const PIECE: usize = 16;
 
 impl Lowering<'_> {
     /// Join the arithmetic of every phase.
@@ -32,12 +35,13 @@ impl Lowering<'_> {
         }
     }
 
-    /// For each value the one that was spread out to make it, where a tile is one row, so that this is one number for the whole tile.
+    /// For each value the one that was spread out along rows to make it, where rows are long enough for a loop of each.
     fn spread(&self) -> Vec<Value> {
         let mut from = vec![NONE; self.needs_slot.len()];
-        let lone =
-            self.tiling == Tiling::LongRows || (self.tiling == Tiling::WholeRows && is_lone_row(self.space.reduced));
-        for op in self.phases.iter().flat_map(|phase| &phase.ops).filter(|_| lone) {
+        let length = self.space.reduced;
+        let worth = length >= LONG || (length >= FEW && length.is_multiple_of(PIECE));
+        let along_rows = matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) && worth;
+        for op in self.phases.iter().flat_map(|phase| &phase.ops).filter(|_| along_rows) {
             if let Action::Expand(_) = op.action {
                 from[op.out as usize] = op.args[0];
             }
@@ -96,8 +100,10 @@ impl Lowering<'_> {
         };
         let Some(run) = fused::find(self.set, form, dtype) else { return };
         let is_spread = |value: Value| value != NONE && spread[value as usize] != NONE;
-        let single = |value: Value| self.is_everywhere(value) || is_spread(value);
-        let single = (0..4).filter(|&i| single(args[i])).fold(0, |bits, i| bits | 1 << i);
+        let mut single = 0;
+        for (i, &value) in args.iter().enumerate() {
+            single |= u32::from(self.is_everywhere(value)) << i | u32::from(is_spread(value)) << i << fused::OF_ROWS;
+        }
         let args = args.map(|value| if is_spread(value) { spread[value as usize] } else { value });
         gone.into_iter().for_each(|gone| ops[gone] = None);
         ops[at] = Some(Op { action: Action::Fused(Fused { form, dtype, run, single }), args, ..op });
