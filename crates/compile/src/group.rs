@@ -298,8 +298,8 @@ impl Grouping<'_> {
         }
     }
 
-    /// The group that alone reads what a group that reduces leaves, if it computes over the same index space, point by point, and reduces
-    /// nothing itself: the other one may wait for it.
+    /// The group that alone reads what a group of reductions along rows leaves (values of every point among that), if it computes over the
+    /// same index space, point by point, and reduces nothing itself: the other one may wait for it, and nothing is stored between them.
     fn only_reader(
         &self,
         from: usize,
@@ -307,10 +307,11 @@ impl Grouping<'_> {
         outputs: &HashSet<NodeIndex>,
     ) -> Option<usize> {
         let group = &self.groups[from];
-        if !group.fusible || group.axes.is_empty() {
+        let rows = group.shape.len() - group.axes.len()..group.shape.len();
+        if !group.fusible || rows.is_empty() || !rows.eq(group.axes.iter().copied()) {
             return None;
         }
-        let mut only = None;
+        let (mut only, mut full) = (None, false);
         for &index in visiting(&group.nodes).filter(|&&index| self.of[index as usize] == Some(from)) {
             if outputs.contains(&index) {
                 return None;
@@ -325,11 +326,12 @@ impl Grouping<'_> {
                     return None;
                 }
                 only = Some(reader);
+                full |= self.level[index as usize] == Level::Full;
             }
         }
         only.filter(|&only| {
             let reader = &self.groups[only];
-            let fits = reader.fusible && reader.axes.is_empty() && reader.shape == group.shape;
+            let fits = full && reader.fusible && reader.axes.is_empty() && reader.shape == group.shape;
             fits && self.sizes[only] + self.sizes[from] < MAX_NODES
         })
     }
