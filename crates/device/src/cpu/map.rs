@@ -370,7 +370,6 @@ pub fn find_one_hot(level: Level, dtype: DType) -> LoopFn {
     fn find<I: Isa>(dtype: DType) -> LoopFn {
         match dtype.size_bytes() {
             1 => I::call::<RunOneHot<u8>>,
-            2 => I::call::<RunOneHot<u16>>,
             4 => I::call::<RunOneHot<u32>>,
             _ => I::call::<RunOneHot<u64>>,
         }
