@@ -6,7 +6,7 @@ import type { FloatDType, IntegerDType } from "../dtype";
 import { isFloat, isInteger } from "../dtype";
 import { argumentError, dtypeError, indexError, shapeError } from "../errors";
 import { isTensor, requireFloat, requireTensors, type Tensor } from "../tensor";
-import { inSingle, where } from "../tensor/composed";
+import { belowMaximum, inSingle, where } from "../tensor/composed";
 import { arange, tensor, zeros } from "../tensor/creation";
 import { wholeNumbers } from "../tensor/indexing";
 import { checkOptions, describe, sameShape } from "../tensor/validate";
@@ -144,7 +144,7 @@ function labelled<F extends FloatDType>(
  */
 function lossOfLabels<F extends FloatDType>(logits: Tensor<F>, labels: Tensor<"i32">): Tensor<F> {
   return inSingle(logits, (x) => {
-    const shifted = x.sub(x.max(-1, { keepDims: true }).stopGradient());
+    const shifted = belowMaximum(x, -1);
     return shifted.exp().sum(-1).log().sub(picked(shifted, labels));
   });
 }

@@ -60,8 +60,13 @@ export function softmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tenso
   return inSingle(t, (x) => singleSoftmax(x, axis));
 }
 
+/** x − max x along an axis, for exponentials that do not overflow. No derivative passes through the maximum. */
+export function belowMaximum(x: Tensor<FloatDType>, axis: number): Tensor<FloatDType> {
+  return x.sub(x.max(axis, { keepDims: true }).stopGradient());
+}
+
 function singleSoftmax(t: Tensor<FloatDType>, axis: number): Tensor<FloatDType> {
-  const exponentials = t.sub(t.max(axis, { keepDims: true }).stopGradient()).exp();
+  const exponentials = belowMaximum(t, axis).exp();
   return exponentials.mul(exponentials.sum(axis, { keepDims: true }).reciprocal());
 }
 
@@ -69,7 +74,7 @@ function singleSoftmax(t: Tensor<FloatDType>, axis: number): Tensor<FloatDType> 
 export function logSoftmax<D extends FloatDType>(t: Tensor<D>, axis: number): Tensor<D> {
   requireFloat("logSoftmax", t);
   return inSingle(t, (x) => {
-    const shifted = x.sub(x.max(axis, { keepDims: true }).stopGradient());
+    const shifted = belowMaximum(x, axis);
     return shifted.sub(shifted.exp().sum(axis, { keepDims: true }).log());
   });
 }

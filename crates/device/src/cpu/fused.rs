@@ -25,6 +25,9 @@ pub enum Form {
     Root,
 }
 
+/// f32 numbers of a piece.
+pub const PIECE: usize = 16;
+
 /// The bit of `Args::single` from which on the operands stand that are one value for each row.
 pub const OF_ROWS: u32 = 4;
 
@@ -191,8 +194,8 @@ pub fn find(level: Level, form: Form, dtype: DType) -> Option<LoopFn> {
 
 fn find_for<I: Isa>(form: Form, dtype: DType) -> Option<LoopFn> {
     match dtype {
-        DType::F32 => find_typed::<I, f32, 16>(form),
-        DType::F64 => find_typed::<I, f64, 8>(form),
+        DType::F32 => find_typed::<I, f32, PIECE>(form),
+        DType::F64 => find_typed::<I, f64, { PIECE / 2 }>(form),
         DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
     }
 }

@@ -28,6 +28,15 @@ pub struct Args {
     pub position: usize,
 }
 
+impl Args {
+    /// Where in its row of the tile a position along the reduced axes is, if it is there.
+    #[inline(always)]
+    pub fn place(&self, position: i32) -> Option<usize> {
+        let place = usize::try_from(position).ok()?.checked_sub(self.position)?;
+        (place < self.m).then_some(place)
+    }
+}
+
 /// A loop chosen for the machine.
 ///
 /// # Safety

@@ -11,15 +11,12 @@
 //! θ′ = θ − ω·α                  where the loop after it does just this
 //! ```
 
-use super::fused::Form;
+use super::fused::{Form, PIECE as L};
 use super::isa::{Args, Isa, Level, Loop, LoopFn, with_isa};
 use super::plan::{Access, Action, NONE, Op, Value};
 use raphson_graph::dtype::DType;
 use raphson_graph::kernel::Prim;
 use std::ptr::copy_nonoverlapping;
-
-/// Numbers of a piece.
-const L: usize = 16;
 
 /// Make one loop of those that follow each other as above.
 pub fn join(ops: &mut Vec<Op>, accesses: &[Access], set: Level) {

@@ -32,15 +32,11 @@ pub fn lower(kernel: &RowKernel, buffers: &[Buffer], set: Set) -> Result<RowPlan
         return Lowering::new(kernel, buffers, set, Tiling::Lanes)?.plan();
     }
     let several_passes = kernel.steps.iter().any(|step| step.pass > 0 && step.level == Level::Full);
-    if reduced <= TILE_MOST || (several_passes && reduced <= ROW_BYTES) {
+    let short = reduced <= TILE_MOST || (several_passes && reduced <= ROW_BYTES);
+    if short || reduced <= READ_MOST {
         let plan = Lowering::new(kernel, buffers, set, Tiling::WholeRows)?.plan()?;
-        if reduced <= TILE_LEAST || plan.n_slots * plan.slot_bytes <= ROW_BYTES {
-            return Ok(plan);
-        }
-    }
-    if reduced <= READ_MOST {
-        let plan = Lowering::new(kernel, buffers, set, Tiling::WholeRows)?.plan()?;
-        if plan.n_slots == 0 {
+        let fits = reduced <= TILE_LEAST || plan.n_slots * plan.slot_bytes <= ROW_BYTES;
+        if plan.n_slots == 0 || (short && fits) {
             return Ok(plan);
         }
     }
@@ -157,11 +153,11 @@ impl<'a> Lowering<'a> {
                 self.args(i).iter().for_each(|arg| self.live[arg.0 as usize] = true);
             }
         }
-        let mut readers = vec![Vec::new(); self.kernel.steps.len()];
-        for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
-            self.args(i).iter().for_each(|arg| readers[arg.0 as usize].push(i));
-        }
         if matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) {
+            let mut readers = vec![Vec::new(); self.kernel.steps.len()];
+            for i in (0..self.kernel.steps.len()).filter(|&i| self.live[i]) {
+                self.args(i).iter().for_each(|arg| readers[arg.0 as usize].push(i));
+            }
             self.find_absorbed(&readers);
             self.find_labels(&readers);
         }
@@ -175,7 +171,7 @@ impl<'a> Lowering<'a> {
             let step = &self.kernel.steps[arg.0 as usize];
             let product = matches!(step.instr, Instr::Prim { prim: Prim::Mul, .. }) && step.level == Level::Full;
             let agree = self.args(arg.0 as usize).iter().all(|a| self.kernel.steps[a.0 as usize].dtype == step.dtype);
-            let found = reduce::find_products(self.set, step.dtype).is_some();
+            let found = reduce::find_absorbed(self.set, step.dtype).is_some();
             self.absorbed[arg.0 as usize] = product && agree && found && readers[arg.0 as usize].len() == 1;
         }
     }
@@ -297,6 +293,11 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// Whether a view is the same in every row.
+    fn is_of_rows(&self, view: &View) -> bool {
+        self.kernel.kept.iter().zip(&view.kept).all(|(&size, &stride)| size == 1 || stride == 0)
+    }
+
     /// A load or an index that is the same in every row, and so in every tile of whole rows: once for the launch.
     fn emit_of_rows(&mut self, i: usize) -> Result<bool> {
         let step = &self.kernel.steps[i];
@@ -305,9 +306,9 @@ impl<'a> Lowering<'a> {
             Instr::Index(view) => (None, view),
             _ => return Ok(false),
         };
-        let still = self.kernel.kept.iter().zip(&view.kept).all(|(&size, &stride)| size == 1 || stride == 0);
         let changes = buffer.is_some_and(|buffer| self.stored(buffer) || self.is_storage(buffer));
-        if self.tiling != Tiling::WholeRows || self.levels[i] != Level::Full || !still || changes {
+        let alike = self.levels[i] == Level::Full && self.is_of_rows(view) && !changes;
+        if self.tiling != Tiling::WholeRows || !alike {
             return Ok(false);
         }
         let access = self.access(buffer, view, Level::Full, step.dtype)?;
@@ -448,22 +449,24 @@ impl<'a> Lowering<'a> {
         Ok((ReducerLoops::new(reducer, self.space.layout), accumulator))
     }
 
-    /// Take a tile in: the value that is reduced, or two of which the products are.
+    /// Take a tile in: the value that is reduced, or two of which the products are, or one of which labels pick elements.
     fn emit_accumulate(&mut self, i: usize, arg: Reg, phase: usize, spread: usize) -> Result<()> {
         let (loops, accumulator) = self.reduction(i)?;
-        let step = &self.kernel.steps[arg.0 as usize];
-        if let (true, Some(labels)) = (self.absorbed[arg.0 as usize], self.labels[arg.0 as usize]) {
-            return self.emit_pick(arg, labels, accumulator, phase, spread);
-        }
-        let products = self.absorbed[arg.0 as usize].then(|| reduce::find_products(self.set, step.dtype)).flatten();
-        let (run, args) = match (products, self.args(arg.0 as usize)) {
-            (Some(run), &[a, b]) => {
-                let (a, b) = (self.operand(a, Level::Full, spread)?, self.operand(b, Level::Full, spread)?);
-                (run, vec![a, b])
+        let (step, labels) = (&self.kernel.steps[arg.0 as usize], self.labels[arg.0 as usize]);
+        let absorbed = self.absorbed[arg.0 as usize].then(|| reduce::find_absorbed(self.set, step.dtype)).flatten();
+        let (run, operands) = match (absorbed, labels, self.args(arg.0 as usize)) {
+            (Some(absorbed), Some(labels), &[_, from, _]) => {
+                (absorbed.picks, vec![(from, Level::Full), (labels, Level::Kept)])
             }
-            _ => (loops.accumulate, vec![self.operand(arg, Level::Full, spread)?]),
+            (Some(absorbed), None, &[a, b]) => (absorbed.products, vec![(a, Level::Full), (b, Level::Full)]),
+            _ => (loops.accumulate, vec![(arg, Level::Full)]),
         };
-        self.read(&args, Level::Full);
+        let mut args = Vec::with_capacity(operands.len());
+        for (reg, level) in operands {
+            let value = self.operand(reg, level, spread)?;
+            self.read(&[value], level);
+            args.push(value);
+        }
         self.push(phase, Action::Accumulate(accumulator, run), Level::Full, NONE, &args);
         Ok(())
     }

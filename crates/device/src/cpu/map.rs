@@ -165,8 +165,7 @@ impl<T: Copy> Loop for RunOneHot<T> {
         };
         out.fill(elsewhere);
         for (row, (&label, &put)) in labels.iter().zip(put).enumerate() {
-            let place = usize::try_from(label).ok().and_then(|label| label.checked_sub(args.position));
-            if let Some(place) = place.filter(|&place| place < args.m) {
+            if let Some(place) = args.place(label) {
                 out[row * args.m + place] = put;
             }
         }

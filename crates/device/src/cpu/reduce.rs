@@ -167,8 +167,7 @@ where
             )
         };
         for (row, (out, &label)) in out.iter_mut().zip(b).enumerate() {
-            let place = usize::try_from(label).ok().and_then(|label| label.checked_sub(args.position));
-            if let Some(place) = place.filter(|&place| place < args.m) {
+            if let Some(place) = args.place(label) {
                 *out = Sum::fold(*out, a[row * args.m + place], place);
             }
         }
@@ -496,24 +495,21 @@ fold_argmax!(u32, 0, |_| false);
 fold_argmax!(i64, i64::MIN, |_| false);
 fold_argmax!(u8, 0, |_| false);
 
-/// The loop by which accumulators of a sum take in rows of products, if it has one.
-pub fn find_products(level: Level, element: DType) -> Option<LoopFn> {
-    fn find<I: Isa>(element: DType) -> Option<LoopFn> {
-        match element {
-            DType::F32 => Some(I::call::<Products<f32>>),
-            DType::F64 => Some(I::call::<Products<f64>>),
-            DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
-        }
-    }
-    with_isa!(level, find(element))
+/// What accumulators of a sum take in without its being computed first.
+#[derive(Clone, Copy)]
+pub struct Absorbed {
+    /// Rows of products.
+    pub products: LoopFn,
+    /// One element of each row.
+    pub picks: LoopFn,
 }
 
-/// The loop by which accumulators of a sum take in one element of each row, if it has one.
-pub fn find_picks(level: Level, element: DType) -> Option<LoopFn> {
-    fn find<I: Isa>(element: DType) -> Option<LoopFn> {
+/// These loops, for elements that have them.
+pub fn find_absorbed(level: Level, element: DType) -> Option<Absorbed> {
+    fn find<I: Isa>(element: DType) -> Option<Absorbed> {
         match element {
-            DType::F32 => Some(I::call::<Picks<f32>>),
-            DType::F64 => Some(I::call::<Picks<f64>>),
+            DType::F32 => Some(Absorbed { products: I::call::<Products<f32>>, picks: I::call::<Picks<f32>> }),
+            DType::F64 => Some(Absorbed { products: I::call::<Products<f64>>, picks: I::call::<Picks<f64>> }),
             DType::I32 | DType::U32 | DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::U8 => None,
         }
     }

@@ -12,7 +12,6 @@ use raphson_graph::kernel::Prim;
 const FEW: usize = 64;
 /// Shorter rows are not worth a loop of each, unless they consist of whole pieces.
 const LONG: usize = 256;
-const PIECE: usize = 16;
 
 impl Lowering<'_> {
     /// Join the arithmetic of every phase.
@@ -39,7 +38,7 @@ impl Lowering<'_> {
     fn spread(&self) -> Vec<Value> {
         let mut from = vec![NONE; self.needs_slot.len()];
         let length = self.space.reduced;
-        let worth = length >= LONG || (length >= FEW && length.is_multiple_of(PIECE));
+        let worth = length >= LONG || (length >= FEW && length.is_multiple_of(fused::PIECE));
         let along_rows = matches!(self.tiling, Tiling::WholeRows | Tiling::LongRows) && worth;
         for op in self.phases.iter().flat_map(|phase| &phase.ops).filter(|_| along_rows) {
             if let Action::Expand(_) = op.action {

@@ -2,7 +2,7 @@
 //! consist of: of each row one element is picked, or one is put down, and positions are compared with labels nowhere.
 
 use super::{Lowering, bug};
-use crate::cpu::plan::{Action, NONE, Op};
+use crate::cpu::plan::Action;
 use crate::cpu::{map, reduce};
 use raphson_compile::program::{Instr, Level, ReduceOp, View};
 use raphson_graph::dtype::DType;
@@ -53,8 +53,9 @@ impl Lowering<'_> {
             next *= size as i64;
             fits
         };
-        let still = self.kernel.kept.iter().zip(&view.kept).all(|(&size, &stride)| size == 1 || stride == 0);
-        view.offset == 0 && still && self.kernel.reduced.iter().zip(&view.reduced).rev().all(&mut counts)
+        view.offset == 0
+            && self.is_of_rows(view)
+            && self.kernel.reduced.iter().zip(&view.reduced).rev().all(&mut counts)
     }
 
     /// Whether a step is the labels' elements and zeros elsewhere, of which there is but a sum.
@@ -65,12 +66,8 @@ impl Lowering<'_> {
         let is_full = self.levels[a.0 as usize] == Level::Full && self.kernel.steps[a.0 as usize].dtype == step.dtype;
         let summed =
             |&reader: &usize| matches!(self.kernel.steps[reader].instr, Instr::Reduce { op: ReduceOp::Sum, .. });
-        by == condition
-            && is_zero
-            && is_full
-            && readers[select].len() == 1
-            && readers[select].iter().all(summed)
-            && reduce::find_picks(self.set, step.dtype).is_some()
+        let found = reduce::find_absorbed(self.set, step.dtype).is_some();
+        by == condition && is_zero && is_full && found && matches!(&readers[select][..], [reader] if summed(reader))
     }
 
     /// Whether a step is one number for each row where its label is, and a constant elsewhere.
@@ -92,30 +89,8 @@ impl Lowering<'_> {
         self.read(&[labels, put], Level::Kept);
         let out = self.value();
         let action = Action::OneHot(map::find_one_hot(self.set, step.dtype));
-        self.phases[phase].ops.push(Op::new(action, Level::Full, out, &[labels, put, elsewhere]));
+        self.push(phase, action, Level::Full, out, &[labels, put, elsewhere]);
         self.full[i] = Some(out);
-        Ok(())
-    }
-
-    /// Let a sum take in the labels' elements of what a select takes.
-    pub(super) fn emit_pick(
-        &mut self,
-        select: Reg,
-        labels: Reg,
-        accumulator: u32,
-        phase: usize,
-        spread: usize,
-    ) -> Result<()> {
-        let step = &self.kernel.steps[select.0 as usize];
-        let (Some(run), &[_, from, _]) = (reduce::find_picks(self.set, step.dtype), self.args(select.0 as usize))
-        else {
-            return Err(bug(format!("register {} is nothing to pick from", select.0)));
-        };
-        let (from, labels) = (self.operand(from, Level::Full, spread)?, self.operand(labels, Level::Kept, spread)?);
-        self.read(&[from], Level::Full);
-        self.read(&[labels], Level::Kept);
-        let action = Action::Accumulate(accumulator, run);
-        self.phases[phase].ops.push(Op::new(action, Level::Full, NONE, &[from, labels]));
         Ok(())
     }
 }
